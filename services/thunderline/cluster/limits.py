@@ -1,0 +1,44 @@
+"""Every time limit and size limit, once. All are settings ([limits] in config.toml); README.md has the table."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Defaults; seconds unless the name says otherwise."""
+
+    # A reconcile pass follows a change within this time, and comes at least this often times four.
+    reconcile_s: float = 0.25
+    # Imports of mlx on a cold disk took 20 s; three times that.
+    prepare_s: float = 60.0
+    # Without a byte read for this long a load has stalled.
+    load_stall_s: float = 120.0
+    warm_up_s: float = 60.0
+    # A role restarts after this, doubled at each failure, reset after `restart_reset_s` of life.
+    restart_wait_min_s: float = 0.2
+    restart_wait_max_s: float = 10.0
+    restart_reset_s: float = 10.0
+    # Requests in flight get this long to finish when a role is told to stop.
+    drain_s: float = 30.0
+    # A request waits this long for a READY instance.
+    queue_wait_s: float = 30.0
+    request_deadline_s: float = 600.0
+    sse_keep_alive_s: float = 10.0
+    # A rank ends itself when it had no runner for this long.
+    rank_without_runner_s: float = 1.0
+    # SIGTERM, then this long, then SIGKILL.
+    rank_stop_grace_s: float = 5.0
+    # The next epoch of a failed instance waits this long, doubled at each failure.
+    epoch_wait_min_s: float = 0.5
+    epoch_wait_max_s: float = 30.0
+    # Requests that wait for one deployment; more are refused.
+    queue_size_max: int = 256
+    # Requests at one rank, waiting or running.
+    rank_request_count_max: int = 256
+    # Body of an HTTP request.
+    body_bytes_max: int = 4 * 1024 * 1024
+    # One gRPC message: a 128 k token prompt is 0.7 MB, a long chat 4 MB.
+    message_bytes_max: int = 16 * 1024 * 1024
+
+
+DEFAULTS = Limits()

@@ -1,0 +1,49 @@
+"""How every role starts: settings, logs, one event loop; and how a refusal to start looks: one line, non-zero."""
+
+import asyncio
+import logging
+import sys
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
+
+from thunderline.process import logs
+from thunderline.process.settings import Settings, SettingsError, parse_role
+
+DONE, FAILED, USAGE = 0, 1, 2
+
+log = logging.getLogger(__name__)
+
+
+class CannotStart(Exception):
+    """Something outside the process keeps it from starting (a taken port, a locked store); one line for the operator."""
+
+
+def run_role(
+    role: str, description: str, argv: Sequence[str], serve: Callable[[Settings], Coroutine[Any, Any, None]]
+) -> int:
+    """Runs `serve` until it returns. The exit code: 0 stopped as asked, 1 cannot start or a bug, 2 bad settings."""
+    try:
+        settings = parse_role(role, description, argv)
+    except SettingsError as error:
+        return refuse(role, str(error), USAGE)
+    logs.configure(role, settings.node.log_level)
+    try:
+        asyncio.run(serve(settings))
+    except* CannotStart as group:
+        reason = str(first(group))
+    else:
+        return DONE
+    return refuse(role, reason, FAILED)
+
+
+def first(group: BaseExceptionGroup[Any]) -> BaseException:
+    """The first single exception of a group, however deep."""
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+def refuse(role: str, reason: str, code: int) -> int:
+    print(f"thunderline {role}: {' '.join(reason.split())}", file=sys.stderr)
+    return code

@@ -1,0 +1,59 @@
+"""The node's own folder: its id, and files written so that a crash leaves the old or the new one."""
+
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+import uuid
+from pathlib import Path
+
+from thunderline.cluster import NodeId
+
+# A Unix socket's path holds 107 bytes on Linux, 103 on macOS.
+SOCKET_PATH_BYTES_MAX = 100
+
+
+def write_atomically(path: Path, data: bytes, mode: int = 0o600) -> None:
+    """Replaces the file, synced to disk. Raises OSError."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            os.fchmod(file.fileno(), mode)
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).replace(path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            Path(name).unlink()
+        raise
+
+
+def node_id(home: Path) -> NodeId:
+    """The id in node.json, made once; whichever process comes first makes it. Raises OSError, ValueError."""
+    path = home / "node.json"
+    if not path.exists():
+        home.mkdir(parents=True, exist_ok=True)
+        draft = home / f".node.json.{uuid.uuid4()}"
+        draft.write_text(json.dumps({"node_id": str(uuid.uuid4())}) + "\n")
+        with contextlib.suppress(FileExistsError):
+            # A hard link is refused when the name is taken: the first process wins, the others read.
+            os.link(draft, path)
+        draft.unlink()
+    return NodeId(str(uuid.UUID(json.loads(path.read_text())["node_id"])))
+
+
+def socket_path(home: Path, name: str) -> Path:
+    """Where a Unix socket of this home lies: in run/, or for a long home in a private folder under /tmp."""
+    path = home / "run" / name
+    if len(str(path).encode()) <= SOCKET_PATH_BYTES_MAX:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+    digest = hashlib.sha256(str(home).encode()).hexdigest()[:16]
+    folder = Path("/tmp") / f"thunderline-{os.getuid()}-{digest}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if folder.stat().st_uid != os.getuid() or folder.stat().st_mode & 0o077:
+        raise PermissionError(f"{folder} is not ours alone: remove it or set THUNDERLINE_HOME to a shorter path")
+    return folder / name

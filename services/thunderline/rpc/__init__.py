@@ -1,0 +1,1 @@
+"""What every gRPC service does alike: serve, dial, map errors."""

@@ -1,0 +1,42 @@
+"""The one factory of channels, and the options that both ends share. Each reason is measured: README.md, decisions."""
+
+import grpc
+
+from thunderline.cluster.limits import DEFAULTS
+
+# Without traffic a dead peer is noticed after ping time + time-out. A long prefill is silence, so pings go without data.
+_KEEP_ALIVE = [
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_pings_without_data", 0),
+]
+
+CHANNEL_OPTIONS: list[tuple[str, int]] = [
+    *_KEEP_ALIVE,
+    # The default waits from 1 s up to 2 minutes before it dials a restarted role again.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 250),
+    # Else a new channel shares the old one's back-off.
+    ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.max_receive_message_length", DEFAULTS.message_bytes_max),
+    ("grpc.max_send_message_length", DEFAULTS.message_bytes_max),
+    ("grpc.enable_retries", 0),
+]
+
+SERVER_OPTIONS: list[tuple[str, int]] = [
+    *_KEEP_ALIVE,
+    # By default a second server on a taken port starts, silently, and gets half of the calls.
+    ("grpc.so_reuseport", 0),
+    # Else a client that pings through a long prefill is sent away with "too_many_pings".
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 1_000),
+    ("grpc.http2.max_ping_strikes", 0),
+    ("grpc.max_receive_message_length", DEFAULTS.message_bytes_max),
+    ("grpc.max_send_message_length", DEFAULTS.message_bytes_max),
+]
+
+
+def dial(target: str) -> grpc.aio.Channel:
+    """A channel to "host:port" or "unix:path". Dialling is lazy; calls take their own deadlines."""
+    return grpc.aio.insecure_channel(target, options=CHANNEL_OPTIONS)

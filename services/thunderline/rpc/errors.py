@@ -1,0 +1,149 @@
+"""The one table from domain errors to gRPC statuses and back.
+
+An error travels as a status with google.rpc.ErrorInfo (domain "thunderline", a stable reason) and, where it says when
+to come back, google.rpc.RetryInfo: https://google.aip.dev/193.
+"""
+
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, cast
+
+import grpc
+from google.protobuf import any_pb2
+from google.rpc import code_pb2, error_details_pb2, status_pb2
+from grpc_status import rpc_status
+
+from thunderline.cluster import errors
+
+DOMAIN = "thunderline"
+
+STATUS: dict[type[errors.ClusterError], grpc.StatusCode] = {
+    errors.NotFound: grpc.StatusCode.NOT_FOUND,
+    errors.InvalidRequest: grpc.StatusCode.INVALID_ARGUMENT,
+    errors.Full: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    errors.Unavailable: grpc.StatusCode.UNAVAILABLE,
+    errors.Refused: grpc.StatusCode.FAILED_PRECONDITION,
+    errors.Superseded: grpc.StatusCode.ABORTED,
+    errors.RequestPoisoned: grpc.StatusCode.INTERNAL,
+    errors.DeadlinePassed: grpc.StatusCode.DEADLINE_EXCEEDED,
+    errors.Unauthenticated: grpc.StatusCode.UNAUTHENTICATED,
+    errors.InternalError: grpc.StatusCode.INTERNAL,
+}
+
+# Statuses of a peer that died under the call, or of a connection that broke: they come without ErrorInfo.
+BROKEN = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.UNKNOWN, grpc.StatusCode.INTERNAL, grpc.StatusCode.CANCELLED}
+# Statuses that gRPC itself makes for a request that breaks a limit of the channel or of the contract.
+BAD_CALL = {
+    grpc.StatusCode.RESOURCE_EXHAUSTED,
+    grpc.StatusCode.INVALID_ARGUMENT,
+    grpc.StatusCode.UNIMPLEMENTED,
+    grpc.StatusCode.NOT_FOUND,
+    grpc.StatusCode.FAILED_PRECONDITION,
+}
+
+log = logging.getLogger(__name__)
+
+
+def status_of(error: errors.ClusterError) -> grpc.StatusCode:
+    """The status of the nearest listed ancestor of the error's class."""
+    return next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS)
+
+
+def rich_status(error: errors.ClusterError) -> Any:
+    """The error as a status with details, for `context.abort_with_status`."""
+    details = [any_pb2.Any()]
+    details[0].Pack(error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=error.facts))
+    if error.retry_after_s is not None:
+        retry = error_details_pb2.RetryInfo()
+        retry.retry_delay.FromMilliseconds(int(error.retry_after_s * 1000))
+        details.append(any_pb2.Any())
+        details[-1].Pack(retry)
+    code = code_pb2.Code.Value(status_of(error).name)
+    return rpc_status.to_status(status_pb2.Status(code=code, message=error.message, details=details))
+
+
+def from_call(call: grpc.aio.AioRpcError) -> errors.ClusterError:
+    """The domain error that a failed call carries; a broken connection is Unreachable."""
+    reason, facts, retry_after_s = "", {}, None
+    status = rpc_status.from_call(cast(grpc.Call, call))
+    for detail in status.details if status else ():
+        info, retry = error_details_pb2.ErrorInfo(), error_details_pb2.RetryInfo()
+        if detail.Unpack(info) and info.domain == DOMAIN:
+            reason, facts = info.reason, dict(info.metadata)
+        elif detail.Unpack(retry):
+            retry_after_s = retry.retry_delay.ToMilliseconds() / 1000
+    message = call.details() or call.code().name
+    if kind := errors.BY_REASON.get(reason):
+        return kind(message, retry_after_s=retry_after_s, **facts)
+    if call.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+        return errors.DeadlinePassed(message)
+    if call.code() is grpc.StatusCode.UNAUTHENTICATED:
+        return errors.Unauthenticated(message)
+    if call.code() in BAD_CALL:
+        return errors.InvalidRequest(message)
+    if call.code() in BROKEN:
+        return errors.Unreachable(message)
+    return errors.InternalError(f"{call.code().name}: {message}")
+
+
+class ErrorInterceptor(grpc.aio.ServerInterceptor):
+    """Ends a call with the status of the domain error that its handler raised; a bug becomes INTERNAL_ERROR."""
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Any:
+        handler = await continuation(handler_call_details)
+        if handler is None:
+            return None
+        for arity, wrap in _ARITIES.items():
+            if behavior := getattr(handler, arity):
+                make = getattr(grpc, f"{arity}_rpc_method_handler")
+                return make(wrap(behavior), handler.request_deserializer, handler.response_serializer)
+        return handler
+
+
+async def _abort(context: Any, error: Exception) -> None:
+    if not isinstance(error, errors.ClusterError):
+        log.error("a call failed by a bug", exc_info=error)
+        error = errors.InternalError(f"{type(error).__name__}: {error}")
+    await context.abort_with_status(rich_status(error))
+
+
+def _is_ours(error: Exception) -> bool:
+    """Not gRPC's own: AbortError is how `context.abort` leaves a handler, and it is an Exception."""
+    return not isinstance(error, grpc.aio.AbortError)
+
+
+def _unary(behavior: Any) -> Any:
+    async def call(request: Any, context: Any) -> Any:
+        try:
+            return await behavior(request, context)
+        except Exception as error:
+            if not _is_ours(error):
+                raise
+            await _abort(context, error)
+
+    return call
+
+
+def _streaming(behavior: Any) -> Any:
+    async def call(request: Any, context: Any) -> AsyncIterator[Any]:
+        try:
+            async for response in behavior(request, context):
+                yield response
+        except Exception as error:
+            if not _is_ours(error):
+                raise
+            await _abort(context, error)
+
+    return call
+
+
+_ARITIES = {
+    "unary_unary": _unary,
+    "unary_stream": _streaming,
+    "stream_unary": _unary,
+    "stream_stream": _streaming,
+}
