@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 
 
 class CannotStart(Exception):
-    """Something outside the process keeps it from starting (a taken port, a locked store); one line for the operator."""
+    """Something outside keeps the process from starting (a taken port, a locked store); one line for the operator."""
 
 
 def run_role(

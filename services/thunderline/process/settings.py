@@ -204,9 +204,7 @@ def parse_role(role: str, description: str, argv: Sequence[str]) -> Settings:
         epilog="Each flag is also a key of its section in $THUNDERLINE_HOME/config.toml, and a variable "
         f"{PREFIX}SECTION_KEY. Flags win over variables, variables over the file.",
     )
-    parser.add_argument(
-        "--home", type=Path, help="folder of this node's state (default: $THUNDERLINE_HOME or ~/.thunderline)"
-    )
+    parser.add_argument("--home", type=Path, help="this node's state (default: $THUNDERLINE_HOME or ~/.thunderline)")
     for section in (role, "node", "cluster"):
         if section in SECTIONS:
             _add_flags(parser, section)

@@ -4,7 +4,7 @@ import grpc
 
 from thunderline.cluster.limits import DEFAULTS
 
-# Without traffic a dead peer is noticed after ping time + time-out. A long prefill is silence, so pings go without data.
+# A silent dead peer is noticed after ping time + time-out. A long prefill is silence too, so pings go without data.
 _KEEP_ALIVE = [
     ("grpc.keepalive_time_ms", 10_000),
     ("grpc.keepalive_timeout_ms", 5_000),
