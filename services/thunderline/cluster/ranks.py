@@ -21,7 +21,7 @@ class RankState(Enum):
 
 S = RankState
 
-# What may follow each state. FAILED and STOPPING follow from any that has a process; a rank alone skips the group's two.
+# What may follow each state. FAILED and STOPPING may follow any with a process; a rank alone skips the group's two.
 NEXT: dict[RankState, frozenset[RankState]] = {
     S.STARTING: frozenset({S.PREPARED, S.FAILED, S.STOPPING}),
     S.PREPARED: frozenset({S.CONNECTING, S.LOADING, S.FAILED, S.STOPPING}),
