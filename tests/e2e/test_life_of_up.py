@@ -1,0 +1,78 @@
+"""Ctrl-C, a second `up`, a refused start: what a person at a terminal sees."""
+
+from pathlib import Path
+
+import psutil
+
+from installation import Installation, end, free_base_port, until
+
+
+def test_ctrl_c_ends_everything_within_five_seconds(tmp_path: Path, demo_folder: Path) -> None:
+    up = Installation(tmp_path / "home")
+    up.start("--model", str(demo_folder))
+    try:
+        up.wait_ready()
+        mine = set(up.processes())
+        assert len(mine) >= 7
+        assert up.interrupt() < 5
+        assert not [pid for pid in mine if psutil.pid_exists(pid)]
+    finally:
+        end(up)
+
+
+def test_ctrl_c_while_the_model_loads_leaves_nothing(tmp_path: Path, demo_folder: Path) -> None:
+    up = Installation(tmp_path / "home")
+    up.start("--model", str(demo_folder))
+    try:
+        until("a rank", lambda: "rank" in up.processes().values(), 60)
+        mine = set(up.processes())
+        assert up.interrupt() < 5
+        assert not [pid for pid in mine if psutil.pid_exists(pid)]
+    finally:
+        end(up)
+
+
+def test_a_killed_up_takes_its_roles_and_ranks_along(tmp_path: Path, demo_folder: Path) -> None:
+    up = Installation(tmp_path / "home")
+    up.start("--model", str(demo_folder))
+    try:
+        up.wait_ready()
+        assert up.process is not None
+        up.process.kill()
+        up.process.wait(5)
+        until("no process of the home", lambda: not up.processes(), 20)
+    finally:
+        end(up)
+
+
+def test_a_second_up_on_the_same_home_says_so_in_one_line(fresh: Installation) -> None:
+    second = Installation(fresh.home, base_port=free_base_port() + 1000)
+    answer = second.run("up", timeout_s=20)
+    assert answer.returncode == 1
+    assert str(fresh.home) in answer.stderr
+    assert len(answer.stderr.strip().splitlines()) == 1
+
+
+def test_a_second_up_on_the_same_ports_says_so_in_one_line(fresh: Installation, tmp_path: Path) -> None:
+    second = Installation(tmp_path / "home", base_port=fresh.base_port)
+    answer = second.run("up", timeout_s=20)
+    assert answer.returncode == 1
+    assert str(fresh.base_port) in answer.stderr
+    assert len(answer.stderr.strip().splitlines()) == 1
+
+
+def test_an_unknown_key_is_named(tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_text("[gateway]\nprot = 9000\n")
+    answer = Installation(tmp_path).run("gateway", timeout_s=20)
+    assert answer.returncode == 2
+    assert "'prot'" in answer.stderr
+    assert len(answer.stderr.strip().splitlines()) == 1
+
+
+def test_a_taken_port_is_named_by_each_role(fresh: Installation, tmp_path: Path) -> None:
+    for role in ("discovery", "topology", "scheduler", "runner", "gateway"):
+        answer = Installation(tmp_path / role, base_port=fresh.base_port).run(role, timeout_s=20)
+        assert answer.returncode == 1, (role, answer.stderr)
+        last = answer.stderr.strip().splitlines()[-1]
+        assert last.startswith(f"thunderline {role}: "), last
+        assert str(fresh.base_port)[:-1] in last
