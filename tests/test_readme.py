@@ -1,0 +1,32 @@
+"""The README says what the code says."""
+
+import dataclasses
+import re
+from pathlib import Path
+
+from thunderline.cluster import errors
+from thunderline.cluster.limits import DEFAULTS
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def test_the_table_of_limits_is_the_codes() -> None:
+    table = {
+        name.strip("` "): float(value)
+        for keys, values in re.findall(r"^\| (`[^|]+`) \| ([\d., ]+) \|", README, flags=re.MULTILINE)
+        for name, value in zip(keys.split(","), values.split(","), strict=True)
+    }
+    assert table == {field.name: getattr(DEFAULTS, field.name) for field in dataclasses.fields(DEFAULTS)}
+
+
+def test_every_reason_named_in_the_readme_exists() -> None:
+    section = README[README.index("## Errors") : README.index("## Settings")]
+    named = set(re.findall(r"\b[A-Z]+_[A-Z_]+\b", section))
+    assert named <= errors.BY_REASON.keys()
+
+
+def test_every_folder_in_the_tree_exists() -> None:
+    tree = README[README.index("## The tree") : README.index("## How a request")]
+    for line in re.findall(r"^    (\w\S*/)", tree, flags=re.MULTILINE):
+        assert (ROOT / line).is_dir(), line
