@@ -1,0 +1,1 @@
+"""`thunderline bench`: what is measured side by side, in one run, on one machine."""
