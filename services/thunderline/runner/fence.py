@@ -1,0 +1,67 @@
+"""Which commands a runner obeys: one store, and no epoch older than the newest it started. Pure."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from enum import Enum, auto
+
+from thunderline.cluster import InstanceId, RankId, StoreId
+from thunderline.cluster.errors import EpochConflict, StaleEpoch, WrongStore
+
+
+class Goal(Enum):
+    """Numbers are those of RankGoal in runner.proto."""
+
+    PREPARED = 1
+    READY = 2
+    ABSENT = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The newest epoch of an instance that was started here, with its placement as serialized bytes."""
+
+    epoch: int
+    placement: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Fence:
+    """What a runner keeps on disk. An empty store obeys the first that commands."""
+
+    store: StoreId = StoreId("")
+    started: Mapping[InstanceId, Started] = field(default_factory=dict)
+
+
+class Verdict(Enum):
+    START = auto()  # Start the rank's process, after the fence is on disk.
+    CONTINUE = auto()  # The epoch is known: move its rank towards the goal, or only report.
+    END = auto()
+
+
+def judge(fence: Fence, store: StoreId, rank: RankId, goal: Goal, placement: bytes) -> tuple[Verdict, Fence]:
+    """What to do with a command, and the fence after it.
+
+    Raises WrongStore, StaleEpoch (facts: highest), EpochConflict. ABSENT is accepted for any epoch of our store.
+    """
+    if fence.store and store != fence.store:
+        raise WrongStore(
+            f"this runner obeys store {fence.store}, not {store}; `thunderline cluster adopt` changes that",
+            store=fence.store,
+        )
+    obeyed = replace(fence, store=store)
+    if goal is Goal.ABSENT:
+        return Verdict.END, obeyed
+    known = fence.started.get(rank.instance)
+    if known is None or rank.epoch > known.epoch:
+        if goal is Goal.READY:
+            # READY follows PREPARED of the same epoch: a rank that was never prepared here is not started by it.
+            return Verdict.CONTINUE, obeyed
+        return Verdict.START, replace(obeyed, started={**fence.started, rank.instance: Started(rank.epoch, placement)})
+    if rank.epoch < known.epoch:
+        raise StaleEpoch(
+            f"epoch {rank.epoch} of {rank.instance} is older than {known.epoch}, the newest started here",
+            highest=str(known.epoch),
+        )
+    if placement != known.placement:
+        raise EpochConflict(f"epoch {rank.epoch} of {rank.instance} was started here with another placement")
+    return Verdict.CONTINUE, obeyed

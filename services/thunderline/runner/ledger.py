@@ -1,0 +1,42 @@
+"""The fence on disk: runner.json, replaced atomically before a rank is started."""
+
+import base64
+import binascii
+import json
+from pathlib import Path
+
+from thunderline.cluster import InstanceId, StoreId
+from thunderline.process.entry import CannotStart
+from thunderline.process.home import write_atomically
+from thunderline.runner.fence import Fence, Started
+
+# Placements of instances that ended long ago help nobody.
+INSTANCE_COUNT_MAX = 200
+
+
+def read(path: Path) -> Fence:
+    """The fence; an empty one when there is none. Raises CannotStart for a file that is not ours."""
+    try:
+        tree = json.loads(path.read_text())
+        started = {
+            InstanceId(name): Started(int(entry["epoch"]), base64.b64decode(entry["placement"], validate=True))
+            for name, entry in tree["instances"].items()
+        }
+        return Fence(StoreId(tree["store_id"]), started)
+    except FileNotFoundError:
+        return Fence()
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, binascii.Error) as error:
+        raise CannotStart(f"{path} cannot be read ({error}); move it away to obey the next scheduler") from None
+
+
+def write(path: Path, fence: Fence) -> None:
+    """Raises OSError."""
+    newest = sorted(fence.started.items(), key=lambda item: item[1].epoch)[-INSTANCE_COUNT_MAX:]
+    tree = {
+        "store_id": fence.store,
+        "instances": {
+            name: {"epoch": started.epoch, "placement": base64.b64encode(started.placement).decode()}
+            for name, started in newest
+        },
+    }
+    write_atomically(path, json.dumps(tree, indent=1).encode())
