@@ -24,11 +24,14 @@ class Started:
     placement: bytes
 
 
+NO_STORE = StoreId("")
+
+
 @dataclass(frozen=True, slots=True)
 class Fence:
     """What a runner keeps on disk. An empty store obeys the first that commands."""
 
-    store: StoreId = StoreId("")
+    store: StoreId = NO_STORE
     started: Mapping[InstanceId, Started] = field(default_factory=dict)
 
 
