@@ -25,6 +25,7 @@
   + RequestPoisoned        REQUEST_POISONED
   + DeadlinePassed         DEADLINE
   + Unauthenticated        UNAUTHENTICATED
+  + NotOffered             NOT_OFFERED
   + InternalError          INTERNAL_ERROR
 """
 
@@ -193,6 +194,12 @@ class Unauthenticated(ClusterError):
     """A key or certificate is missing or wrong."""
 
     reason = "UNAUTHENTICATED"
+
+
+class NotOffered(ClusterError):
+    """The RPC is in the contract and a later version fills it."""
+
+    reason = "NOT_OFFERED"
 
 
 class InternalError(ClusterError):

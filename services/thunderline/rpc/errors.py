@@ -4,6 +4,7 @@ An error travels as a status with google.rpc.ErrorInfo (domain "thunderline", a 
 to come back, google.rpc.RetryInfo: https://google.aip.dev/193.
 """
 
+import inspect
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, cast
@@ -27,6 +28,7 @@ STATUS: dict[type[errors.ClusterError], grpc.StatusCode] = {
     errors.RequestPoisoned: grpc.StatusCode.INTERNAL,
     errors.DeadlinePassed: grpc.StatusCode.DEADLINE_EXCEEDED,
     errors.Unauthenticated: grpc.StatusCode.UNAUTHENTICATED,
+    errors.NotOffered: grpc.StatusCode.UNIMPLEMENTED,
     errors.InternalError: grpc.StatusCode.INTERNAL,
 }
 
@@ -129,6 +131,10 @@ def _unary(behavior: Any) -> Any:
 
 
 def _streaming(behavior: Any) -> Any:
+    if not inspect.isasyncgenfunction(behavior):
+        # It reads and writes through the context.
+        return _unary(behavior)
+
     async def call(request: Any, context: Any) -> AsyncIterator[Any]:
         try:
             async for response in behavior(request, context):

@@ -1,0 +1,122 @@
+"""One request at its rank: ids in, certain text out. Tokens that wait for a slow reader are joined into one delta."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable
+
+from thunderline.cluster.errors import ClusterError, DeadlinePassed
+from thunderline.runner.detokenize import Detokenizer
+from thunderline.runner.stop_strings import StopMatcher
+from thunderline.runner.text import ModelText
+from thunderline.v1 import cluster_pb2, rank_pb2
+
+
+class Generation:
+    """The text side of a sequence. Fed by its rank's reports, read by one stream; both on one event loop."""
+
+    def __init__(
+        self, wish: cluster_pb2.Generation, prompt_token_ids: list[int], max_tokens: int, words: ModelText
+    ) -> None:
+        self.wish = wish
+        self.prompt_token_ids = prompt_token_ids
+        self.max_tokens = max_tokens
+        self._words = words
+        self._ends = frozenset() if wish.ignore_eos else frozenset(words.end_token_ids)
+        self._detokenizer = Detokenizer(words.decode)
+        self._stops = StopMatcher(wish.stop)
+        self._token_count = 0
+        self._cached_tokens = 0
+        self._pending = cluster_pb2.GenerationDelta(prompt_token_ids=prompt_token_ids)
+        self._error: ClusterError | None = None
+        self._news = asyncio.Event()
+        self._news.set()
+        # Tokens delivered before count, and their text was delivered with them.
+        self._absorb(wish.resume_token_ids)
+        self._pending.text = ""
+        del self._pending.token_ids[:]
+
+    @property
+    def finished(self) -> bool:
+        return bool(self._pending.finish_reason)
+
+    def on_tokens(self, news: rank_pb2.SequenceTokens) -> None:
+        """News from the engine. After the finish nothing changes any more."""
+        if self.finished:
+            return
+        self._cached_tokens = max(self._cached_tokens, news.cached_tokens)
+        taken = self._absorb(news.token_ids)
+        for token_id, logprob in zip(news.token_ids[:taken], news.logprobs, strict=False):
+            self._pending.logprobs.append(self._logprob(token_id, logprob))
+        if news.finish_reason and not self.finished:
+            self._finish(news.finish_reason)
+        self._news.set()
+
+    def fail(self, error: ClusterError) -> None:
+        """Ends the stream with an error, after what has come before."""
+        if self._error is None and not self.finished:
+            self._error = error
+            self._news.set()
+
+    def _absorb(self, ids: Iterable[int]) -> int:
+        """Takes tokens one by one until the request is finished; how many were taken."""
+        taken = 0
+        for token_id in ids:
+            taken += 1
+            self._token_count += 1
+            self._pending.token_ids.append(token_id)
+            if token_id in self._ends:
+                self._finish(cluster_pb2.FINISH_REASON_STOP)
+                break
+            self._pending.text += self._stops.feed(self._detokenizer.feed((token_id,)))
+            if self._stops.hit is not None:
+                self._finish(cluster_pb2.FINISH_REASON_STOP)
+                break
+            if self._token_count >= self.max_tokens:
+                self._finish(cluster_pb2.FINISH_REASON_LENGTH)
+                break
+        return taken
+
+    def _finish(self, reason: cluster_pb2.FinishReason.ValueType) -> None:
+        if self._stops.hit is None:
+            self._pending.text += self._stops.feed(self._detokenizer.finish())
+            if self._stops.hit is not None:
+                reason = cluster_pb2.FINISH_REASON_STOP
+            self._pending.text += self._stops.finish()
+        self._pending.finish_reason = reason
+        self._pending.usage.prompt_tokens = len(self.prompt_token_ids)
+        self._pending.usage.completion_tokens = self._token_count
+        self._pending.usage.cached_tokens = self._cached_tokens
+
+    def _logprob(self, token_id: int, found: rank_pb2.SequenceLogprobs) -> cluster_pb2.TokenLogprob:
+        def one(token: int, logprob: float) -> cluster_pb2.TokenLogprob:
+            data = self._words.token_bytes(token)
+            return cluster_pb2.TokenLogprob(
+                token_id=token, token=data.decode(errors="replace"), token_bytes=data, logprob=logprob
+            )
+
+        chosen = one(token_id, found.logprob)
+        chosen.top.extend(
+            one(token, value) for token, value in zip(found.top_token_ids, found.top_logprobs, strict=True)
+        )
+        return chosen
+
+    async def deltas(self, deadline_s: float | None) -> AsyncIterator[cluster_pb2.GenerationDelta]:
+        """What is new, each time the reader is ready for it; the last has the finish.
+
+        Raises the error that the request ended with, DeadlinePassed after `deadline_s` (of the loop's clock).
+        """
+        while True:
+            try:
+                async with asyncio.timeout_at(deadline_s):
+                    await self._news.wait()
+            except TimeoutError:
+                raise DeadlinePassed("the request's deadline passed before its answer was complete") from None
+            self._news.clear()
+            delta, self._pending = self._pending, cluster_pb2.GenerationDelta()
+            if delta.finish_reason:
+                self._pending.finish_reason = delta.finish_reason
+            if delta.token_ids or delta.text or delta.finish_reason or delta.prompt_token_ids:
+                yield delta
+            if delta.finish_reason:
+                return
+            if self._error is not None:
+                raise self._error
