@@ -1,0 +1,1 @@
+"""What should run where: deployments, placements, instances, routing, admission."""

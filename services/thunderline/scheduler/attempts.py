@@ -1,0 +1,85 @@
+"""When the next epoch of an instance may start, and when no more may. Pure.
+
+An epoch that ends before LOADING is an attempt; one that ends later is a crash. README.md, "How a deployment comes up".
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum, auto
+
+from thunderline.cluster.ranks import RankState
+from thunderline.scheduler.values import Epoch
+
+ATTEMPT_COUNT_MAX = 8
+ATTEMPT_WINDOW_S = 600.0
+# After the attempts are used up, one more this often: what was wrong outside may have been mended.
+ATTEMPT_RETRY_S = 60.0
+CRASH_COUNT_MAX = 5
+CRASH_WINDOW_S = 600.0
+# An epoch that served for this long, or answered a request, breaks a row of crashes.
+HEALTHY_S = 30.0
+PERMANENT_RECHECK_S = 10.0
+BEFORE_LOADING = {RankState.STARTING, RankState.PREPARED, RankState.CONNECTING, RankState.VERIFYING}
+
+
+class Next(Enum):
+    NOW = auto()
+    AT = auto()  # Not before `at_s`.
+    NEVER = auto()  # A permanent cause, checked again at `at_s`.
+    OPEN = auto()  # The circuit is open: only a human closes it.
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    next: Next
+    at_s: float
+    # Epochs that failed in a row, newest last.
+    failed: tuple[Epoch, ...]
+
+
+def next_attempt(epochs: Sequence[Epoch], fresh_since_s: float, wait_min_s: float, wait_max_s: float) -> Attempt:
+    """What the ended epochs since the last Deploy allow. `at_s` is a time of the wall clock."""
+    row = _failed_row(epochs, fresh_since_s)
+    if not row:
+        return Attempt(Next.NOW, 0.0, ())
+    last = row[-1]
+    ended_s = last.ended_s or 0.0
+    if last.cause is not None and last.cause.permanent:
+        return Attempt(Next.NEVER, ended_s + PERMANENT_RECHECK_S, row)
+    crashes = [epoch for epoch in row if is_crash(epoch) and (epoch.ended_s or 0.0) > ended_s - CRASH_WINDOW_S]
+    if len(crashes) >= CRASH_COUNT_MAX and is_crash(last):
+        return Attempt(Next.OPEN, 0.0, row)
+    attempts = [epoch for epoch in row if not is_crash(epoch)]
+    spent = len(attempts) >= ATTEMPT_COUNT_MAX or (attempts and ended_s - attempts[0].started_s > ATTEMPT_WINDOW_S)
+    if spent and not is_crash(last):
+        return Attempt(Next.AT, ended_s + ATTEMPT_RETRY_S, row)
+    wait_s: float = min(wait_max_s, wait_min_s * 2 ** min(len(row) - 1, 16))
+    return Attempt(Next.AT, ended_s + wait_s, row)
+
+
+def is_crash(epoch: Epoch) -> bool:
+    return epoch.cause is None or epoch.cause.state not in BEFORE_LOADING
+
+
+def attempts_used_up(attempt: Attempt) -> bool:
+    """Whether only the slow retry is left."""
+    return len([epoch for epoch in attempt.failed if not is_crash(epoch)]) >= ATTEMPT_COUNT_MAX
+
+
+def _failed_row(epochs: Sequence[Epoch], fresh_since_s: float) -> tuple[Epoch, ...]:
+    """Epochs that ended since the last Deploy, back to the newest one that was healthy (that one counts once)."""
+    row: list[Epoch] = []
+    for epoch in reversed(epochs):
+        if not epoch.is_over or epoch.started_s < fresh_since_s:
+            break
+        if epoch.cause is not None and epoch.cause.name == "STOPPED":
+            break
+        row.append(epoch)
+        if _was_healthy(epoch):
+            break
+    return tuple(reversed(row))
+
+
+def _was_healthy(epoch: Epoch) -> bool:
+    served_s = (epoch.ended_s or 0.0) - epoch.ready_s if epoch.ready_s is not None else 0.0
+    return epoch.answered or served_s >= HEALTHY_S

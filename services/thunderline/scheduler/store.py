@@ -1,0 +1,173 @@
+"""What the scheduler must not forget: deployments, epochs, and the epoch counter. SQLite, one process at a time."""
+
+import contextlib
+import fcntl
+import json
+import sqlite3
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from thunderline.cluster import InstanceId, NodeId, StoreId
+from thunderline.cluster.errors import StoreUnavailable
+from thunderline.cluster.ranks import RankState
+from thunderline.process.entry import CannotStart
+from thunderline.scheduler.values import Cause, Epoch, Spec, Wish
+
+SCHEMA_VERSION = 1
+# Epochs that are over and that are remembered, per instance.
+EPOCH_COUNT_MAX = 50
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS deployments (
+  instance TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE, model TEXT NOT NULL, kv_budget_tokens INTEGER NOT NULL,
+  fresh_since_s REAL NOT NULL, undeploying INTEGER NOT NULL
+) STRICT;
+CREATE TABLE IF NOT EXISTS epochs (
+  number INTEGER PRIMARY KEY, instance TEXT NOT NULL REFERENCES deployments ON DELETE CASCADE, node TEXT NOT NULL,
+  kv_budget_tokens INTEGER NOT NULL, memory_bytes INTEGER NOT NULL, placement BLOB NOT NULL, started_s REAL NOT NULL,
+  ready_s REAL, ended_s REAL, cause TEXT, answered INTEGER NOT NULL DEFAULT 0
+) STRICT;
+"""
+
+
+class Store:
+    """Blocking; belongs to one thread. Every method raises StoreUnavailable when the disk does not take it."""
+
+    def __init__(self, folder: Path, node: NodeId) -> None:
+        """Opens or makes the store. Raises CannotStart when another scheduler holds it or it is another node's."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self._lock = (folder / "scheduler.lock").open("w")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise CannotStart(f"another scheduler holds {folder / 'scheduler.db'}") from None
+        path = folder / "scheduler.db"
+        try:
+            self._db = sqlite3.connect(path, isolation_level=None, timeout=2)
+            self._db.execute("PRAGMA journal_mode = WAL")
+            self._db.execute("PRAGMA synchronous = FULL")
+            self._db.execute("PRAGMA foreign_keys = ON")
+            self._db.executescript(_SCHEMA)
+            self._adopt(path, node)
+        except sqlite3.Error as error:
+            raise CannotStart(f"{path} cannot be used: {error}") from None
+
+    def _adopt(self, path: Path, node: NodeId) -> None:
+        known = dict(self._db.execute("SELECT key, value FROM meta").fetchall())
+        if known and known.get("version") != str(SCHEMA_VERSION):
+            raise CannotStart(f"{path} has version {known.get('version')}, this thunderline knows {SCHEMA_VERSION}")
+        if known and known["node_id"] != node:
+            raise CannotStart(f"{path} belongs to node {known['node_id']}, this is {node}: it was copied")
+        if not known:
+            fresh = {"version": SCHEMA_VERSION, "store_id": uuid.uuid4(), "node_id": node, "last_epoch": 0}
+            self._db.executemany("INSERT INTO meta VALUES (?, ?)", [(key, str(value)) for key, value in fresh.items()])
+            known = {key: str(value) for key, value in fresh.items()}
+        self.store_id = StoreId(known["store_id"])
+
+    def close(self) -> None:
+        self._db.close()
+        self._lock.close()
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._db
+            except BaseException:
+                self._db.execute("ROLLBACK")
+                raise
+            self._db.execute("COMMIT")
+        except sqlite3.Error as error:
+            raise StoreUnavailable(f"the scheduler's store cannot be written: {error}") from None
+
+    def wishes(self) -> list[Wish]:
+        rows = self._db.execute("SELECT * FROM deployments ORDER BY name").fetchall()
+        return [
+            Wish(Spec(name, model, kv), InstanceId(instance), fresh, bool(undeploying), self._epochs(instance))
+            for instance, name, model, kv, fresh, undeploying in rows
+        ]
+
+    def _epochs(self, instance: str) -> tuple[Epoch, ...]:
+        columns = "number, started_s, node, kv_budget_tokens, memory_bytes, ready_s, ended_s, cause, answered"
+        query = f"SELECT {columns} FROM epochs WHERE instance = ? ORDER BY number"
+        return tuple(
+            Epoch(number, started, NodeId(node), kv, memory, ready, ended, _cause(cause), bool(answered))
+            for number, started, node, kv, memory, ready, ended, cause, answered in self._db.execute(query, (instance,))
+        )
+
+    def placement(self, epoch: int) -> bytes:
+        """The serialized Placement of an epoch; empty when it is forgotten."""
+        row = self._db.execute("SELECT placement FROM epochs WHERE number = ?", (epoch,)).fetchone()
+        return bytes(row[0]) if row else b""
+
+    def put(self, wish: Wish) -> None:
+        """Writes a deployment, without its epochs."""
+        spec = wish.spec
+        row = (wish.instance, spec.name, spec.model, spec.kv_budget_tokens, wish.fresh_since_s, wish.undeploying)
+        with self._transaction() as db:
+            db.execute(
+                "INSERT INTO deployments VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (instance) DO UPDATE SET "
+                "fresh_since_s = excluded.fresh_since_s, undeploying = excluded.undeploying",
+                row,
+            )
+
+    def forget(self, instance: InstanceId) -> None:
+        with self._transaction() as db:
+            db.execute("DELETE FROM deployments WHERE instance = ?", (instance,))
+
+    def next_epoch(self) -> int:
+        """A number that was never given before; it is spent even if nothing starts."""
+        with self._transaction() as db:
+            db.execute("UPDATE meta SET value = CAST(value AS INTEGER) + 1 WHERE key = 'last_epoch'")
+            row = db.execute("SELECT value FROM meta WHERE key = 'last_epoch'").fetchone()
+        return int(row[0])
+
+    def raise_epochs_above(self, highest: int) -> None:
+        """Runners know newer epochs than this store: it is an older copy."""
+        with self._transaction() as db:
+            db.execute("UPDATE meta SET value = MAX(CAST(value AS INTEGER), ?) WHERE key = 'last_epoch'", (highest,))
+
+    def begin(self, instance: InstanceId, epoch: Epoch, placement: bytes) -> None:
+        row = (
+            epoch.number,
+            instance,
+            epoch.node,
+            epoch.kv_budget_tokens,
+            epoch.memory_bytes,
+            placement,
+            epoch.started_s,
+        )
+        with self._transaction() as db:
+            db.execute(
+                "INSERT INTO epochs (number, instance, node, kv_budget_tokens, memory_bytes, placement, started_s) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?)",
+                row,
+            )
+            db.execute(
+                "DELETE FROM epochs WHERE instance = ?1 AND number NOT IN "
+                "(SELECT number FROM epochs WHERE instance = ?1 ORDER BY number DESC LIMIT ?2)",
+                (instance, EPOCH_COUNT_MAX),
+            )
+
+    def update(self, epoch: Epoch) -> None:
+        """Writes when it became READY, when and why it ended, and whether it answered."""
+        cause = None
+        if epoch.cause is not None:
+            what = epoch.cause
+            cause = json.dumps([what.name, what.detail, what.state.value, what.permanent])
+        with self._transaction() as db:
+            db.execute(
+                "UPDATE epochs SET ready_s = ?, ended_s = ?, cause = ?, answered = ? WHERE number = ?",
+                (epoch.ready_s, epoch.ended_s, cause, epoch.answered, epoch.number),
+            )
+
+
+def _cause(text: Any) -> Cause | None:
+    if text is None:
+        return None
+    name, detail, state, permanent = json.loads(text)
+    return Cause(name, detail, RankState(state), permanent)

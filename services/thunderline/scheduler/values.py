@@ -1,0 +1,157 @@
+"""The values that the scheduler decides on. Times are seconds of the wall clock (they outlive the process)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+
+from thunderline.cluster import InstanceId, NodeId, RankId
+from thunderline.cluster.ranks import RankState
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """What the operator wants; see DeploymentSpec in cluster.proto."""
+
+    name: str
+    model: str
+    kv_budget_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """Why an epoch ended."""
+
+    name: str
+    detail: str
+    state: RankState
+    permanent: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Epoch:
+    """One start of an instance, as the store knows it."""
+
+    number: int
+    started_s: float
+    node: NodeId
+    kv_budget_tokens: int
+    memory_bytes: int
+    ready_s: float | None = None
+    ended_s: float | None = None
+    cause: Cause | None = None
+    # Whether a request was answered to its end; canaries do not count.
+    answered: bool = False
+
+    @property
+    def is_over(self) -> bool:
+        return self.ended_s is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """A deployment as the store knows it."""
+
+    spec: Spec
+    instance: InstanceId
+    # Attempts and crashes before this time do not count: a human has deployed it (again).
+    fresh_since_s: float
+    undeploying: bool = False
+    # Newest last; bounded.
+    epochs: tuple[Epoch, ...] = ()
+
+    @property
+    def current(self) -> Epoch | None:
+        """The epoch that is meant to live."""
+        return self.epochs[-1] if self.epochs and not self.epochs[-1].is_over else None
+
+
+@dataclass(frozen=True, slots=True)
+class RankView:
+    """One rank as its runner reports it."""
+
+    id: RankId
+    node: NodeId
+    state: RankState
+    cause: Cause | None = None
+    loaded_share: float | None = None
+    memory_bytes: int = 0
+    kv_budget_tokens: int = 0
+    context_length_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class RunnerView:
+    """A runner as the scheduler sees it. Unreachable: what it had is UNKNOWN, and nothing is concluded from it."""
+
+    node: NodeId
+    reachable: bool
+    complete: bool
+    ranks: tuple[RankView, ...] = ()
+
+
+class Verdict(Enum):
+    """Numbers are those of ModelVerdict in runner.proto."""
+
+    USABLE = 1
+    FETCHABLE = 2
+    UNUSABLE = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Audit:
+    """What a node said of a model."""
+
+    verdict: Verdict
+    problems: tuple[str, ...] = ()
+    weight_bytes: int = 0
+    kv_bytes_per_token: int = 0
+    context_length_tokens: int = 0
+    layer_count: int = 0
+    usable_memory_bytes: int = 0
+    at_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Fetch:
+    """A download on a node: under way, or failed since `at_s`."""
+
+    fetched_bytes: int = 0
+    total_bytes: int = 0
+    error: str = ""
+    permanent: bool = False
+    failure_count: int = 0
+    at_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """Everything that a reconcile pass looks at."""
+
+    wishes: tuple[Wish, ...] = ()
+    # By node; a node that discovery lists as ALIVE and that has no view yet is not reachable.
+    runners: Mapping[NodeId, RunnerView] = field(default_factory=dict)
+    audits: Mapping[tuple[NodeId, str], Audit] = field(default_factory=dict)
+    fetches: Mapping[tuple[NodeId, str], Fetch] = field(default_factory=dict)
+    # Targets of actions that have not been answered yet: no second one is issued.
+    in_flight: frozenset[object] = frozenset()
+
+
+class DeploymentState(Enum):
+    """Numbers are those of DeploymentState in cluster.proto."""
+
+    WAITING = 1  # For a runner, files, memory or the next attempt: `waits_for` says which.
+    STARTING = 2  # An epoch is on its way to READY.
+    READY = 3  # All its ranks are READY: requests are routed.
+    REPAIRING = 4  # Was READY; the next epoch is under way.
+    CRASH_LOOP = 5  # Too many crashes in a row: only a human helps.
+    IMPOSSIBLE = 6  # A permanent cause.
+    UNDEPLOYING = 7  # Its ranks are being ended.
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Where a deployment stands: one sentence for `status`, /readyz and the 503 body."""
+
+    state: DeploymentState
+    reason: str
+    waits_for: str = ""
