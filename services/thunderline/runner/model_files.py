@@ -36,12 +36,6 @@ class WeightFile:
     head: bytes
 
 
-def deployment_name(model: str) -> str:
-    """The name that a deployment gets when nobody gives one: the last path part, lower case, safe characters."""
-    last = model.rstrip("/").rsplit("/", 1)[-1].lower()
-    return re.sub(r"[^a-z0-9._-]", "-", last).strip(".-_")[:64] or "model"
-
-
 def header_length(first_eight: bytes) -> int:
     """Length of a safetensors header, in bytes. Raises ValueError.
 

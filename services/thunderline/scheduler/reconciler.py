@@ -110,17 +110,19 @@ class Decision:
     standings: Mapping[InstanceId, Standing]
 
 
-def target(action: Action) -> object:
-    """What an action is about: of one target only one action is under way."""
+def targets(action: Action) -> frozenset[object]:
+    """What an action is about: while it is under way, nothing else is done about any of it."""
     match action:
         case AuditModel(node, model):
-            return ("audit", node, model)
+            return frozenset({("audit", node, model)})
         case FetchModel(node, model):
-            return ("fetch", node, model)
-        case MakePrepared(rank) | MakeReady(rank) | MakeAbsent(rank):
-            return ("rank", rank)
+            return frozenset({("fetch", node, model)})
+        case MakeAbsent(rank):
+            return frozenset({("rank", rank)})
+        case MakePrepared(rank) | MakeReady(rank):
+            return frozenset({("rank", rank), ("instance", rank.instance)})
         case StartEpoch(instance) | MarkReady(instance) | EndEpoch(instance) | Forget(instance):
-            return ("instance", instance)
+            return frozenset({("instance", instance)})
 
 
 def reconcile(world: World, now_s: float, waits: Waits) -> Decision:
@@ -138,11 +140,13 @@ def reconcile(world: World, now_s: float, waits: Waits) -> Decision:
                 node = action.placed.node
                 reserved = {**reserved, node: reserved.get(node, 0) + action.placed.memory_bytes}
     actions += _unwanted(world)
-    found: dict[object, Action] = {}
+    chosen: list[Action] = []
+    taken = set(world.in_flight)
     for action in actions:
-        if target(action) not in world.in_flight:
-            found.setdefault(target(action), action)
-    return Decision(tuple(found.values()), standings)
+        if taken.isdisjoint(targets(action)):
+            taken |= targets(action)
+            chosen.append(action)
+    return Decision(tuple(chosen), standings)
 
 
 def reservations(world: World) -> dict[NodeId, int]:

@@ -1,0 +1,61 @@
+"""`thunderline scheduler`: what should run where; deployments, routing, admission. One per cluster."""
+
+import asyncio
+import sys
+from collections.abc import Sequence
+
+import grpc
+
+from thunderline.process import metrics, stopping
+from thunderline.process.entry import run_role
+from thunderline.process.home import node_id
+from thunderline.process.settings import Settings
+from thunderline.process.version import VERSION
+from thunderline.rpc.server import serving
+from thunderline.scheduler.admission import Admission
+from thunderline.scheduler.control import Control
+from thunderline.scheduler.relay import Relay
+from thunderline.scheduler.service import SchedulerService
+from thunderline.scheduler.store import Store
+from thunderline.v1 import scheduler_pb2_grpc
+
+SERVICE = "thunderline.v1.SchedulerService"
+
+
+async def serve(settings: Settings) -> None:
+    """Until SIGTERM or SIGINT: requests in flight get the drain time, ranks and their epochs stay."""
+    node, limits = node_id(settings.home), settings.limits
+    control = Control(Store(settings.home, node), f"127.0.0.1:{settings.discovery.port}", limits)
+    admission = Admission(control.door, limits.queue_size_max, limits.rank_request_count_max, limits.queue_wait_s)
+    control.listen(admission.pump)
+    service = SchedulerService(node, control, admission)
+    relay = Relay(control, admission, limits.request_deadline_s)
+
+    def register(server: grpc.aio.Server) -> None:
+        server.add_generic_rpc_handlers((relay.handler(),))
+        scheduler_pb2_grpc.add_SchedulerServiceServicer_to_server(service, server)
+
+    try:
+        await control.load()
+        async with serving(f"{settings.node.bind}:{settings.scheduler.port}", [SERVICE], register) as server:
+            with metrics.served("scheduler", VERSION, settings.node.metrics_bind, settings.scheduler.port):
+                control_task = asyncio.create_task(control.run())
+                await server.serving()
+                stop = asyncio.create_task(stopping.stop_asked())
+                await asyncio.wait({stop, control_task}, return_when=asyncio.FIRST_COMPLETED)
+                if control_task.done():
+                    control_task.result()
+                control.changes.stop()
+                await server.drain(limits.drain_s)
+                control_task.cancel()
+                await asyncio.wait({control_task}, timeout=5)
+    finally:
+        control.close()
+
+
+def main(argv: Sequence[str]) -> int:
+    return run_role("scheduler", __doc__ or "", argv, serve)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

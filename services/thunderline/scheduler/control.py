@@ -1,0 +1,263 @@
+"""The loop around the reconciler: gathers the world, decides, carries out, writes down."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any, TypeVar
+
+from prometheus_client import Counter, Gauge
+
+from thunderline.cluster import InstanceId, NodeId, RankId
+from thunderline.cluster.errors import ClusterError, StoreUnavailable
+from thunderline.cluster.limits import Limits
+from thunderline.cluster.ranks import RankState
+from thunderline.process.changes import Changes
+from thunderline.scheduler import reconciler, wire
+from thunderline.scheduler.admission import Door
+from thunderline.scheduler.reconciler import Action, Waits
+from thunderline.scheduler.runners import Runners, is_stale
+from thunderline.scheduler.store import Store
+from thunderline.scheduler.values import Cause, DeploymentState, Epoch, Standing, Wish, World
+from thunderline.v1 import cluster_pb2, runner_pb2
+
+# A pass without a change, for what only time decides.
+IDLE_PASS_S = 1.0
+# A command that failed is not repeated within this time.
+FAILED_ACTION_S = 0.5
+
+STATE = Gauge("thunderline_deployment_state", "1 for the state that a deployment is in.", ["deployment", "state"])
+EPOCHS = Counter("thunderline_epochs_started_total", "Epochs started.", ["deployment"])
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+class Control:
+    """Owns the wishes; the only one that writes the store."""
+
+    def __init__(self, store: Store, discovery: str, limits: Limits) -> None:
+        self._store = store
+        self._limits = limits
+        self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="store")
+        self.store_id = store.store_id
+        self.runners = Runners(discovery, store.store_id, self._wake)
+        self.changes = Changes()
+        self._awake = asyncio.Event()
+        self._wishes: dict[InstanceId, Wish] = {}
+        self._standings: dict[InstanceId, tuple[Standing, float]] = {}
+        self._in_flight: set[object] = set()
+        self._tasks: asyncio.TaskGroup | None = None
+        self._on_change: list[Callable[[], None]] = []
+
+    def listen(self, call: Callable[[], None]) -> None:
+        """Called after every pass."""
+        self._on_change.append(call)
+
+    async def load(self) -> None:
+        """Reads the store; before `run`."""
+        self._wishes = {wish.instance: wish for wish in await self._stored(self._store.wishes)}
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            self._tasks = tasks
+            tasks.create_task(self.runners.run(), name="runners")
+            while True:
+                self._pass(tasks)
+                try:
+                    async with asyncio.timeout(IDLE_PASS_S):
+                        await self._awake.wait()
+                except TimeoutError:
+                    continue
+                # Reports come in bursts: one pass for all of them.
+                await asyncio.sleep(min(0.02, self._limits.reconcile_s))
+                self._awake.clear()
+
+    def spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        """A task that outlives its caller (a cancel on behalf of a client that is gone)."""
+        assert self._tasks is not None, "run() comes first"
+        self._tasks.create_task(work, name=name)
+
+    def _wake(self) -> None:
+        self._awake.set()
+
+    def _pass(self, tasks: asyncio.TaskGroup) -> None:
+        world = World(
+            wishes=tuple(sorted(self._wishes.values(), key=lambda wish: wish.spec.name)),
+            runners={node: runner.view for node, runner in self.runners.nodes.items()},
+            audits=self.runners.audits,
+            fetches=self.runners.fetches,
+            in_flight=frozenset(self._in_flight),
+        )
+        now_s = time.time()
+        waits = Waits(self._limits.epoch_wait_min_s, self._limits.epoch_wait_max_s)
+        decision = reconciler.reconcile(world, now_s, waits)
+        self._note(decision.standings, now_s)
+        for action in decision.actions:
+            self._in_flight |= reconciler.targets(action)
+            tasks.create_task(self._carry_out(action), name=str(action))
+        self.changes.notify()
+        for call in self._on_change:
+            call()
+
+    def _note(self, standings: "dict[InstanceId, Standing] | Any", now_s: float) -> None:
+        for instance, standing in standings.items():
+            before = self._standings.get(instance)
+            since_s = before[1] if before and before[0].state is standing.state else now_s
+            if before is None or before[0].state is not standing.state:
+                name = self._wishes[instance].spec.name
+                log.info("deployment", extra={"name": name, "state": standing.state.name, "reason": standing.reason})
+                for state in DeploymentState:
+                    STATE.labels(name, state.name).set(state is standing.state)
+            self._standings[instance] = (standing, since_s)
+        for gone in self._standings.keys() - standings.keys():
+            del self._standings[gone]
+
+    async def _carry_out(self, action: Action) -> None:
+        try:
+            await self._do(action)
+        except StoreUnavailable as error:
+            # Nothing new starts without the store; what runs goes on.
+            log.error("the store cannot be written", extra={"why": error.message, "action": str(action)})
+            await asyncio.sleep(IDLE_PASS_S)
+        except ClusterError as error:
+            log.warning("an action failed", extra={"action": str(action), "why": error.message})
+            if (highest := is_stale(error)) is not None:
+                await self._stored(self._store.raise_epochs_above, highest)
+            await self._refused(action, error)
+            await asyncio.sleep(FAILED_ACTION_S)
+        finally:
+            self._in_flight -= reconciler.targets(action)
+            self._wake()
+
+    async def _refused(self, action: Action, error: ClusterError) -> None:
+        """A runner that refuses an epoch for good ends it; one that cannot be reached is asked again."""
+        if isinstance(action, reconciler.StartEpoch):
+            instance = action.instance
+        elif isinstance(action, reconciler.MakePrepared | reconciler.MakeReady):
+            instance = action.rank.instance
+        else:
+            return
+        wish = self._wishes.get(instance)
+        if error.reason in {"UNREACHABLE", "DEADLINE", "DRAINING"} or wish is None or wish.current is None:
+            return
+        cause = Cause(error.reason, error.message, RankState.STARTING)
+        await self._end_epoch(instance, wish.current.number, cause)
+
+    async def _do(self, action: Action) -> None:
+        match action:
+            case reconciler.AuditModel(node, model):
+                await self.runners.audit(node, model)
+            case reconciler.FetchModel(node, model):
+                await self.runners.fetch(node, model)
+            case reconciler.StartEpoch():
+                await self._start_epoch(action)
+            case reconciler.MakePrepared(rank, node):
+                report = await self._set_rank(node, rank, runner_pb2.RANK_GOAL_PREPARED)
+                if report.state == cluster_pb2.RANK_STATE_ABSENT:
+                    lost = Cause("LOST", "its runner was restarted under it", RankState.STARTING)
+                    await self._end_epoch(rank.instance, rank.epoch, lost)
+            case reconciler.MakeReady(rank, node):
+                await self._set_rank(node, rank, runner_pb2.RANK_GOAL_READY)
+            case reconciler.MakeAbsent(rank, node):
+                await self.runners.set_rank(node, rank, runner_pb2.RANK_GOAL_ABSENT, None)
+            case reconciler.MarkReady(instance, number):
+                await self._change_epoch(instance, number, lambda epoch: replace(epoch, ready_s=time.time()))
+            case reconciler.EndEpoch(instance, number, cause):
+                await self._end_epoch(instance, number, cause)
+            case reconciler.Forget(instance):
+                await self._stored(self._store.forget, instance)
+                self._wishes.pop(instance, None)
+
+    async def _start_epoch(self, action: reconciler.StartEpoch) -> None:
+        wish = self._wishes[action.instance]
+        number = await self._stored(self._store.next_epoch)
+        placement = wire.placement(wish, number, action.placed, action.layer_count)
+        placed = action.placed
+        epoch = Epoch(number, time.time(), placed.node, placed.kv_budget_tokens, placed.memory_bytes)
+        data = placement.SerializeToString(deterministic=True)
+        await self._stored(self._store.begin, wish.instance, epoch, data)
+        wish = self._wishes[action.instance]
+        self._wishes[wish.instance] = replace(wish, epochs=(*wish.epochs, epoch))
+        EPOCHS.labels(wish.spec.name).inc()
+        await self._set_rank(placed.node, RankId(wish.instance, number, 0), runner_pb2.RANK_GOAL_PREPARED)
+
+    async def _set_rank(
+        self, node: NodeId, rank: RankId, goal: runner_pb2.RankGoal.ValueType
+    ) -> cluster_pb2.RankReport:
+        placement = cluster_pb2.Placement.FromString(await self._stored(self._store.placement, rank.epoch))
+        return await self.runners.set_rank(node, rank, goal, placement)
+
+    async def _end_epoch(self, instance: InstanceId, number: int, cause: Cause) -> None:
+        await self._change_epoch(instance, number, lambda epoch: replace(epoch, ended_s=time.time(), cause=cause))
+
+    async def answered(self, rank: RankId) -> None:
+        """A request of this epoch was answered to its end: the epoch is no crash."""
+        wish = self._wishes.get(rank.instance)
+        if wish and wish.current and wish.current.number == rank.epoch and not wish.current.answered:
+            try:
+                await self._change_epoch(rank.instance, rank.epoch, lambda epoch: replace(epoch, answered=True))
+            except StoreUnavailable as error:
+                log.error("the store cannot be written", extra={"why": error.message})
+
+    async def _change_epoch(self, instance: InstanceId, number: int, change: Callable[[Epoch], Epoch]) -> None:
+        wish = self._wishes.get(instance)
+        epoch = next((one for one in wish.epochs if one.number == number), None) if wish else None
+        if wish is None or epoch is None or epoch.is_over:
+            return
+        changed = change(epoch)
+        self._wishes[instance] = replace(
+            wish, epochs=tuple(changed if one.number == number else one for one in wish.epochs)
+        )
+        await self._stored(self._store.update, changed)
+
+    async def _stored(self, call: Callable[..., T], *arguments: Any) -> T:
+        """One call of the store, on its own thread."""
+        return await asyncio.get_running_loop().run_in_executor(self._writer, call, *arguments)
+
+    async def put(self, wish: Wish) -> None:
+        """Writes a wish, then acts on it. Raises StoreUnavailable."""
+        await self._stored(self._store.put, wish)
+        self._wishes[wish.instance] = wish
+        self._wake()
+
+    def named(self, name: str) -> Wish | None:
+        return next((wish for wish in self._wishes.values() if wish.spec.name == name), None)
+
+    def wishes(self) -> list[Wish]:
+        return sorted(self._wishes.values(), key=lambda wish: wish.spec.name)
+
+    def standing(self, wish: Wish) -> tuple[Standing, float]:
+        """Where it stands, and since when; one that no pass has seen yet is WAITING."""
+        fresh = Standing(DeploymentState.WAITING, "it has just been deployed", "the next look")
+        return self._standings.get(wish.instance, (fresh, wish.fresh_since_s))
+
+    def door(self, name: str) -> Door | None:
+        """For admission: READY only while the rank is READY in its runner's view this moment."""
+        wish = self.named(name)
+        if wish is None:
+            return None
+        standing, _ = self.standing(wish)
+        if standing.state is DeploymentState.READY and self.route(wish.instance) is None:
+            standing = Standing(DeploymentState.REPAIRING, "its rank is not READY any more", "the next epoch")
+        return Door(wish.instance, standing)
+
+    def route(self, instance: InstanceId) -> tuple[NodeId, RankId] | None:
+        """The rank 0 that takes the instance's requests; None unless all its ranks are READY."""
+        wish = self._wishes.get(instance)
+        if wish is None or wish.current is None or wish.undeploying:
+            return None
+        rank = RankId(instance, wish.current.number, 0)
+        runner = self.runners.nodes.get(wish.current.node)
+        if runner is None or not runner.view.reachable:
+            return None
+        ready = any(one.id == rank and one.state is RankState.READY for one in runner.view.ranks)
+        return (wish.current.node, rank) if ready else None
+
+    def close(self) -> None:
+        self._writer.shutdown(wait=True)
+        self._store.close()

@@ -1,0 +1,81 @@
+"""Generate: admission, then the runner's messages, passed on as bytes."""
+
+import asyncio
+import re
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+from prometheus_client import Counter
+
+from thunderline.cluster.errors import ClusterError, DeadlinePassed, InstanceFailed, InvalidRequest
+from thunderline.scheduler.admission import Admission
+from thunderline.scheduler.control import Control
+from thunderline.v1 import scheduler_pb2
+
+# The answer has to travel back before the caller's own deadline.
+DEADLINE_MARGIN_S = 0.2
+METHOD = "/thunderline.v1.SchedulerService/Generate"
+REQUEST_ID = re.compile(r"[0-9a-fA-F-]{32,36}")
+
+GENERATIONS = Counter("thunderline_generations_total", "Requests by how they ended.", ["deployment", "outcome"])
+
+
+class Relay:
+    """The handler of Generate, outside the generated code: its responses are bytes already."""
+
+    def __init__(self, control: Control, admission: Admission, deadline_s: float) -> None:
+        self._control = control
+        self._admission = admission
+        self._deadline_s = deadline_s
+
+    async def generate(
+        self, request: scheduler_pb2.SchedulerServiceGenerateRequest, context: Any
+    ) -> AsyncIterator[bytes]:
+        wish = request.generation
+        if not REQUEST_ID.fullmatch(wish.request_id):
+            raise InvalidRequest("request_id: must be a UUID, made by the client for each request", param="request_id")
+        loop = asyncio.get_running_loop()
+        given_s = context.time_remaining()
+        deadline_s = loop.time() + min(self._deadline_s, given_s or self._deadline_s) - DEADLINE_MARGIN_S
+        known = self._control.named(wish.model) is not None
+        label = wish.model if known else "unknown"
+        outcome = "cancelled"
+        try:
+            async with self._admission.admitted(wish.model, bool(wish.resume_token_ids), deadline_s) as instance:
+                route = self._control.route(instance)
+                if route is None:
+                    raise InstanceFailed("the instance was lost before the request reached it")
+                node, rank = route
+                ended = False
+                try:
+                    left_s = deadline_s - loop.time()
+                    if left_s <= 0:
+                        raise DeadlinePassed("the request's deadline passed while it waited")
+                    async for message in self._control.runners.generate(node, rank, wish, left_s):
+                        yield message
+                    ended = True
+                except ClusterError:
+                    ended = True
+                    raise
+                finally:
+                    if not ended:
+                        # Our caller has left: the runner could not tell that from our death.
+                        self._control.spawn(self._control.runners.cancel(node, wish.request_id), "cancel")
+            outcome = "finished"
+            self._control.spawn(self._control.answered(rank), "answered")
+        except ClusterError as error:
+            outcome = error.reason
+            raise
+        finally:
+            GENERATIONS.labels(label, outcome).inc()
+
+    def handler(self) -> grpc.GenericRpcHandler:
+        """To be registered before the generated handlers: the first that knows a method serves it."""
+        method = grpc.unary_stream_rpc_method_handler(
+            self.generate,
+            request_deserializer=scheduler_pb2.SchedulerServiceGenerateRequest.FromString,
+            response_serializer=None,
+        )
+        service, _, name = METHOD.strip("/").partition("/")
+        return grpc.method_handlers_generic_handler(service, {name: method})

@@ -1,0 +1,216 @@
+"""The runners of the cluster: found through discovery, watched, and told what to do."""
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Callable
+
+import grpc
+from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_fixed
+
+from thunderline.cluster import NodeId, RankId, StoreId
+from thunderline.cluster.errors import ClusterError, InstanceFailed, InvalidRequest, NotFound, Unreachable
+from thunderline.rpc.channel import dial
+from thunderline.rpc.errors import from_call
+from thunderline.scheduler import wire
+from thunderline.scheduler.values import Audit, Fetch, RunnerView, Verdict
+from thunderline.v1 import (
+    cluster_pb2,
+    discovery_pb2,
+    discovery_pb2_grpc,
+    runner_pb2,
+    runner_pb2_grpc,
+)
+
+COMMAND_DEADLINE_S = 5.0
+# Longer than the runner gives its own child.
+AUDIT_DEADLINE_S = 70.0
+CANCEL_DEADLINE_S = 2.0
+REDIAL_S = 0.1
+COMMAND_COUNT = 3
+FETCH_FAILURE_COUNT_SAID = 8
+
+log = logging.getLogger(__name__)
+
+
+class Runner:
+    """One node's runner: a channel, and what it said last."""
+
+    def __init__(self, node: NodeId, address: str) -> None:
+        self.node = node
+        self.address = address
+        self.channel = dial(address)
+        self.stub = runner_pb2_grpc.RunnerServiceStub(self.channel)
+        self.view = RunnerView(node, reachable=False, complete=False)
+        self.reports: list[cluster_pb2.RankReport] = []
+        self.obeys = ""
+
+
+class Runners:
+    """All runners. `changed` is called at every change of a view, an audit or a fetch."""
+
+    def __init__(self, discovery: str, store: StoreId, changed: Callable[[], None]) -> None:
+        self._discovery = discovery
+        self._store = store
+        self._changed = changed
+        self.roster = discovery_pb2.Roster()
+        self.nodes: dict[NodeId, Runner] = {}
+        self._watches: dict[NodeId, asyncio.Task[None]] = {}
+        self.audits: dict[tuple[NodeId, str], Audit] = {}
+        self.fetches: dict[tuple[NodeId, str], Fetch] = {}
+
+    @property
+    def complete(self) -> bool:
+        """Whether every runner of a complete roster has been heard."""
+        views = [runner.view for runner in self.nodes.values()]
+        return self.roster.complete and bool(views) and all(view.reachable and view.complete for view in views)
+
+    async def run(self) -> None:
+        """Follows the roster, and each runner in it, until cancelled. A roster that is lost stays as it was."""
+        async with asyncio.TaskGroup() as tasks, dial(self._discovery) as channel:
+            stub = discovery_pb2_grpc.DiscoveryServiceStub(channel)
+            while True:
+                try:
+                    async for response in stub.WatchRoster(discovery_pb2.WatchRosterRequest()):
+                        await self._follow(response.roster, tasks)
+                except grpc.aio.AioRpcError as error:
+                    log.debug("discovery cannot be heard", extra={"why": error.details()})
+                await asyncio.sleep(REDIAL_S)
+
+    async def _follow(self, roster: discovery_pb2.Roster, tasks: asyncio.TaskGroup) -> None:
+        self.roster = roster
+        for member in roster.members:
+            node = NodeId(member.card.node_id)
+            address = next((f"{e.host}:{e.port}" for e in member.card.endpoints if e.role == "runner"), None)
+            if member.state != discovery_pb2.MEMBER_STATE_ALIVE or address is None:
+                continue
+            known = self.nodes.get(node)
+            if known is not None and known.address == address:
+                continue
+            if known is not None:
+                self._watches.pop(node).cancel()
+                await known.channel.close()
+            self.nodes[node] = runner = Runner(node, address)
+            self._watches[node] = tasks.create_task(self._watch(runner), name=f"runner of {node}")
+        self._changed()
+
+    async def _watch(self, runner: Runner) -> None:
+        while True:
+            try:
+                async for response in runner.stub.WatchRanks(runner_pb2.WatchRanksRequest()):
+                    runner.reports = list(response.ranks)
+                    runner.obeys = response.store_id
+                    ranks = tuple(wire.rank_view(runner.node, report) for report in response.ranks)
+                    runner.view = RunnerView(runner.node, reachable=True, complete=response.complete, ranks=ranks)
+                    self._changed()
+            except grpc.aio.AioRpcError as error:
+                if runner.view.reachable:
+                    log.warning("a runner is lost", extra={"node": runner.node, "why": error.details()})
+            runner.view = RunnerView(runner.node, reachable=False, complete=False, ranks=runner.view.ranks)
+            self._changed()
+            await asyncio.sleep(REDIAL_S)
+
+    async def set_rank(
+        self, node: NodeId, rank: RankId, goal: runner_pb2.RankGoal.ValueType, placement: cluster_pb2.Placement | None
+    ) -> cluster_pb2.RankReport:
+        """Tells a runner, three times when it does not answer. Raises its typed refusal, Unreachable."""
+        runner = self.nodes.get(node)
+        if runner is None:
+            raise Unreachable(f"no runner of node {node} is known")
+        request = runner_pb2.SetRankRequest(
+            store_id=self._store, id=wire.rank_id_to_proto(rank), goal=goal, placement=placement
+        )
+        async for attempt in AsyncRetrying(
+            stop=stop_after_attempt(COMMAND_COUNT),
+            wait=wait_fixed(REDIAL_S),
+            retry=retry_if_exception_type(Unreachable),
+            reraise=True,
+        ):
+            with attempt:
+                try:
+                    return (await runner.stub.SetRank(request, timeout=COMMAND_DEADLINE_S)).rank
+                except grpc.aio.AioRpcError as error:
+                    raise from_call(error) from None
+        raise AssertionError("tenacity raises after the last attempt")
+
+    async def audit(self, node: NodeId, model: str) -> None:
+        """Asks a node about a model; a refusal is a verdict, a broken call is asked again by the reconciler."""
+        try:
+            request = runner_pb2.AuditModelRequest(model=model)
+            response = await self.nodes[node].stub.AuditModel(request, timeout=AUDIT_DEADLINE_S)
+            self.audits[(node, model)] = wire.audit(response, time.time())
+        except grpc.aio.AioRpcError as error:
+            problem = from_call(error)
+            if isinstance(problem, InvalidRequest):
+                self.audits[(node, model)] = Audit(Verdict.UNUSABLE, (problem.message,), at_s=time.time())
+            else:
+                log.warning("an audit failed", extra={"node": node, "model": model, "why": problem.message})
+                await asyncio.sleep(REDIAL_S)
+        self._changed()
+
+    async def fetch(self, node: NodeId, model: str) -> None:
+        """Has a node download a model; the progress is in `fetches`."""
+        failures = min(self.fetches.get((node, model), Fetch()).failure_count, FETCH_FAILURE_COUNT_SAID)
+        self.fetches[(node, model)] = Fetch(failure_count=failures)
+        try:
+            request = runner_pb2.FetchModelRequest(model=model)
+            async for progress in self.nodes[node].stub.FetchModel(request):
+                self.fetches[(node, model)] = Fetch(
+                    progress.fetched_bytes, progress.total_bytes, failure_count=failures, at_s=time.time()
+                )
+                self._changed()
+            # The audit of before says FETCHABLE.
+            self.audits.pop((node, model), None)
+            del self.fetches[(node, model)]
+        except grpc.aio.AioRpcError as error:
+            problem = from_call(error)
+            permanent = isinstance(problem, NotFound | InvalidRequest)
+            self.fetches[(node, model)] = Fetch(
+                error=problem.message, permanent=permanent, failure_count=failures + 1, at_s=time.time()
+            )
+        self._changed()
+
+    def forget(self, model: str) -> None:
+        """A human deploys it again: what was found out about it is found out anew."""
+        self.audits = {key: value for key, value in self.audits.items() if key[1] != model}
+        self.fetches = {key: value for key, value in self.fetches.items() if key[1] != model}
+
+    async def generate(
+        self, node: NodeId, rank: RankId, generation: cluster_pb2.Generation, deadline_s: float
+    ) -> AsyncIterator[bytes]:
+        """The runner's messages as they come, serialized. Raises its typed errors; a lost runner is InstanceFailed."""
+        runner = self.nodes.get(node)
+        if runner is None:
+            raise InstanceFailed(f"the runner of node {node} is not known any more")
+        request = runner_pb2.RunnerServiceGenerateRequest(generation=generation, target=wire.rank_id_to_proto(rank))
+        method: grpc.aio.UnaryStreamMultiCallable[runner_pb2.RunnerServiceGenerateRequest, bytes] = (
+            runner.channel.unary_stream(
+                "/thunderline.v1.RunnerService/Generate",
+                request_serializer=runner_pb2.RunnerServiceGenerateRequest.SerializeToString,
+            )
+        )
+        try:
+            async for message in method(request, timeout=deadline_s):
+                yield message
+        except grpc.aio.AioRpcError as error:
+            problem = from_call(error)
+            if isinstance(problem, Unreachable):
+                raise InstanceFailed(f"the runner of the instance was lost: {problem.message}") from None
+            raise problem from None
+
+    async def cancel(self, node: NodeId, request_id: str) -> None:
+        """Says that nobody waits for a request any more; who cannot be told will notice."""
+        runner = self.nodes.get(node)
+        if runner is None:
+            return
+        try:
+            request = runner_pb2.CancelGenerationRequest(request_id=request_id)
+            await runner.stub.CancelGeneration(request, timeout=CANCEL_DEADLINE_S)
+        except grpc.aio.AioRpcError as error:
+            log.info("a cancel did not arrive", extra={"request_id": request_id, "why": error.details()})
+
+
+def is_stale(error: ClusterError) -> int | None:
+    """The highest epoch that a runner knows, when that is what it refused for."""
+    highest = error.facts.get("highest", "")
+    return int(highest) if error.reason == "STALE_EPOCH" and highest.isdigit() else None
