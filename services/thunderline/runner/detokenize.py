@@ -3,57 +3,66 @@
 from collections.abc import Callable, Sequence
 
 BROKEN = "\N{REPLACEMENT CHARACTER}"
-# A character of a byte-level vocabulary takes at most four tokens; one that stays broken for longer is really broken.
-HELD_TOKEN_COUNT_MAX = 16
-# Decoded again with each token, so that the text of a token may depend on its neighbours.
+# The bytes of an unfinished character: byte-fallback vocabularies show each of up to three as a broken character.
+HELD_LENGTH_MAX = 3
+# Decoded again with each token, so that the text of a token may depend on its neighbours; a character has at most
+# four bytes, so an unfinished one never begins before this window.
 CONTEXT_TOKEN_COUNT = 6
+# The window is shortened to the context each time that it has grown by this.
+WINDOW_TOKEN_COUNT = 16
+# Special tokens have no text to recognise the window's start by; more of them than this are not kept for it.
+WINDOW_TOKEN_COUNT_MAX = 64
 
 
 class Detokenizer:
     """Decodes a growing sequence, keeping back the end that a later token may still change.
 
-    `decode` is the tokenizer's, without special tokens. Method: decode a short window twice, with and without the
-    newest tokens, and take the difference (as vLLM's and TGI's incremental detokenizers do).
+    `decode` is the tokenizer's, without special tokens. Method: decode a short window of the newest tokens and give
+    what goes beyond the part of its text that was given before.
     """
 
     def __init__(self, decode: Callable[[Sequence[int]], str]) -> None:
         self._decode = decode
-        self._ids: list[int] = []
-        self._window_start = 0
-        self._read_to = 0
+        self._window: list[int] = []
+        # Of the window's text, how much was given.
+        self._given_length = 0
 
     def feed(self, ids: Sequence[int]) -> str:
         """The text that became certain."""
-        pieces = []
-        for token_id in ids:
-            self._ids.append(token_id)
-            pieces.append(self._advance(final=False))
-        return "".join(pieces)
+        return "".join([self._advance(token_id) for token_id in ids])
 
     def finish(self) -> str:
-        """What was held back, broken characters included."""
-        return self._advance(final=True)
+        """What was held back, broken characters included. Nothing may be fed afterwards."""
+        text = self._decode(self._window)[self._given_length :]
+        self._window.clear()
+        self._given_length = 0
+        return text
 
-    def _advance(self, final: bool) -> str:
-        before = self._decode(self._ids[self._window_start : self._read_to])
-        now = self._decode(self._ids[self._window_start :])
-        held = len(self._ids) - self._read_to
-        if now.endswith(BROKEN) and not final and held < HELD_TOKEN_COUNT_MAX:
-            return ""
-        if not now.startswith(before):
-            # A decoder that rewrites what stood: give what follows the part that both share.
-            shared = next((n for n, (a, b) in enumerate(zip(before, now, strict=False)) if a != b), len(now))
-            before = now[:shared]
-        if len(now) <= len(before) and not final:
-            return ""
-        self._read_to = len(self._ids)
-        self._window_start = max(self._window_start, self._read_to - CONTEXT_TOKEN_COUNT)
-        self._window_start = self._clean_start()
-        return now[len(before) :]
+    def _advance(self, token_id: int) -> str:
+        self._window.append(token_id)
+        text = self._decode(self._window)
+        certain_length = len(text) - _held_length(text)
+        piece = text[self._given_length : certain_length]
+        self._given_length = max(self._given_length, certain_length)
+        if len(self._window) % WINDOW_TOKEN_COUNT == 0:
+            self._shorten(text)
+        return piece
 
-    def _clean_start(self) -> int:
-        """A window start at which decoding begins with a whole character."""
-        start = self._window_start
-        while start > 0 and self._decode(self._ids[start : self._read_to]).startswith(BROKEN):
-            start -= 1
-        return start
+    def _shorten(self, text: str) -> None:
+        """Drops old tokens where the rest decodes to the same end: not inside a character.
+
+        Some decoders strip the space before the first word, so the rest must hold a word where the window has one.
+        """
+        held_length = len(text) - self._given_length
+        may_be_empty = not text or len(self._window) >= WINDOW_TOKEN_COUNT_MAX
+        for start in range(len(self._window) - CONTEXT_TOKEN_COUNT, 0, -1):
+            rest = self._decode(self._window[start:])
+            if len(rest) >= held_length and text.endswith(rest) and (rest or may_be_empty):
+                del self._window[:start]
+                self._given_length = len(rest) - held_length
+                return
+
+
+def _held_length(text: str) -> int:
+    """How many broken characters at the end may still become a whole one."""
+    return min(len(text) - len(text.rstrip(BROKEN)), HELD_LENGTH_MAX)

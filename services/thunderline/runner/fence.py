@@ -44,7 +44,8 @@ class Verdict(Enum):
 def judge(fence: Fence, store: StoreId, rank: RankId, goal: Goal, placement: bytes) -> tuple[Verdict, Fence]:
     """What to do with a command, and the fence after it.
 
-    Raises WrongStore, StaleEpoch (facts: highest), EpochConflict. ABSENT is accepted for any epoch of our store.
+    Raises WrongStore, StaleEpoch (facts: highest), EpochConflict. ABSENT is accepted for any epoch of our store; READY
+    without a PREPARED before it starts the rank as well, and waits for PREPARED.
     """
     if fence.store and store != fence.store:
         raise WrongStore(
@@ -56,9 +57,6 @@ def judge(fence: Fence, store: StoreId, rank: RankId, goal: Goal, placement: byt
         return Verdict.END, obeyed
     known = fence.started.get(rank.instance)
     if known is None or rank.epoch > known.epoch:
-        if goal is Goal.READY:
-            # READY follows PREPARED of the same epoch: a rank that was never prepared here is not started by it.
-            return Verdict.CONTINUE, obeyed
         return Verdict.START, replace(obeyed, started={**fence.started, rank.instance: Started(rank.epoch, placement)})
     if rank.epoch < known.epoch:
         raise StaleEpoch(

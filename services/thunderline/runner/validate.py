@@ -17,7 +17,7 @@ LOGIT_BIAS_COUNT_MAX = 1024
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """What the model and its instance allow."""
+    """What the model and its instance allow; 0 tokens: not known, so no limit."""
 
     vocabulary_size: int
     context_length_tokens: int
@@ -53,7 +53,8 @@ _NUMBERS: tuple[tuple[str, str, Callable[[float], bool]], ...] = (
     ("min_p", "must be between 0 and 1", lambda v: 0 <= v <= 1),
     ("presence_penalty", "must be between -2 and 2", lambda v: -2 <= v <= 2),
     ("frequency_penalty", "must be between -2 and 2", lambda v: -2 <= v <= 2),
-    ("repetition_penalty", "must be above 0 and at most 10", lambda v: 0 <= v <= 10),
+    # 0 is how the wire says "not set"; a logit divided by a huge number is no number that a sampler can use.
+    ("repetition_penalty", "must be above 0 and at most 100", lambda v: 0 <= v <= 100),
     ("max_tokens", "must not be negative", lambda v: v >= 0),
     ("top_logprobs", f"must be between 0 and {TOP_LOGPROB_COUNT_MAX}", lambda v: 0 <= v <= TOP_LOGPROB_COUNT_MAX),
 )
@@ -106,6 +107,23 @@ def check_ids(param: str, ids: Sequence[int], vocabulary_size: int) -> None:
         raise invalid(param, f"token {max(ids)} is not in the vocabulary of {vocabulary_size}")
 
 
+# Of a model that names no context.
+CONTEXT_LENGTH_UNKNOWN = 8192
+
+
+def room(bounds: Bounds) -> tuple[int, str]:
+    """Tokens that prompt and answer may have together, and what sets that."""
+    known = [
+        (tokens, what)
+        for tokens, what in (
+            (bounds.context_length_tokens, "context"),
+            (bounds.kv_budget_tokens, "KV budget of this deployment"),
+        )
+        if tokens > 0
+    ]
+    return min(known, key=lambda pair: pair[0], default=(CONTEXT_LENGTH_UNKNOWN, "context"))
+
+
 def tokens_to_make(param: str, prompt_token_count: int, max_tokens: int, bounds: Bounds) -> int:
     """How many tokens the answer may have; resumed ones count as part of it.
 
@@ -113,15 +131,15 @@ def tokens_to_make(param: str, prompt_token_count: int, max_tokens: int, bounds:
     """
     if prompt_token_count == 0:
         raise invalid(param, "is empty: at least one token is needed")
-    room = min(bounds.context_length_tokens, bounds.kv_budget_tokens)
-    limit = "context" if bounds.context_length_tokens <= bounds.kv_budget_tokens else "KV budget of this deployment"
+    room_tokens, limit = room(bounds)
     wanted = max_tokens or 1
-    if prompt_token_count + wanted > room:
+    if prompt_token_count + wanted > room_tokens:
         answer = f" plus max_tokens {max_tokens}" if max_tokens else ""
+        alone = prompt_token_count >= room_tokens or not max_tokens
         raise ContextLengthExceeded(
-            f"{param}: {prompt_token_count} tokens{answer} do not fit the {limit} of {room} tokens",
-            param=param if prompt_token_count >= room or not max_tokens else "max_tokens",
+            f"{param}: {prompt_token_count} tokens{answer} do not fit the {limit} of {room_tokens} tokens",
+            param=param if alone else "max_tokens",
             prompt_tokens=str(prompt_token_count),
-            room_tokens=str(room),
+            room_tokens=str(room_tokens),
         )
-    return max_tokens or room - prompt_token_count
+    return max_tokens or room_tokens - prompt_token_count

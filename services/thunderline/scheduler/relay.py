@@ -72,7 +72,7 @@ class Relay:
 
     def handler(self) -> grpc.GenericRpcHandler:
         """To be registered before the generated handlers: the first that knows a method serves it."""
-        method = grpc.unary_stream_rpc_method_handler(
+        method: Any = grpc.unary_stream_rpc_method_handler(
             self.generate,
             request_deserializer=scheduler_pb2.SchedulerServiceGenerateRequest.FromString,
             response_serializer=None,

@@ -1,0 +1,19 @@
+"""`thunderline`: a role when one is named, else the command line."""
+
+import sys
+
+from thunderline.cli import roles
+
+
+def main() -> None:
+    """The console script."""
+    if len(sys.argv) > 1 and sys.argv[1] in roles.ROLES:
+        # A role starts without the libraries of the command line: it is restarted while people wait.
+        sys.exit(roles.run(sys.argv[1], sys.argv[2:]))
+    from thunderline.cli.app import app
+
+    app()
+
+
+if __name__ == "__main__":
+    main()

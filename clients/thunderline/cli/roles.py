@@ -1,0 +1,11 @@
+"""Starts a role: imports its `__main__`, and nothing of the others."""
+
+from collections.abc import Sequence
+from importlib import import_module
+
+ROLES = ("discovery", "topology", "scheduler", "runner", "gateway", "rank")
+
+
+def run(role: str, argv: Sequence[str]) -> int:
+    """The role's exit code."""
+    return int(import_module(f"thunderline.{role}.__main__").main(argv))

@@ -1,0 +1,118 @@
+"""`thunderline rank`: the engine process of one rank. Started by a runner; dials it and serves nothing.
+
+Exit codes: 0 stopped as asked, 2 usage, 3 the model cannot be loaded, 4 an exception, 5 it had no runner.
+"""
+
+import argparse
+import asyncio
+import faulthandler
+import json
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from thunderline.cluster import InstanceId, RankId
+from thunderline.process import logs
+from thunderline.process.entry import DONE, USAGE, refuse
+from thunderline.rank import blas
+
+RUNNER_GONE = 5
+FLUSH_S = 1.0
+STOP_WAIT_S = 3.0
+
+
+async def attend(arguments: argparse.Namespace, computes: blas.Blas) -> int:
+    """From hello to the end. Returns the exit code."""
+    from thunderline.rank.attach import Attachment
+    from thunderline.rank.mark import Mark
+    from thunderline.rank.worker import Worker
+
+    loop = asyncio.get_running_loop()
+    mark = Mark(arguments.map)
+    rank = RankId(InstanceId(arguments.instance), arguments.epoch, arguments.rank)
+    attachment = Attachment(rank, mark, arguments.socket, os.getpid())
+    ended: asyncio.Future[int] = loop.create_future()
+
+    def end(code: int) -> None:
+        if not ended.done():
+            ended.set_result(code)
+
+    worker = Worker(mark, str(computes), attachment.post, lambda code: loop.call_soon_threadsafe(end, code))
+
+    async def watch() -> None:
+        """A rank whose runner stays away ends itself; one that is not wanted too."""
+        while True:
+            await asyncio.sleep(0.1)
+            since_s = attachment.unattended_since_s
+            if attachment.refused or (since_s is not None and loop.time() - since_s > arguments.runner_gone_s):
+                end(RUNNER_GONE)
+            if worker.facts is not None:
+                # Until READY the default action ends us even inside C++; from then on the step under way may end.
+                loop.add_signal_handler(signal.SIGTERM, end, DONE)
+
+    attached = asyncio.create_task(attachment.run(worker))
+    watching = asyncio.create_task(watch())
+    await asyncio.wait({ended, attached, watching}, return_when=asyncio.FIRST_COMPLETED)
+    if not ended.done():
+        end(RUNNER_GONE)
+    code = ended.result()
+    if code not in (DONE, RUNNER_GONE):
+        await attachment.flushed(FLUSH_S)
+    worker.stop(STOP_WAIT_S if code == DONE else 0.0)
+    return code
+
+
+def probe(computes: blas.Blas) -> dict[str, object]:
+    """What MLX can do on this node."""
+    import mlx.core as mx
+
+    gpu = mx.default_device() == mx.Device(mx.gpu)
+    return {
+        "device": "gpu" if gpu else "cpu",
+        "backends": [name for name in ("ring", "jaccl", "nccl", "mpi") if mx.distributed.is_available(name)],
+        "blas": str(computes),
+        "blas_is_fast": computes.is_fast,
+        "mlx": mx.__version__,
+    }
+
+
+def main(argv: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(prog="thunderline rank", description=__doc__)
+    parser.add_argument("--probe", action="store_true", help="print what MLX can do here, as JSON")
+    parser.add_argument("--audit", type=Path, metavar="FOLDER", help="print what may be done with a model, as JSON")
+    parser.add_argument("--home", type=Path)
+    parser.add_argument("--instance")
+    parser.add_argument("--epoch", type=int)
+    parser.add_argument("--rank", type=int)
+    parser.add_argument("--map", type=Path)
+    parser.add_argument("--socket", type=Path)
+    parser.add_argument("--runner-gone-s", type=float, default=60.0)
+    arguments = parser.parse_args(argv)
+    computes = blas.load()
+    if arguments.probe:
+        print(json.dumps(probe(computes)))
+        return DONE
+    if arguments.audit:
+        from thunderline.rank.architecture import audit
+
+        print(json.dumps(audit(arguments.audit)))
+        return DONE
+    if None in (arguments.instance, arguments.epoch, arguments.rank, arguments.map, arguments.socket):
+        return refuse("rank", "is started by a runner: --instance --epoch --rank --map --socket are needed", USAGE)
+    faulthandler.enable()
+    logs.configure("rank", "info")
+    # The slow imports belong before PREPARED: all ranks of an epoch meet after them.
+    import mlx.core  # noqa: F401
+    import mlx_lm  # noqa: F401
+
+    code = asyncio.run(attend(arguments, computes))
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # The engine thread may be inside C++ for seconds; nobody waits for it.
+    os._exit(code)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

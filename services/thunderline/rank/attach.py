@@ -1,0 +1,96 @@
+"""The rank's side of Attach: dials its runner, says hello, sends what the engine says, dials again when it breaks."""
+
+import asyncio
+import logging
+from pathlib import Path
+
+import grpc
+
+from thunderline.cluster import RankId
+from thunderline.cluster.ranks import RankState
+from thunderline.rank import wire
+from thunderline.rank.mark import Mark
+from thunderline.rank.worker import Worker
+from thunderline.rpc.channel import dial
+from thunderline.v1 import rank_pb2, rank_pb2_grpc
+
+REDIAL_S = 0.2
+# Reports that wait for the runner: at 100 steps a second this is 40 s of a runner that does not read.
+OUTBOX_SIZE_MAX = 4096
+
+log = logging.getLogger(__name__)
+
+
+class Attachment:
+    """Belongs to the event loop; `post` may be called from any thread."""
+
+    def __init__(self, rank: RankId, mark: Mark, socket: Path, pid: int) -> None:
+        self._rank = rank
+        self._mark = mark
+        self._target = f"unix:{socket}"
+        self._pid = pid
+        self._loop = asyncio.get_running_loop()
+        self._outbox: asyncio.Queue[rank_pb2.AttachRequest] = asyncio.Queue(maxsize=OUTBOX_SIZE_MAX)
+        self.unattended_since_s: float | None = self._loop.time()
+        self.refused = False
+
+    def post(self, message: rank_pb2.AttachRequest) -> None:
+        self._loop.call_soon_threadsafe(self._put, message)
+
+    def _put(self, message: rank_pb2.AttachRequest) -> None:
+        if self._outbox.full():
+            # A runner that has not read for so long is as good as gone; it learns the newest when it is back.
+            self._outbox.get_nowait()
+        self._outbox.put_nowait(message)
+
+    async def flushed(self, wait_s: float) -> None:
+        """Waits until what was posted is sent."""
+        end_s = self._loop.time() + wait_s
+        while self._outbox.qsize() and self._loop.time() < end_s:
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.05)
+
+    async def run(self, worker: Worker) -> None:
+        """Until cancelled, or until the runner does not know this rank (`refused`)."""
+        while not self.refused:
+            try:
+                async with dial(self._target) as channel:
+                    await self._serve(rank_pb2_grpc.RankServiceStub(channel), worker)
+            except grpc.aio.AioRpcError as error:
+                self.refused = error.code() is grpc.StatusCode.FAILED_PRECONDITION
+                log.debug("the runner is not there", extra={"why": error.details()})
+            if self.unattended_since_s is None:
+                self.unattended_since_s = self._loop.time()
+            await asyncio.sleep(REDIAL_S)
+
+    async def _serve(self, stub: rank_pb2_grpc.RankServiceAsyncStub, worker: Worker) -> None:
+        call = stub.Attach()
+        await call.write(rank_pb2.AttachRequest(hello=self._hello(worker)))
+        sender = asyncio.create_task(self._send(call))
+        try:
+            await call.initial_metadata()
+            self.unattended_since_s = None
+            async for command in call:
+                match command.WhichOneof("command"):
+                    case "load":
+                        worker.start(command.load)
+                    case "operation":
+                        worker.put(command.operation)
+        finally:
+            sender.cancel()
+
+    async def _send(self, call: "grpc.aio.StreamStreamCall[rank_pb2.AttachRequest, rank_pb2.AttachResponse]") -> None:
+        while True:
+            await call.write(await self._outbox.get())
+
+    def _hello(self, worker: Worker) -> rank_pb2.Hello:
+        # Before it was told to load, a rank that can say hello is PREPARED.
+        state = RankState.PREPARED if self._mark.state is RankState.STARTING else self._mark.state
+        self._mark.enter(state)
+        return rank_pb2.Hello(
+            id=wire.rank_id(self._rank),
+            pid=self._pid,
+            state=state.value,  # type: ignore[arg-type]
+            last_operation=worker.last_operation,
+            engine=worker.facts,
+        )

@@ -1,0 +1,244 @@
+"""The engine: operations in, one report a step out. All MLX work of the rank happens here, on one thread.
+
+step() = admit, decide the chunk, run, absorb. Plain values cross its border; nothing of MLX does.
+"""
+
+import copy
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import mlx.core as mx
+from mlx_lm.generate import StopSequences
+from mlx_lm.models.cache import can_trim_prompt_cache, make_prompt_cache, trim_prompt_cache
+
+from thunderline.rank.admission import SEQUENCE_COUNT_MAX, admitted_count
+from thunderline.rank.prefill import PROMPT_COUNT_MAX, Pace
+from thunderline.rank.prefix_cache import PrefixCache
+from thunderline.rank.rows import Row, RowGenerator
+from thunderline.rank.sampler import Params, RowLogprobs
+
+# Of the KV budget, the prefix cache may hold this share; admitted requests come first.
+CACHE_SHARE = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Insert:
+    """A new sequence; validated by the runner. `resume_token_ids` were generated before and count."""
+
+    key: int
+    request_id: str
+    prompt_token_ids: tuple[int, ...]
+    resume_token_ids: tuple[int, ...]
+    params: Params
+    max_tokens: int
+    logprobs: bool = False
+    top_logprob_count: int = 0
+    ignore_eos: bool = False
+
+    @property
+    def kv_tokens(self) -> int:
+        """The most that it will ever hold."""
+        return len(self.prompt_token_ids) + self.max_tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Logprobs:
+    chosen: float
+    top_ids: tuple[int, ...]
+    top_values: tuple[float, ...]
+
+
+@dataclass(slots=True)
+class News:
+    """What a step gave to one sequence. `finish` is "", "stop" or "length"."""
+
+    key: int
+    token_ids: list[int] = field(default_factory=list)
+    logprobs: list[Logprobs] = field(default_factory=list)
+    finish: str = ""
+    cached_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    step: int
+    news: tuple[News, ...]
+    prefill_tokens: int
+    duration_s: float
+    running_count: int
+    waiting_count: int
+    kv_tokens: int
+    cache_tokens: int
+
+
+@dataclass(slots=True)
+class _Running:
+    insert: Insert
+    uid: int
+    cached_tokens: int
+    has_spoken: bool = False
+
+
+class Engine:
+    """One model's batch. `batch_size_max` and `prompt_count_max` follow the architecture's audit."""
+
+    def __init__(
+        self,
+        model: Any,
+        end_token_ids: Sequence[int],
+        kv_budget_tokens: int,
+        batch_size_max: int = SEQUENCE_COUNT_MAX,
+        prompt_count_max: int = PROMPT_COUNT_MAX,
+        on_step: Callable[["Engine"], None] | None = None,
+    ) -> None:
+        """`on_step` is called before each step's computation: a test build's place to raise."""
+        self._model = model
+        self._end_token_ids = tuple(end_token_ids)
+        self._kv_budget_tokens = kv_budget_tokens
+        self._batch_size_max = batch_size_max
+        self._prompt_count_max = prompt_count_max
+        self._on_step = on_step
+        can_cut = bool(can_trim_prompt_cache(make_prompt_cache(model)))
+        self._can_cut = can_cut
+        self._cache: PrefixCache[list[Any]] = PrefixCache(int(kv_budget_tokens * CACHE_SHARE), can_cut)
+        self._step = 0
+        self._pace = Pace()
+        self._reset()
+
+    def _reset(self) -> None:
+        self._generator = RowGenerator(
+            self._model, self._end_token_ids, self._batch_size_max, min(self._prompt_count_max, self._batch_size_max)
+        )
+        self._waiting: OrderedDict[int, Insert] = OrderedDict()
+        self._running: dict[int, _Running] = {}
+        self._uids: dict[int, int] = {}
+
+    @property
+    def has_work(self) -> bool:
+        return bool(self._waiting or self._running)
+
+    @property
+    def running_keys(self) -> list[int]:
+        return [*self._running, *self._waiting]
+
+    def insert(self, insert: Insert) -> None:
+        self._waiting[insert.key] = insert
+
+    def remove(self, key: int) -> None:
+        """Frees a sequence at once; what it has computed is kept for the next prompt that begins alike."""
+        self._waiting.pop(key, None)
+        running = self._running.pop(key, None)
+        if running is None:
+            return
+        found = self._generator.remove([running.uid], return_prompt_caches=True)
+        self._forget(running.uid)
+        if kept := found.get(running.uid):
+            self._keep(kept[1], kept[0])
+
+    def drop(self) -> list[int]:
+        """After an exception nothing in the batch can be trusted: everything goes. The keys that were lost."""
+        lost = self.running_keys
+        self._generator.close()
+        self._cache.shrink(0)
+        self._reset()
+        return lost
+
+    def step(self) -> Report:
+        """One engine step. Whatever it raises, `drop` comes next."""
+        begun = time.monotonic()
+        self._admit()
+        self._generator.set_chunk(self._pace.chunk_tokens(min(self._generator.prompt_count, self._prompt_count_max)))
+        counters = self._generator.counters
+        before = (counters.prompt_tokens, counters.prompt_time, counters.decode_time)
+        if self._on_step is not None:
+            self._on_step(self)
+        _, responses = self._generator.next()
+        news = [self._absorb(response) for response in responses]
+        prompt_tokens = counters.prompt_tokens - before[0]
+        self._pace = self._pace.measured(
+            prompt_tokens, counters.prompt_time - before[1], counters.decode_time - before[2]
+        )
+        self._step += 1
+        return Report(
+            step=self._step,
+            news=tuple(news),
+            prefill_tokens=prompt_tokens,
+            duration_s=time.monotonic() - begun,
+            running_count=len(self._running),
+            waiting_count=len(self._waiting),
+            kv_tokens=self._reserved_tokens + self._cache.tokens,
+            cache_tokens=self._cache.tokens,
+        )
+
+    @property
+    def _reserved_tokens(self) -> int:
+        return sum(running.insert.kv_tokens for running in self._running.values())
+
+    def _admit(self) -> None:
+        sizes = [insert.kv_tokens for insert in self._waiting.values()]
+        reserved, running = self._reserved_tokens, len(self._running)
+        count = admitted_count(sizes, reserved, running, self._kv_budget_tokens)
+        count = min(count, max(0, self._batch_size_max - running))
+        for _ in range(count):
+            _, insert = self._waiting.popitem(last=False)
+            self._start(insert)
+        # The cache lives in what is left, and gives way to whoever waits.
+        room = self._kv_budget_tokens - self._reserved_tokens
+        self._cache.shrink(min(room, int(self._kv_budget_tokens * CACHE_SHARE)))
+
+    def _start(self, insert: Insert) -> None:
+        tokens = [*insert.prompt_token_ids, *insert.resume_token_ids]
+        kept, held = None, 0
+        if hit := self._cache.find(tokens):
+            kept, held = copy.deepcopy(hit.kept), hit.tokens
+            if hit.kept_tokens > held:
+                trim_prompt_cache(kept, hit.kept_tokens - held)
+        (uid,) = self._generator.insert(
+            [tokens[held:]],
+            max_tokens=[insert.max_tokens - len(insert.resume_token_ids)],
+            caches=[kept] if kept is not None else None,
+            all_tokens=[tokens[:held]] if kept is not None else None,
+            stop_sequences=[StopSequences()] if insert.ignore_eos else None,
+        )
+        self._generator.rows[uid] = Row(
+            insert.params, len(insert.prompt_token_ids), insert.logprobs, insert.top_logprob_count
+        )
+        self._uids[uid] = insert.key
+        self._running[insert.key] = _Running(insert, uid, min(held, len(insert.prompt_token_ids)))
+
+    def _absorb(self, response: Any) -> News:
+        key = self._uids[response.uid]
+        running = self._running[key]
+        news = News(key, [response.token])
+        if response.logprobs is not None:
+            news.logprobs.append(_to_host(response.logprobs))
+        if not running.has_spoken:
+            running.has_spoken = True
+            news.cached_tokens = running.cached_tokens
+        if response.finish_reason is not None:
+            news.finish = response.finish_reason
+            del self._running[key]
+            self._forget(response.uid)
+            self._keep(response.all_tokens, response.prompt_cache)
+        return news
+
+    def _forget(self, uid: int) -> None:
+        self._uids.pop(uid, None)
+        self._generator.rows.pop(uid, None)
+
+    def _keep(self, tokens: Sequence[int], caches: list[Any]) -> None:
+        """Into the prefix cache, computed now: left lazy it would hold the whole batch's arrays alive."""
+        if not caches or len(tokens) == 0:
+            return
+        mx.eval([cache.state for cache in caches])
+        self._cache.put(tokens, caches)
+
+
+def _to_host(found: RowLogprobs) -> Logprobs:
+    top_ids: Any = found.top_ids.tolist() if found.top_ids is not None else ()
+    top_values: Any = found.top_values.tolist() if found.top_values is not None else ()
+    chosen: Any = found.chosen.item()
+    return Logprobs(chosen, tuple(top_ids), tuple(top_values))

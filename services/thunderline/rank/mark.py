@@ -1,0 +1,52 @@
+"""The rank's map file: locked for life, readable from outside while the rank is stuck in C++."""
+
+import fcntl
+import mmap
+import os
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+
+from thunderline.cluster.rank_map import SIZE_BYTES, RankMark, Stand, encode
+from thunderline.cluster.ranks import RankState
+
+
+class Mark:
+    """Written by this process alone; each write leaves a whole record."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises OSError; BlockingIOError when another process is this rank already."""
+        self._file = path.open("r+b")
+        fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        self._file.truncate(SIZE_BYTES)
+        self._map = mmap.mmap(self._file.fileno(), SIZE_BYTES)
+        self._sequence = 0
+        self._mark = RankMark(pid=os.getpid(), process_start_s=psutil.Process().create_time(), boot_id=_boot_id())
+        self.enter(RankState.STARTING)
+
+    @property
+    def state(self) -> RankState:
+        return self._mark.state
+
+    def enter(self, state: RankState) -> None:
+        self._write(replace(self._mark, state=state, entered_s=time.monotonic()))
+
+    def step(self, step: int, stand: Stand) -> None:
+        """A step begins (COMPUTE) or the engine waits for work (IDLE)."""
+        self._write(replace(self._mark, step=step, stand=stand, entered_s=time.monotonic()))
+
+    def _write(self, mark: RankMark) -> None:
+        self._mark = mark
+        # Odd while writing: a reader that sees it reads again.
+        self._map[:SIZE_BYTES] = encode(mark, self._sequence + 1)
+        self._sequence += 2
+        self._map[:SIZE_BYTES] = encode(mark, self._sequence)
+
+
+def _boot_id() -> str:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return str(int(psutil.boot_time()))

@@ -1,0 +1,190 @@
+"""The engine thread: loads, warms up, then steps while there is work and sleeps while there is none."""
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from thunderline.cluster.rank_map import Stand
+from thunderline.cluster.ranks import RankState
+from thunderline.rank import wire
+from thunderline.rank.mark import Mark
+from thunderline.v1 import cluster_pb2, rank_pb2
+
+# Progress of a load is told this often at most.
+PROGRESS_EVERY_S = 0.2
+WARM_UP_TOKENS = 2
+KV_BUDGET_DEFAULT = 8192
+CONTEXT_DEFAULT = 8192
+
+log = logging.getLogger(__name__)
+
+Send = Callable[[rank_pb2.AttachRequest], None]
+
+
+class Worker:
+    """Owns everything of MLX. `send` may be called from its thread; `operations` is filled from others."""
+
+    def __init__(self, mark: Mark, blas: str, send: Send, ended: Callable[[int], None]) -> None:
+        self._mark = mark
+        self._blas = blas
+        self._send = send
+        self._ended = ended
+        self._operations: queue.SimpleQueue[rank_pb2.Operation | None] = queue.SimpleQueue()
+        self._stopping = threading.Event()
+        self._thread: threading.Thread | None = None
+        self.last_operation = 0
+        self.facts: cluster_pb2.EngineFacts | None = None
+
+    def start(self, load: rank_pb2.Load) -> None:
+        """Begins to load; a second call changes nothing."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, args=(load,), name="engine", daemon=True)
+            self._thread.start()
+
+    def put(self, operation: rank_pb2.Operation) -> None:
+        """One more operation; a number that is known already is ignored."""
+        if operation.number > self.last_operation:
+            self.last_operation = operation.number
+            self._operations.put(operation)
+
+    def stop(self, wait_s: float) -> None:
+        """Lets the step under way end."""
+        self._stopping.set()
+        self._operations.put(None)
+        if self._thread is not None:
+            self._thread.join(wait_s)
+
+    def _run(self, load: rank_pb2.Load) -> None:
+        from thunderline.rank.load import LoadFailed
+
+        try:
+            engine = self._load(load)
+        except LoadFailed as error:
+            return self._failed("LOAD_FAILED", str(error), 3, permanent=True)
+        except Exception as error:  # the border of the process: whatever it is, it is named, and the process ends
+            log.exception("the engine could not start")
+            return self._failed("ENGINE_EXCEPTION", f"{type(error).__name__}: {error}", 4)
+        self._serve(engine)
+
+    def _load(self, load: rank_pb2.Load) -> Any:
+        import mlx.core as mx
+
+        from thunderline.rank.architecture import batching_of
+        from thunderline.rank.engine import Engine
+        from thunderline.rank.load import load as load_model
+
+        told_s = 0.0
+
+        def progress(done: int, total: int) -> None:
+            nonlocal told_s
+            if time.monotonic() - told_s >= PROGRESS_EVERY_S or done == total:
+                told_s = time.monotonic()
+                self._enter(RankState.LOADING, load=cluster_pb2.LoadProgress(loaded_bytes=done, total_bytes=total))
+
+        self._enter(RankState.LOADING)
+        model, config = load_model(Path(load.folder), progress)
+        self._enter(RankState.WARMING)
+        budget = load.placement.kv_budget_tokens or KV_BUDGET_DEFAULT
+        batching = batching_of(config)
+        engine = Engine(model, load.end_token_ids, budget, batching.batch_size_max, batching.prompt_count_max)
+        _warm_up(engine)
+        values = {**config, **config.get("text_config", {})}
+        self.facts = cluster_pb2.EngineFacts(
+            kv_budget_tokens=budget,
+            context_length_tokens=int(values.get("max_position_embeddings") or CONTEXT_DEFAULT),
+            vocabulary_size=int(values.get("vocab_size") or model_vocabulary(model)),
+            batching=batching.name,
+            batching_reason=batching.reason,
+            blas=self._blas,
+            device="gpu" if mx.default_device() == mx.Device(mx.gpu) else "cpu",
+        )
+        log.info("ready", extra={"blas": self._blas, "kv_budget_tokens": budget, "batching": batching.name})
+        self._enter(RankState.READY, engine=self.facts)
+        return engine
+
+    def _serve(self, engine: Any) -> None:
+        step = 0
+        while not self._stopping.is_set():
+            self._take(engine, wait=not engine.has_work)
+            if self._stopping.is_set() or not engine.has_work:
+                continue
+            step += 1
+            self._mark.step(step, Stand.COMPUTE)
+            try:
+                report = engine.step()
+            except Exception as error:  # containment: an exception in a step may have changed others' tokens
+                log.exception("the engine raised")
+                self._send(
+                    rank_pb2.AttachRequest(
+                        reset=rank_pb2.EngineReset(keys=engine.drop(), cause=f"{type(error).__name__}: {error}")
+                    )
+                )
+                continue
+            self._send(wire.step_report(report))
+            if not engine.has_work:
+                self._mark.step(step, Stand.IDLE)
+
+    def _take(self, engine: Any, wait: bool) -> None:
+        """Applies what has come; with nothing to do waits for the first."""
+        try:
+            while True:
+                operation = self._operations.get(block=wait)
+                wait = False
+                if operation is None:
+                    return
+                self._apply(engine, operation)
+        except queue.Empty:
+            return
+
+    def _apply(self, engine: Any, operation: rank_pb2.Operation) -> None:
+        match operation.WhichOneof("operation"):
+            case "insert":
+                engine.insert(wire.insert(operation.insert))
+            case "remove":
+                try:
+                    engine.remove(operation.remove.key)
+                except Exception as error:  # as in a step
+                    log.exception("a removal raised")
+                    reset = rank_pb2.EngineReset(keys=engine.drop(), cause=f"{type(error).__name__}: {error}")
+                    self._send(rank_pb2.AttachRequest(reset=reset))
+            case other:
+                log.warning("an operation is not known", extra={"operation": other})
+
+    def _enter(
+        self,
+        state: RankState,
+        load: cluster_pb2.LoadProgress | None = None,
+        engine: cluster_pb2.EngineFacts | None = None,
+    ) -> None:
+        self._mark.enter(state)
+        change = rank_pb2.StateChange(state=state.value, load=load, engine=engine)  # type: ignore[arg-type]
+        self._send(rank_pb2.AttachRequest(state=change))
+
+    def _failed(self, name: str, detail: str, code: int, permanent: bool = False) -> None:
+        cause = cluster_pb2.ExitCause(name=name, detail=detail[:500], permanent=permanent)
+        self._mark.enter(RankState.FAILED)
+        change = rank_pb2.StateChange(state=RankState.FAILED.value, cause=cause)  # type: ignore[arg-type]
+        self._send(rank_pb2.AttachRequest(state=change))
+        self._ended(code)
+
+
+def _warm_up(engine: Any) -> None:
+    """Two real tokens: whatever is compiled or allocated at first use is, before a client waits for it."""
+    from thunderline.rank.engine import Insert
+    from thunderline.rank.sampler import Params
+
+    engine.insert(Insert(0, "", (0, 0), (), Params(), WARM_UP_TOKENS, ignore_eos=True))
+    while engine.has_work:
+        engine.step()
+
+
+def model_vocabulary(model: Any) -> int:
+    """From the embedding, when the config does not say."""
+    from mlx.utils import tree_flatten
+
+    rows = [array.shape[0] for name, array in tree_flatten(model.parameters()) if "embed" in name]
+    return max(rows, default=0)

@@ -1,0 +1,96 @@
+"""What becomes of a rank at each signal, how long a phase may last, and how hard it is pushed to end. Pure."""
+
+from enum import Enum, auto
+
+from thunderline.cluster.limits import Limits
+from thunderline.cluster.ranks import RankState
+
+
+class Signal(Enum):
+    """What a runner learns of a rank, or wants of it."""
+
+    SAYS_PREPARED = auto()
+    SAYS_CONNECTING = auto()
+    SAYS_VERIFYING = auto()
+    SAYS_LOADING = auto()
+    SAYS_WARMING = auto()
+    SAYS_READY = auto()
+    SAYS_FAILED = auto()
+    DEADLINE = auto()  # The phase lasts longer than it may.
+    UNSERVABLE = auto()  # The runner cannot do its own half, the text.
+    TOLD_TO_END = auto()  # Goal ABSENT.
+    GONE = auto()  # No process is left.
+
+
+S = RankState
+
+SAYS: dict[RankState, Signal] = {
+    S.PREPARED: Signal.SAYS_PREPARED,
+    S.CONNECTING: Signal.SAYS_CONNECTING,
+    S.VERIFYING: Signal.SAYS_VERIFYING,
+    S.LOADING: Signal.SAYS_LOADING,
+    S.WARMING: Signal.SAYS_WARMING,
+    S.READY: Signal.SAYS_READY,
+    S.FAILED: Signal.SAYS_FAILED,
+}
+
+# From every state with a process that has not failed yet.
+_ENDINGS = {
+    Signal.SAYS_FAILED: S.FAILED,
+    Signal.UNSERVABLE: S.FAILED,
+    Signal.TOLD_TO_END: S.STOPPING,
+    Signal.GONE: S.ABSENT,
+}
+_LATE = {Signal.DEADLINE: S.FAILED}
+
+
+def _row(stays: RankState, moves: dict[Signal, RankState]) -> dict[Signal, RankState]:
+    """Every other signal is a late echo and changes nothing."""
+    return {signal: moves.get(signal, stays) for signal in Signal}
+
+
+# Total: every state answers every signal.
+LIFE: dict[RankState, dict[Signal, RankState]] = {
+    S.STARTING: _row(S.STARTING, {Signal.SAYS_PREPARED: S.PREPARED, **_LATE, **_ENDINGS}),
+    # Waits for its goal as long as the scheduler likes: no deadline.
+    S.PREPARED: _row(S.PREPARED, {Signal.SAYS_CONNECTING: S.CONNECTING, Signal.SAYS_LOADING: S.LOADING, **_ENDINGS}),
+    S.CONNECTING: _row(S.CONNECTING, {Signal.SAYS_VERIFYING: S.VERIFYING, **_LATE, **_ENDINGS}),
+    S.VERIFYING: _row(S.VERIFYING, {Signal.SAYS_LOADING: S.LOADING, **_LATE, **_ENDINGS}),
+    S.LOADING: _row(S.LOADING, {Signal.SAYS_WARMING: S.WARMING, **_LATE, **_ENDINGS}),
+    S.WARMING: _row(S.WARMING, {Signal.SAYS_READY: S.READY, **_LATE, **_ENDINGS}),
+    S.READY: _row(S.READY, _ENDINGS),
+    S.STOPPING: _row(S.STOPPING, {Signal.GONE: S.ABSENT}),
+    S.FAILED: _row(S.FAILED, {Signal.TOLD_TO_END: S.STOPPING, Signal.GONE: S.ABSENT}),
+    S.ABSENT: _row(S.ABSENT, {}),
+    # Said of ranks whose runner cannot be asked; a runner itself never has one.
+    S.UNKNOWN: _row(S.UNKNOWN, {Signal.GONE: S.ABSENT}),
+}
+
+
+def allowed_s(state: RankState, limits: Limits) -> float | None:
+    """How long a phase may last; for LOADING, without a byte read. None: as long as it likes."""
+    return {
+        S.STARTING: limits.prepare_s,
+        S.LOADING: limits.load_stall_s,
+        S.WARMING: limits.warm_up_s,
+    }.get(state)
+
+
+class Push(Enum):
+    NONE = auto()
+    TERMINATE = auto()  # SIGTERM.
+    KILL = auto()  # SIGKILL, last: killed Metal processes can leak wired memory.
+
+
+def push(state: RankState, in_state_s: float, terminated_s: float | None, unheard: bool, grace_s: float) -> Push:
+    """What to send to a living process now. `terminated_s`: seconds since SIGTERM was sent, None before.
+
+    A rank that said itself that it failed may finish its last words for the grace; one that we failed (`unheard`)
+    may not.
+    """
+    if state not in {S.STOPPING, S.FAILED}:
+        return Push.NONE
+    if terminated_s is not None:
+        return Push.KILL if terminated_s >= grace_s else Push.NONE
+    waits = state is S.FAILED and not unheard and in_state_s < grace_s
+    return Push.NONE if waits else Push.TERMINATE
