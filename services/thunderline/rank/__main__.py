@@ -11,7 +11,9 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from thunderline.cluster import InstanceId, RankId
 from thunderline.process import logs
@@ -39,7 +41,10 @@ async def attend(arguments: argparse.Namespace, computes: blas.Blas) -> int:
         if not ended.done():
             ended.set_result(code)
 
-    worker = Worker(mark, str(computes), attachment.post, lambda code: loop.call_soon_threadsafe(end, code))
+    def end_soon(code: int) -> None:
+        loop.call_soon_threadsafe(end, code)
+
+    worker = Worker(mark, str(computes), attachment.post, end_soon)
 
     async def watch() -> None:
         """A rank whose runner stays away ends itself; one that is not wanted too."""
@@ -52,9 +57,12 @@ async def attend(arguments: argparse.Namespace, computes: blas.Blas) -> int:
                 # Until READY the default action ends us even inside C++; from then on the step under way may end.
                 loop.add_signal_handler(signal.SIGTERM, end, DONE)
 
-    attached = asyncio.create_task(attachment.run(worker))
-    watching = asyncio.create_task(watch())
-    await asyncio.wait({ended, attached, watching}, return_when=asyncio.FIRST_COMPLETED)
+    tasks: set[asyncio.Future[Any]] = {
+        ended,
+        asyncio.ensure_future(attachment.run(worker)),
+        asyncio.ensure_future(watch()),
+    }
+    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     if not ended.done():
         end(RUNNER_GONE)
     code = ended.result()
@@ -74,7 +82,7 @@ def probe(computes: blas.Blas) -> dict[str, object]:
         "backends": [name for name in ("ring", "jaccl", "nccl", "mpi") if mx.distributed.is_available(name)],
         "blas": str(computes),
         "blas_is_fast": computes.is_fast,
-        "mlx": mx.__version__,
+        "mlx": version("mlx"),
     }
 
 

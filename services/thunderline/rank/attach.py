@@ -90,7 +90,7 @@ class Attachment:
         return rank_pb2.Hello(
             id=wire.rank_id(self._rank),
             pid=self._pid,
-            state=state.value,  # type: ignore[arg-type]
+            state=state.value,
             last_operation=worker.last_operation,
             engine=worker.facts,
         )

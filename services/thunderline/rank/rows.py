@@ -33,6 +33,10 @@ class RowBatch(GenerationBatch):  # type: ignore[misc]
     """`rows` is shared with the generator: uid to Row."""
 
     rows: dict[int, Row]
+    uids: list[int]
+    tokens: list[list[int]]
+    _next_tokens: Any
+    _next_logprobs: Any
     _for: list[int] | None = None
 
     def _step(self) -> tuple[list[int], list[RowLogprobs | None]]:
@@ -55,7 +59,7 @@ class RowBatch(GenerationBatch):  # type: ignore[misc]
         wanted = [array for one in self._next_logprobs if one is not None for array in one.arrays()]
         mx.async_eval(self._next_tokens, *wanted)
         mx.eval(inputs)
-        tokens: list[int] = inputs.tolist()
+        tokens: Any = inputs.tolist()
         for held, token in zip(self.tokens, tokens, strict=True):
             held.append(token)
         return tokens, current_logprobs
@@ -73,6 +77,13 @@ class RowPrompts(PromptProcessingBatch):  # type: ignore[misc]
     """Prompts that go over into a RowBatch."""
 
     rows: dict[int, Row]
+    uids: list[int]
+    tokens: list[list[int]]
+    prompt_cache: list[Any]
+    samplers: list[Any]
+    logits_processors: list[Any]
+    max_tokens: list[int]
+    stop_sequences: list[Any]
 
     def _copy(self) -> "RowPrompts":
         copied: RowPrompts = super()._copy()

@@ -1,0 +1,1 @@
+"""Who is in the cluster: the roster, node cards, liveness."""

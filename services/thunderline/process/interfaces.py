@@ -1,0 +1,64 @@
+"""This node's network interfaces, read from the system."""
+
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from thunderline.cluster.media import Hardware, Medium, medium
+
+SYSFS = Path("/sys/class/net")
+ADDRESS_COUNT_MAX = 32
+LOOPBACK_TYPE, TUN_TYPE = "772", "65534"
+
+
+@dataclass(frozen=True, slots=True)
+class Interface:
+    """See NetworkInterface in cluster.proto."""
+
+    name: str
+    medium: Medium
+    addresses: tuple[str, ...]
+    is_up: bool
+    mtu_bytes: int
+
+
+def interfaces(sysfs: Path = SYSFS) -> tuple[Interface, ...]:
+    """Blocking, some milliseconds. An interface that goes while it is read is left out."""
+    stats = psutil.net_if_stats()
+    hardware = {name: _hardware(sysfs / name) for name in stats}
+    found = []
+    for name, addresses in sorted(psutil.net_if_addrs().items()):
+        if name not in stats:
+            continue
+        ips = [a.address.split("%")[0] for a in addresses if a.family in (socket.AF_INET, socket.AF_INET6)]
+        kind = medium(hardware[name], hardware)
+        found.append(Interface(name, kind, tuple(ips[:ADDRESS_COUNT_MAX]), stats[name].isup, stats[name].mtu))
+    return tuple(found)
+
+
+def _hardware(folder: Path) -> Hardware:
+    """What sysfs says of an interface; elsewhere only its name is known."""
+    if not folder.is_dir():
+        return Hardware(folder.name, driver="" if folder.name.startswith("lo") else "unknown")
+    driver = folder / "device" / "driver"
+    members = folder / "brif"
+    kind = {LOOPBACK_TYPE: "loopback", TUN_TYPE: "tun"}.get(_text(folder / "type"), "")
+    kind = next(
+        (line.partition("=")[2] for line in _text(folder / "uevent").splitlines() if line.startswith("DEVTYPE=")), kind
+    )
+    return Hardware(
+        name=folder.name,
+        driver=driver.resolve().name if driver.exists() else "",
+        kind=kind,
+        is_wireless=(folder / "wireless").is_dir() or (folder / "phy80211").exists(),
+        members=sorted(member.name for member in members.iterdir()) if members.is_dir() else (),
+    )
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return ""

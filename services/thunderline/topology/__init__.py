@@ -1,0 +1,1 @@
+"""How nodes are joined: interfaces, links, their measured quality and health."""
