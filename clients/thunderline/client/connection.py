@@ -1,0 +1,69 @@
+"""What every client does alike: a channel for the time of a block, calls with deadlines, our errors."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import grpc
+from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_exponential
+
+from thunderline.cluster.errors import Unreachable
+from thunderline.rpc.channel import dial
+from thunderline.rpc.errors import from_call
+
+CALL_DEADLINE_S = 10.0
+# A role that was killed is back within this time.
+RESTART_S = 3.0
+
+T = TypeVar("T")
+
+
+class Connection:
+    """`async with SchedulerClient("127.0.0.1:7403") as scheduler: ...`"""
+
+    def __init__(self, target: str) -> None:
+        self.target = target
+        self._channel = dial(target)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        await self._channel.close()
+
+
+async def called(call: Callable[..., Awaitable[T]], request: Any, deadline_s: float = CALL_DEADLINE_S) -> T:
+    """One unary call. Raises ClusterError."""
+    try:
+        return await call(request, timeout=deadline_s)
+    except grpc.aio.AioRpcError as error:
+        raise from_call(error) from None
+
+
+async def called_again(call: Callable[..., Awaitable[T]], request: Any, deadline_s: float = CALL_DEADLINE_S) -> T:
+    """One idempotent call, again while the role restarts. Raises ClusterError."""
+    async for attempt in AsyncRetrying(
+        stop=stop_after_delay(RESTART_S),
+        wait=wait_exponential(multiplier=0.1, max=0.5),
+        retry=retry_if_exception_type(Unreachable),
+        reraise=True,
+    ):
+        with attempt:
+            return await called(call, request, deadline_s)
+    raise AssertionError("tenacity raises after the last attempt")
+
+
+async def streamed(call: "grpc.aio.UnaryStreamCall[Any, T]") -> AsyncIterator[T]:
+    """Messages of a stream; leaving early cancels it. Raises ClusterError."""
+    try:
+        async for message in call:
+            yield message
+    except grpc.aio.AioRpcError as error:
+        raise from_call(error) from None
+    finally:
+        call.cancel()

@@ -1,0 +1,24 @@
+"""DiscoveryService."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+from thunderline.client.connection import Connection, called_again, streamed
+from thunderline.v1 import discovery_pb2, discovery_pb2_grpc
+
+
+class DiscoveryClient(Connection):
+    def __init__(self, target: str) -> None:
+        super().__init__(target)
+        self._stub: Any = discovery_pb2_grpc.DiscoveryServiceStub(self._channel)
+
+    async def roster(self) -> discovery_pb2.Roster:
+        response: discovery_pb2.GetRosterResponse = await called_again(
+            self._stub.GetRoster, discovery_pb2.GetRosterRequest()
+        )
+        return response.roster
+
+    async def watch_roster(self) -> AsyncIterator[discovery_pb2.Roster]:
+        """The whole roster, then again at every change."""
+        async for response in streamed(self._stub.WatchRoster(discovery_pb2.WatchRosterRequest())):
+            yield response.roster

@@ -1,0 +1,49 @@
+"""SchedulerService: deployments, the cluster, and generation."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+from thunderline.client import generation
+from thunderline.client.connection import Connection, called, called_again, streamed
+from thunderline.v1 import cluster_pb2, scheduler_pb2, scheduler_pb2_grpc
+
+GENERATE_DEADLINE_S = 600.0
+
+
+class SchedulerClient(Connection):
+    def __init__(self, target: str) -> None:
+        super().__init__(target)
+        self._stub: Any = scheduler_pb2_grpc.SchedulerServiceStub(self._channel)
+
+    async def deploy(self, spec: cluster_pb2.DeploymentSpec) -> cluster_pb2.Deployment:
+        """Writes the wish down; `watch_cluster` shows what becomes of it."""
+        response: scheduler_pb2.DeployResponse = await called_again(
+            self._stub.Deploy, scheduler_pb2.DeployRequest(spec=spec)
+        )
+        return response.deployment
+
+    async def undeploy(self, name: str) -> None:
+        await called(self._stub.Undeploy, scheduler_pb2.UndeployRequest(name=name))
+
+    async def deployments(self) -> list[cluster_pb2.Deployment]:
+        response: scheduler_pb2.ListDeploymentsResponse = await called_again(
+            self._stub.ListDeployments, scheduler_pb2.ListDeploymentsRequest()
+        )
+        return list(response.deployments)
+
+    async def cluster(self) -> scheduler_pb2.Cluster:
+        response: scheduler_pb2.GetClusterResponse = await called_again(
+            self._stub.GetCluster, scheduler_pb2.GetClusterRequest()
+        )
+        return response.cluster
+
+    async def watch_cluster(self) -> AsyncIterator[scheduler_pb2.Cluster]:
+        """The whole cluster, then again at every change."""
+        async for response in streamed(self._stub.WatchCluster(scheduler_pb2.WatchClusterRequest())):
+            yield response.cluster
+
+    def generate(
+        self, wish: cluster_pb2.Generation, deadline_s: float = GENERATE_DEADLINE_S
+    ) -> AsyncIterator[cluster_pb2.GenerationDelta]:
+        """Text as it comes. See thunderline.client.generation."""
+        return generation.generate(self._stub, wish, deadline_s)
