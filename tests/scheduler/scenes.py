@@ -1,0 +1,84 @@
+"""Worlds for the reconciler: one deployment, one node. Now is 1,000 s after the Deploy."""
+
+from thunderline.cluster import InstanceId, NodeId, RankId
+from thunderline.cluster.ranks import RankState
+from thunderline.scheduler.placement import Placed, place
+from thunderline.scheduler.reconciler import Action, StartEpoch, Waits
+from thunderline.scheduler.values import (
+    Audit,
+    Cause,
+    DeploymentState,
+    Epoch,
+    Fetch,
+    RankView,
+    RunnerView,
+    Spec,
+    Verdict,
+    Wish,
+    World,
+)
+
+# The world, the state that it gives, words that the sentence must have, and the actions.
+Situation = tuple[World, DeploymentState, str, list[Action]]
+
+NOW_S = 1_000.0
+WAITS = Waits(0.5, 30.0)
+GIB = 2**30
+A, B = NodeId("a"), NodeId("b")
+I1, I2 = InstanceId("i1"), InstanceId("i2")
+MODEL = "org/m"
+R = RankState
+S = DeploymentState
+CRASHED = Cause("SIGNAL", "SIGSEGV", R.LOADING)
+USABLE = Audit(Verdict.USABLE, (), 4 * GIB, 65_536, 32_768, 30, 16 * GIB, at_s=900.0)
+FETCHABLE = Audit(Verdict.FETCHABLE, at_s=995.0)
+UNUSABLE = Audit(Verdict.UNUSABLE, ("no config.json in the folder",), at_s=995.0)
+
+
+def epoch(number: int, ended_s: float | None = None, cause: Cause | None = None, ready_s: float | None = None) -> Epoch:
+    return Epoch(number, 990.0, A, 8_192, 5 * GIB, ready_s, ended_s, cause)
+
+
+def wish(*epochs: Epoch, undeploying: bool = False, instance: InstanceId = I1, name: str = "m") -> Wish:
+    return Wish(Spec(name, MODEL), instance, 0.0, undeploying, epochs)
+
+
+def rank(number: int, state: RankState, cause: Cause | None = None, share: float | None = None) -> RankView:
+    return RankView(RankId(I1, number, 0), A, state, cause, share, memory_bytes=5 * GIB)
+
+
+def runner(*ranks: RankView, reachable: bool = True, complete: bool = True, node: NodeId = A) -> RunnerView:
+    return RunnerView(node, reachable, complete, ranks)
+
+
+def world(
+    wished: Wish | None,
+    view: RunnerView | None = None,
+    audit: Audit | None = USABLE,
+    fetch: Fetch | None = None,
+    in_flight: frozenset[object] = frozenset(),
+) -> World:
+    return World(
+        wishes=() if wished is None else (wished,),
+        runners={} if view is None else {view.node: view},
+        audits={} if audit is None else {(A, MODEL): audit},
+        fetches={} if fetch is None else {(A, MODEL): fetch},
+        in_flight=in_flight,
+    )
+
+
+def id_of(number: int) -> RankId:
+    return RankId(I1, number, 0)
+
+
+PLACED = place(Spec("m", MODEL), {A: USABLE}, {})
+assert isinstance(PLACED, Placed)
+START = StartEpoch(I1, PLACED, USABLE.layer_count)
+NEW = wish()
+STARTED = wish(epoch(4))
+SERVED = wish(epoch(4, ready_s=991.0))
+ENDED_JUST_NOW = wish(epoch(4, ended_s=999.9, cause=CRASHED))
+ENDED_A_WHILE_AGO = wish(epoch(4, ended_s=999.0, cause=CRASHED))
+SERVED_AND_ENDED = wish(epoch(4, ended_s=999.9, cause=CRASHED, ready_s=995.0))
+PERMANENT = Cause("LOAD_FAILED", "the architecture 'x' is not known", R.LOADING, permanent=True)
+GONE = wish(epoch(4, ready_s=991.0), undeploying=True)

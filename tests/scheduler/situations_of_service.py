@@ -1,0 +1,195 @@
+"""From READY to the end, and after it: what is done, and what is said."""
+
+from dataclasses import replace
+
+from scheduler.scenes import (
+    CRASHED,
+    ENDED_A_WHILE_AGO,
+    ENDED_JUST_NOW,
+    GIB,
+    GONE,
+    I1,
+    MODEL,
+    PERMANENT,
+    SERVED,
+    SERVED_AND_ENDED,
+    START,
+    STARTED,
+    USABLE,
+    A,
+    R,
+    S,
+    Situation,
+    epoch,
+    id_of,
+    rank,
+    runner,
+    wish,
+    world,
+)
+from thunderline.scheduler.reconciler import AuditModel, EndEpoch, Forget, MakeAbsent, MarkReady
+from thunderline.scheduler.values import Cause
+
+SERVING: dict[str, Situation] = {
+    # READY.
+    "a READY rank is written down once": (
+        world(STARTED, runner(rank(4, R.READY))),
+        S.READY,
+        "epoch 4 serves on node a",
+        [MarkReady(I1, 4)],
+    ),
+    "a READY rank that is written down needs nothing": (
+        world(SERVED, runner(rank(4, R.READY))),
+        S.READY,
+        "epoch 4 serves on node a",
+        [],
+    ),
+    "a restarted scheduler routes to what is READY, even before the view is complete": (
+        world(SERVED, runner(rank(4, R.READY), complete=False), audit=None),
+        S.READY,
+        "serves",
+        [],
+    ),
+    "a READY rank behind an unreachable runner is not routed to, nor given up": (
+        world(SERVED, runner(rank(4, R.READY), reachable=False)),
+        S.WAITING,
+        "the runner of node a cannot be reached",
+        [],
+    ),
+    "a READY rank whose node is not known is not given up": (
+        world(SERVED),
+        S.WAITING,
+        "the runner of node a cannot be reached",
+        [],
+    ),
+    "a restarted runner that still looks concludes nothing about a READY rank": (
+        world(SERVED, runner(complete=False)),
+        S.WAITING,
+        "node a to say what it has",
+        [],
+    ),
+    # The end of an epoch.
+    "a READY rank that a complete view lacks is lost": (
+        world(SERVED, runner()),
+        S.REPAIRING,
+        "does not have it any more",
+        [EndEpoch(I1, 4, Cause("LOST", "its runner does not have it any more", R.READY))],
+    ),
+    "a FAILED rank ends its epoch first": (
+        world(SERVED, runner(rank(4, R.FAILED, CRASHED))),
+        S.REPAIRING,
+        "SIGNAL while LOADING: SIGSEGV",
+        [EndEpoch(I1, 4, CRASHED)],
+    ),
+    "a rank that went before it was READY ends its epoch": (
+        world(STARTED, runner(rank(4, R.ABSENT, CRASHED))),
+        S.WAITING,
+        "SIGNAL while LOADING: SIGSEGV",
+        [EndEpoch(I1, 4, CRASHED)],
+    ),
+    "a rank that goes without a word has a cause all the same": (
+        world(SERVED, runner(rank(4, R.STOPPING))),
+        S.REPAIRING,
+        "LOST: it is STOPPING and nobody told it to",
+        [EndEpoch(I1, 4, Cause("LOST", "it is STOPPING and nobody told it to", R.UNKNOWN))],
+    ),
+    "just after a failure the next epoch waits": (
+        world(ENDED_JUST_NOW, runner(rank(4, R.ABSENT, CRASHED))),
+        S.WAITING,
+        "the last epoch ended: SIGNAL while LOADING: SIGSEGV",
+        [],
+    ),
+    "the wait after an epoch that served is a repair": (
+        world(SERVED_AND_ENDED, runner()),
+        S.REPAIRING,
+        "the last epoch ended: SIGNAL while LOADING: SIGSEGV",
+        [],
+    ),
+    "after the wait the next epoch starts": (
+        world(ENDED_A_WHILE_AGO, runner(rank(4, R.ABSENT, CRASHED))),
+        S.STARTING,
+        "the next epoch is being started",
+        [START],
+    ),
+    "five crashes open the circuit and nothing starts": (
+        world(wish(*(epoch(n, 990.0 + n, CRASHED) for n in range(1, 6))), runner()),
+        S.CRASH_LOOP,
+        "crashed 5 times: SIGNAL while LOADING: SIGSEGV",
+        [],
+    ),
+    "an open circuit is said even when no runner can be reached": (
+        world(wish(*(epoch(n, 990.0 + n, CRASHED) for n in range(1, 6)))),
+        S.CRASH_LOOP,
+        "crashed 5 times",
+        [],
+    ),
+    "attempts that are used up are all told": (
+        world(
+            wish(*(epoch(n, 990.0 + n, Cause("SPAWN_FAILED", f"try {n}", R.STARTING)) for n in range(1, 9))),
+            runner(),
+        ),
+        S.WAITING,
+        "attempts used up: epoch 1: SPAWN_FAILED while STARTING: try 1; epoch 2:",
+        [],
+    ),
+    "a permanent cause is impossible at once": (
+        world(wish(epoch(4, 995.0, PERMANENT)), runner()),
+        S.IMPOSSIBLE,
+        "the architecture 'x' is not known",
+        [],
+    ),
+    "a permanent cause is checked again after 10 s": (
+        world(wish(epoch(4, 990.0, PERMANENT)), runner()),
+        S.IMPOSSIBLE,
+        "the architecture 'x' is not known",
+        [AuditModel(A, MODEL)],
+    ),
+    # Memory.
+    "memory that an old rank still holds is waited for": (
+        world(
+            ENDED_A_WHILE_AGO,
+            runner(rank(4, R.STOPPING)),
+            audit=replace(USABLE, usable_memory_bytes=8 * GIB),
+        ),
+        S.WAITING,
+        "does not fit now",
+        [],
+    ),
+    # Undeploy.
+    "undeploying ends the rank": (
+        world(GONE, runner(rank(4, R.READY))),
+        S.UNDEPLOYING,
+        "i1-4-0 to end",
+        [MakeAbsent(id_of(4), A)],
+    ),
+    "undeploying waits for a rank that is STOPPING": (
+        world(GONE, runner(rank(4, R.STOPPING))),
+        S.UNDEPLOYING,
+        "i1-4-0 to end",
+        [],
+    ),
+    "undeploying waits for a runner that cannot be reached": (
+        world(GONE, runner(rank(4, R.READY), reachable=False)),
+        S.UNDEPLOYING,
+        "the runner of a",
+        [],
+    ),
+    "undeploying concludes nothing from an incomplete view": (
+        world(GONE, runner(complete=False)),
+        S.UNDEPLOYING,
+        "the runner of a",
+        [],
+    ),
+    "undeploying is over when its ranks are ABSENT": (
+        world(GONE, runner(rank(4, R.ABSENT))),
+        S.UNDEPLOYING,
+        "its ranks have ended",
+        [Forget(I1)],
+    ),
+    "what never had an epoch is forgotten at once": (
+        world(wish(undeploying=True)),
+        S.UNDEPLOYING,
+        "its ranks have ended",
+        [Forget(I1)],
+    ),
+}

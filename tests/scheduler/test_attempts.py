@@ -1,0 +1,147 @@
+"""When the next epoch may start: attempts, crashes, the circuit. Times are seconds after the Deploy."""
+
+from collections.abc import Iterator
+from itertools import count
+
+import pytest
+
+from thunderline.cluster import NodeId
+from thunderline.cluster.ranks import RankState
+from thunderline.scheduler.attempts import BEFORE_LOADING, Next, attempts_used_up, is_crash, next_attempt
+from thunderline.scheduler.values import Cause, Epoch
+
+WAIT_MIN_S, WAIT_MAX_S = 0.5, 30.0
+NUMBERS: Iterator[int] = count(1)
+
+
+def epoch(
+    ended_s: float,
+    state: RankState = RankState.LOADING,
+    *,
+    lasted_s: float = 1.0,
+    served_s: float | None = None,
+    answered: bool = False,
+    name: str = "EXIT_CODE",
+    permanent: bool = False,
+) -> Epoch:
+    """An epoch that is over; `state` is where its rank was."""
+    return Epoch(
+        number=next(NUMBERS),
+        started_s=ended_s - lasted_s,
+        node=NodeId("a"),
+        kv_budget_tokens=8192,
+        memory_bytes=1,
+        ready_s=None if served_s is None else ended_s - served_s,
+        ended_s=ended_s,
+        cause=Cause(name, "said so", state, permanent),
+        answered=answered,
+    )
+
+
+def attempt_at(*ends_s: float) -> list[Epoch]:
+    return [epoch(end_s, RankState.PREPARED) for end_s in ends_s]
+
+
+def crash_at(*ends_s: float) -> list[Epoch]:
+    return [epoch(end_s, RankState.LOADING) for end_s in ends_s]
+
+
+CASES = {
+    "nothing failed yet: the first epoch starts now": ([], Next.NOW, 0.0),
+    "an epoch that still lives is no failure": (
+        [Epoch(1, 1.0, NodeId("a"), 8192, 1)],
+        Next.NOW,
+        0.0,
+    ),
+    "after the first failure it waits the least": (crash_at(100), Next.AT, 100.5),
+    "the wait doubles at each failure": (crash_at(100, 102, 104), Next.AT, 106.0),
+    "the wait has a greatest": (attempt_at(10, 20, 30, 40, 50, 60, 70), Next.AT, 100.0),
+    "eight attempts are used up: one more every 60 s": (attempt_at(*range(10, 90, 10)), Next.AT, 140.0),
+    "ten minutes of attempts are used up as well": (attempt_at(10, 300, 611), Next.AT, 671.0),
+    "just under ten minutes of attempts are not": (attempt_at(10, 300, 608), Next.AT, 610.0),
+    "four crashes in ten minutes wait longer and longer": (crash_at(10, 20, 30, 40), Next.AT, 44.0),
+    "the fifth crash in ten minutes opens the circuit": (crash_at(10, 20, 30, 40, 50), Next.OPEN, 0.0),
+    "five crashes over more than ten minutes do not": (crash_at(10, 200, 400, 500, 611), Next.AT, 619.0),
+    "attempts among the crashes do not keep the circuit closed": (
+        [*crash_at(10, 20, 30, 40), *attempt_at(50), *crash_at(60)],
+        Next.OPEN,
+        0.0,
+    ),
+    "an epoch that served 30 s ends the row of crashes before it": (
+        [*crash_at(10, 20, 30, 40), epoch(100, RankState.READY, lasted_s=32, served_s=30)],
+        Next.AT,
+        100.5,
+    ),
+    "an epoch that served less is a crash like the others": (
+        [*crash_at(10, 20, 30, 40), epoch(100, RankState.READY, lasted_s=32, served_s=29.9)],
+        Next.OPEN,
+        0.0,
+    ),
+    "an epoch that answered a request ends the row, however short it was": (
+        [*crash_at(10, 20, 30, 40), epoch(50, RankState.READY, served_s=0.5, answered=True)],
+        Next.AT,
+        50.5,
+    ),
+    "a permanent cause ends the attempts after one epoch": (
+        [epoch(100, permanent=True)],
+        Next.NEVER,
+        110.0,
+    ),
+    "a permanent cause is not outvoted by older failures": (
+        [*attempt_at(10, 20), epoch(30, permanent=True)],
+        Next.NEVER,
+        40.0,
+    ),
+    "a later failure of another kind is not permanent": (
+        [epoch(30, permanent=True), *attempt_at(50)],
+        Next.AT,
+        51.0,
+    ),
+    "an epoch that we stopped is no failure": ([epoch(50, name="STOPPED")], Next.NOW, 0.0),
+}
+
+
+@pytest.mark.parametrize(("epochs", "kind", "at_s"), CASES.values(), ids=CASES.keys())
+def test_next_attempt(epochs: list[Epoch], kind: Next, at_s: float) -> None:
+    found = next_attempt(epochs, 0.0, WAIT_MIN_S, WAIT_MAX_S)
+    assert found.next is kind
+    assert found.at_s == pytest.approx(at_s)
+
+
+@pytest.mark.parametrize(
+    "epochs",
+    [
+        pytest.param(crash_at(10, 20, 30, 40, 50), id="an open circuit"),
+        pytest.param(attempt_at(*range(10, 90, 10)), id="attempts that are used up"),
+        pytest.param([epoch(50, permanent=True)], id="a permanent cause"),
+    ],
+)
+def test_deploy_again_closes(epochs: list[Epoch]) -> None:
+    found = next_attempt(epochs, 90.0, WAIT_MIN_S, WAIT_MAX_S)
+    assert (found.next, found.failed) == (Next.NOW, ())
+
+
+def test_only_failures_since_the_last_deploy_are_told() -> None:
+    epochs = crash_at(10, 20, 30)
+    assert next_attempt(epochs, 15.0, WAIT_MIN_S, WAIT_MAX_S).failed == tuple(epochs[1:])
+
+
+def test_eight_attempts_are_used_up_and_seven_are_not() -> None:
+    spent = next_attempt(attempt_at(*range(10, 90, 10)), 0.0, WAIT_MIN_S, WAIT_MAX_S)
+    left = next_attempt(attempt_at(*range(10, 80, 10)), 0.0, WAIT_MIN_S, WAIT_MAX_S)
+    assert attempts_used_up(spent) and not attempts_used_up(left)
+
+
+@pytest.mark.parametrize("state", RankState, ids=lambda state: state.name)
+def test_an_end_before_loading_is_an_attempt_and_any_other_a_crash(state: RankState) -> None:
+    assert is_crash(epoch(10, state)) is (state not in BEFORE_LOADING)
+
+
+def test_an_end_without_a_cause_is_a_crash() -> None:
+    assert is_crash(Epoch(1, 0.0, NodeId("a"), 8192, 1, ended_s=1.0))
+
+
+def test_no_row_of_failures_makes_the_wait_longer_than_its_greatest() -> None:
+    for length in range(1, 60):
+        found = next_attempt(attempt_at(*(10.0 + n for n in range(length))), 0.0, WAIT_MIN_S, WAIT_MAX_S)
+        assert found.at_s - (9.0 + length) <= 60.0
