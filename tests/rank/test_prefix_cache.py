@@ -1,0 +1,120 @@
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from thunderline.rank.prefix_cache import ENTRY_COUNT_MAX, PREFIX_TOKENS_MIN, Hit, PrefixCache, common_prefix
+
+LONG = tuple(range(40))
+
+
+def cache_with(*entries: Sequence[int], budget_tokens: int = 1000, can_cut: bool = True) -> PrefixCache[str]:
+    cache: PrefixCache[str] = PrefixCache(budget_tokens, can_cut)
+    for number, entry in enumerate(entries):
+        cache.put(entry, f"kept {number}")
+    return cache
+
+
+@pytest.mark.parametrize(
+    ("wanted", "hit"),
+    [
+        pytest.param((*LONG, 99), Hit("kept 0", 40, 40), id="a prompt that goes on from the entry uses all of it"),
+        pytest.param(LONG, Hit("kept 0", 39, 40), id="an exact hit leaves one token to process"),
+        pytest.param(LONG[:30], Hit("kept 0", 29, 40), id="a shorter prompt is cut out of the entry"),
+        pytest.param((*LONG[:20], 77, 78), Hit("kept 0", 20, 40), id="the common beginning is used"),
+        pytest.param((*LONG[: PREFIX_TOKENS_MIN - 1], 77, 78), None, id="a few common tokens are not worth a copy"),
+        pytest.param((77, *LONG), None, id="another first token"),
+        pytest.param((5,), None, id="a prompt of one token"),
+    ],
+)
+def test_find(wanted: Sequence[int], hit: Hit[str] | None) -> None:
+    assert cache_with(LONG).find(wanted) == hit
+
+
+@pytest.mark.parametrize(
+    ("wanted", "hit"),
+    [
+        pytest.param((*LONG, 99), Hit("kept 0", 40, 40), id="the whole entry is a prefix"),
+        pytest.param(LONG, None, id="one token would have to be cut off"),
+        pytest.param((*LONG[:30], 99), None, id="only a part of the entry is a prefix"),
+    ],
+)
+def test_what_cannot_be_cut_is_used_whole_or_not_at_all(wanted: Sequence[int], hit: Hit[str] | None) -> None:
+    assert cache_with(LONG, can_cut=False).find(wanted) == hit
+
+
+def test_the_longest_common_beginning_wins() -> None:
+    cache = cache_with((*LONG[:20], 7), (*LONG[:30], 7), (*LONG[:25], 7))
+    found = cache.find(LONG)
+    assert found is not None
+    assert (found.kept, found.tokens) == ("kept 1", 30)
+
+
+def test_the_one_not_used_for_longest_goes_first() -> None:
+    entries = [(first, *LONG) for first in (100, 101, 102)]
+    cache = cache_with(*entries, budget_tokens=130)
+    assert cache.tokens == 123
+    cache.find(entries[0])
+    cache.put((103, *LONG), "newest")
+    assert [bool(cache.find(entry)) for entry in entries] == [True, False, True]
+
+
+def test_an_entry_that_continues_another_replaces_it() -> None:
+    cache = cache_with(LONG, (*LONG, 50, 51))
+    assert cache.tokens == 42
+
+
+def test_uncuttable_entries_stay_beside_their_continuations() -> None:
+    cache = cache_with(LONG, (*LONG, 50, 51), can_cut=False)
+    found = cache.find((*LONG, 60))
+    assert found is not None and found.kept == "kept 0"
+
+
+def test_an_entry_above_the_budget_is_not_kept() -> None:
+    cache = cache_with(LONG, range(100, 300), budget_tokens=50)
+    assert cache.tokens == 40
+
+
+def test_room_is_given_back_when_asked_for() -> None:
+    cache = cache_with((100, *LONG), (101, *LONG))
+    cache.shrink(41)
+    assert cache.tokens == 41
+    cache.shrink(0)
+    assert cache.tokens == 0
+
+
+def test_the_count_of_entries_is_bounded() -> None:
+    cache = cache_with(*((first, *LONG) for first in range(1000, 1000 + 2 * ENTRY_COUNT_MAX)), budget_tokens=10**9)
+    assert cache.tokens == ENTRY_COUNT_MAX * 41
+
+
+TOKENS = st.lists(st.integers(0, 2), max_size=40)
+
+
+def _naive_prefix(a: Sequence[int], b: Sequence[int]) -> int:
+    length = 0
+    while length < min(len(a), len(b)) and a[length] == b[length]:
+        length += 1
+    return length
+
+
+@given(TOKENS, TOKENS)
+def test_common_prefix_equals_counting(a: list[int], b: list[int]) -> None:
+    assert common_prefix(a, b) == _naive_prefix(a, b)
+
+
+@given(st.lists(TOKENS, max_size=12), TOKENS, st.integers(0, 200), st.booleans())
+def test_a_hit_is_a_true_prefix_and_the_bound_holds(
+    entries: list[list[int]], wanted: list[int], budget_tokens: int, can_cut: bool
+) -> None:
+    cache: PrefixCache[tuple[int, ...]] = PrefixCache(budget_tokens, can_cut)
+    for entry in entries:
+        cache.put(entry, tuple(entry))
+        assert cache.tokens <= budget_tokens
+    hit = cache.find(wanted)
+    if hit is not None:
+        assert list(hit.kept[: hit.tokens]) == wanted[: hit.tokens]
+        assert PREFIX_TOKENS_MIN <= hit.tokens < len(wanted)
+        assert hit.kept_tokens == len(hit.kept)
+        assert can_cut or hit.tokens == hit.kept_tokens
