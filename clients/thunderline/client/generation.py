@@ -18,12 +18,12 @@ SEEDS = 2**63
 
 
 def completed(wish: cluster_pb2.Generation) -> cluster_pb2.Generation:
-    """A copy with a request id, and with a seed where none was given (0 counts as none)."""
+    """A copy with a request id, and with a seed where none was given."""
     whole = cluster_pb2.Generation()
     whole.CopyFrom(wish)
     whole.request_id = wish.request_id or str(uuid.uuid4())
-    if not wish.sampling.seed:
-        whole.sampling.seed = random.randrange(1, SEEDS)
+    if not wish.sampling.HasField("seed"):
+        whole.sampling.seed = random.randrange(SEEDS)
     return whole
 
 

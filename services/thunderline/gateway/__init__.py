@@ -1,0 +1,1 @@
+"""The OpenAI door: HTTP and SSE in front of the scheduler."""

@@ -1,0 +1,90 @@
+"""`thunderline gateway`: the OpenAI door. HTTP and SSE; holds each client's request until it is answered."""
+
+import asyncio
+import contextlib
+import ipaddress
+import socket
+import sys
+from collections.abc import Iterator, Sequence
+
+import uvicorn
+
+from thunderline.client import SchedulerClient
+from thunderline.gateway.app import Gateway
+from thunderline.process import stopping
+from thunderline.process.entry import CannotStart, run_role
+from thunderline.process.metrics import ROLE_UP
+from thunderline.process.settings import Settings
+from thunderline.process.version import VERSION
+
+BACKLOG = 1024
+
+
+class Server(uvicorn.Server):
+    """Leaves the signals to us."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A bound socket. Raises CannotStart."""
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    # A closed server's port can be taken again at once; two servers cannot have it at the same time.
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+        listener.listen(BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise CannotStart(f"cannot listen on {host}:{port}: {error.strerror}; choose another --port") from None
+    listener.setblocking(False)
+    return listener
+
+
+def check_bind(host: str) -> None:
+    """Raises CannotStart for an address that strangers could reach: there are no API keys yet."""
+    try:
+        loopback = host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        loopback = False
+    if not loopback:
+        raise CannotStart(f"[gateway] bind = {host!r} is wider than loopback, and API keys are not there yet")
+
+
+async def serve(settings: Settings) -> None:
+    """Until SIGTERM or SIGINT: no new requests then, those in flight get the drain time."""
+    check_bind(settings.gateway.bind)
+    listener = listen(settings.gateway.bind, settings.gateway.port)
+    ROLE_UP.labels("gateway", VERSION).set(1)
+    async with SchedulerClient(f"127.0.0.1:{settings.scheduler.port}") as scheduler:
+        gateway = Gateway(scheduler, settings.limits)
+        config = uvicorn.Config(
+            gateway.app(),
+            http="httptools",
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=int(settings.limits.drain_s),
+        )
+        server = Server(config)
+        serving = asyncio.create_task(server.serve(sockets=[listener]))
+        names = asyncio.create_task(gateway.keep_names())
+        stop = asyncio.create_task(stopping.stop_asked())
+        await asyncio.wait({serving, stop}, return_when=asyncio.FIRST_COMPLETED)
+        gateway.draining = True
+        server.should_exit = True
+        await serving
+        for task in (names, stop):
+            task.cancel()
+
+
+def main(argv: Sequence[str]) -> int:
+    return run_role("gateway", __doc__ or "", argv, serve)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
