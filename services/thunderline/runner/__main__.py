@@ -1,79 +1,68 @@
 """`thunderline runner`: one rank of each instance on this node, its model files, text in and out."""
 
 import asyncio
-import contextlib
-import fcntl
 import signal
 import sys
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
 import grpc
 
 from thunderline.cluster.errors import Draining
 from thunderline.process import metrics, stopping
-from thunderline.process.entry import CannotStart, run_role
+from thunderline.process.entry import run_role
 from thunderline.process.home import node_id, socket_path
 from thunderline.process.settings import Settings
 from thunderline.process.version import VERSION
 from thunderline.rpc.server import serving
+from thunderline.runner import rank_process
 from thunderline.runner.attach import RankService
+from thunderline.runner.home_lock import alone, free_socket
 from thunderline.runner.models import Models
-from thunderline.runner.ranks import Ranks
+from thunderline.runner.ranks import Command, Ranks
 from thunderline.runner.service import RunnerService
 from thunderline.v1 import rank_pb2_grpc, runner_pb2_grpc
 
 RUNNER, RANK = "thunderline.v1.RunnerService", "thunderline.v1.RankService"
-# Ctrl-C ends ranks within this time; `up` allows four seconds for everything.
-INTERRUPT_GRACE_S = 1.5
+# Ctrl-C ends ranks within this time, or kills them; `up` allows four seconds for everything.
+INTERRUPT_GRACE_S = 2.0
+# Streams that failed with their ranks get this long to say so.
+INTERRUPT_DRAIN_S = 0.5
 
 
-@contextlib.contextmanager
-def alone(home: Path) -> Iterator[None]:
-    """Holds the home's runner lock. Raises CannotStart when another runner has it."""
-    path = home / "run" / "runner.lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise CannotStart(f"another runner serves {home}") from None
-        yield
-
-
-async def serve(settings: Settings) -> None:
-    """Until SIGTERM (ranks stay, for the next runner) or SIGINT (they are ended)."""
+async def serve(settings: Settings, command: Command = rank_process.command) -> None:
+    """Until SIGTERM (ranks stay, for the next runner) or SIGINT (they are ended). Raises CannotStart."""
     with alone(settings.home):
         socket = socket_path(settings.home, "runner.sock")
-        socket.unlink(missing_ok=True)
+        free_socket(socket)
         models = Models(settings)
-        ranks = Ranks(settings, models, socket)
-        service = RunnerService(node_id(settings.home), ranks, models, settings.limits.rank_request_count_max)
+        ranks = Ranks(settings, models, socket, command)
+        async with asyncio.TaskGroup() as tasks:
+            watching = tasks.create_task(ranks.run())
+            await ranks.started.wait()
+            service = RunnerService(node_id(settings.home), ranks, models, settings.limits)
 
-        def register(server: grpc.aio.Server) -> None:
-            runner_pb2_grpc.add_RunnerServiceServicer_to_server(service, server)
+            def register(server: grpc.aio.Server) -> None:
+                runner_pb2_grpc.add_RunnerServiceServicer_to_server(service, server)
 
-        def register_ranks(server: grpc.aio.Server) -> None:
-            rank_pb2_grpc.add_RankServiceServicer_to_server(RankService(ranks), server)
+            def register_ranks(server: grpc.aio.Server) -> None:
+                rank_pb2_grpc.add_RankServiceServicer_to_server(RankService(ranks), server)
 
-        address = f"{settings.node.bind}:{settings.runner.port}"
-        bind = settings.node.metrics_bind
-        async with serving(address, [RUNNER], register) as server, serving(f"unix:{socket}", [RANK], register_ranks):
-            with metrics.served("runner", VERSION, bind, settings.runner.port):
-                watching = asyncio.create_task(ranks.run())
-                await server.serving()
-                stop = asyncio.create_task(stopping.stop_asked())
-                await asyncio.wait({stop, watching}, return_when=asyncio.FIRST_COMPLETED)
-                if watching.done():
-                    watching.result()
-                ranks.refusal = Draining("the runner is stopping")
-                ranks.changes.stop()
-                if stop.result() is signal.SIGINT:
-                    await ranks.end_all(INTERRUPT_GRACE_S)
-                    await server.drain(0)
-                else:
-                    await server.drain(settings.limits.drain_s)
-                watching.cancel()
+            address = f"{settings.node.bind}:{settings.runner.port}"
+            async with (
+                serving(f"unix:{socket}", [RANK], register_ranks),
+                serving(address, [RUNNER], register) as server,
+            ):
+                with metrics.served("runner", VERSION, settings.node.metrics_bind, settings.runner.port):
+                    await server.serving()
+                    why = await stopping.stop_asked()
+                    ranks.refusal = Draining("the runner is stopping")
+                    ranks.changes.stop()
+                    if why is signal.SIGINT:
+                        await ranks.end_all(INTERRUPT_GRACE_S)
+                        await server.drain(INTERRUPT_DRAIN_S)
+                    else:
+                        await server.drain(settings.limits.drain_s)
+            watching.cancel()
         socket.unlink(missing_ok=True)
 
 

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Iterable
 from thunderline.cluster.errors import ClusterError, DeadlinePassed
 from thunderline.runner.detokenize import Detokenizer
 from thunderline.runner.stop_strings import StopMatcher
-from thunderline.runner.text import ModelText
+from thunderline.runner.tokenizing import ModelText
 from thunderline.v1 import cluster_pb2, rank_pb2
 
 
@@ -29,25 +29,33 @@ class Generation:
         self._error: ClusterError | None = None
         self._news = asyncio.Event()
         self._news.set()
-        # Tokens delivered before count, and their text was delivered with them.
-        self._absorb(wish.resume_token_ids)
-        self._pending.text = ""
-        del self._pending.token_ids[:]
+        self._resume(wish.resume_token_ids)
 
     @property
     def finished(self) -> bool:
         return bool(self._pending.finish_reason)
+
+    def _resume(self, ids: Iterable[int]) -> None:
+        """Tokens delivered before count, and the text that they made certain was delivered with them.
+
+        When they end the request already, its finish, with the text that was held back, comes at once.
+        """
+        reason = self._take(ids)[1]
+        self._pending.text = ""
+        del self._pending.token_ids[:]
+        if reason:
+            self._finish(reason)
 
     def on_tokens(self, news: rank_pb2.SequenceTokens) -> None:
         """News from the engine. After the finish nothing changes any more."""
         if self.finished:
             return
         self._cached_tokens = max(self._cached_tokens, news.cached_tokens)
-        taken = self._absorb(news.token_ids)
+        taken, reason = self._take(news.token_ids)
         for token_id, logprob in zip(news.token_ids[:taken], news.logprobs, strict=False):
             self._pending.logprobs.append(self._logprob(token_id, logprob))
-        if news.finish_reason and not self.finished:
-            self._finish(news.finish_reason)
+        if reason or news.finish_reason:
+            self._finish(reason or news.finish_reason)
         self._news.set()
 
     def fail(self, error: ClusterError) -> None:
@@ -56,24 +64,21 @@ class Generation:
             self._error = error
             self._news.set()
 
-    def _absorb(self, ids: Iterable[int]) -> int:
-        """Takes tokens one by one until the request is finished; how many were taken."""
+    def _take(self, ids: Iterable[int]) -> tuple[int, cluster_pb2.FinishReason.ValueType]:
+        """Takes tokens one by one until one ends the request: how many were taken, and why it ended, or 0."""
         taken = 0
         for token_id in ids:
             taken += 1
             self._token_count += 1
             self._pending.token_ids.append(token_id)
             if token_id in self._ends:
-                self._finish(cluster_pb2.FINISH_REASON_STOP)
-                break
+                return taken, cluster_pb2.FINISH_REASON_STOP
             self._pending.text += self._stops.feed(self._detokenizer.feed((token_id,)))
             if self._stops.hit is not None:
-                self._finish(cluster_pb2.FINISH_REASON_STOP)
-                break
+                return taken, cluster_pb2.FINISH_REASON_STOP
             if self._token_count >= self.max_tokens:
-                self._finish(cluster_pb2.FINISH_REASON_LENGTH)
-                break
-        return taken
+                return taken, cluster_pb2.FINISH_REASON_LENGTH
+        return taken, cluster_pb2.FINISH_REASON_UNSPECIFIED
 
     def _finish(self, reason: cluster_pb2.FinishReason.ValueType) -> None:
         if self._stops.hit is None:

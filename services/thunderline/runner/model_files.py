@@ -10,8 +10,8 @@ from typing import Any
 
 HEADER_BYTES_MAX = 100 * 1024 * 1024
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
-# Bytes of one element; what is not here is packed, and its header's offsets count.
-FLOAT_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
+# Formats in which an engine may compute, as safetensors names them.
+FLOAT_BYTES = {"F32": 4, "F16": 2, "BF16": 2}
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ def weights(files: Sequence[WeightFile]) -> tuple[int, list[str]]:
             header = json.loads(file.head[8 : 8 + length])
             ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
             expected = 8 + length + max(ends, default=0)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
             problems.append(f"{file.name} is no safetensors file: {error}")
             continue
         if file.size_bytes != expected:
@@ -75,8 +75,26 @@ def missing_shards(index: Mapping[str, Any], names: Sequence[str]) -> list[str]:
     return [f"{name} is missing" for name in sorted({str(shard) for shard in wanted.values()} - set(names))]
 
 
-def facts(config: Mapping[str, Any], weight_bytes: int, heads: Sequence[bytes], element_bytes: int) -> Facts:
-    """`element_bytes`: size of one KV element as the engine computes."""
+def element_bytes(heads: Sequence[bytes]) -> int:
+    """Size of one KV element: the engine computes in the float format that most of the weights have; 2 if none has.
+
+    Packed weights are integers, and their scales say it.
+    """
+    held: dict[str, int] = {}
+    for head in heads:
+        try:
+            header = json.loads(head[8:])
+            for name, entry in header.items():
+                if name != "__metadata__" and entry["dtype"] in FLOAT_BYTES:
+                    start, end = entry["data_offsets"]
+                    held[entry["dtype"]] = held.get(entry["dtype"], 0) + end - start
+        except (ValueError, KeyError, TypeError, AttributeError):
+            continue
+    return FLOAT_BYTES[max(held, key=lambda dtype: held[dtype])] if held else 2
+
+
+def facts(config: Mapping[str, Any], weight_bytes: int, heads: Sequence[bytes]) -> Facts:
+    """What config.json and the heads of the weight files say."""
     text = config.get("text_config")
     # Models with pictures keep the language model's figures one level down.
     values = {**config, **text} if isinstance(text, Mapping) else config
@@ -87,23 +105,23 @@ def facts(config: Mapping[str, Any], weight_bytes: int, heads: Sequence[bytes], 
         architecture=str(config.get("model_type", "")),
         layer_count=_whole(values, "num_hidden_layers", "n_layers", "n_layer"),
         weight_bytes=weight_bytes,
-        kv_bytes_per_token=kv_bytes_per_token(values, element_bytes),
+        kv_bytes_per_token=kv_bytes_per_token(values, element_bytes(heads)),
         context_length_tokens=_whole(values, "max_position_embeddings", "n_positions", "max_seq_len"),
         vocabulary_size=_whole(values, "vocab_size"),
         digest=digest.hexdigest(),
     )
 
 
-def kv_bytes_per_token(config: Mapping[str, Any], element_bytes: int) -> int:
+def kv_bytes_per_token(config: Mapping[str, Any], element_size_bytes: int) -> int:
     """Keys and values of one token over all layers; 0 when the config does not say."""
     layers = _whole(config, "num_hidden_layers", "n_layers", "n_layer")
     if rank := _whole(config, "kv_lora_rank"):
         # Latent attention keeps one compressed vector and the rotary part.
-        return layers * (rank + _whole(config, "qk_rope_head_dim")) * element_bytes
+        return layers * (rank + _whole(config, "qk_rope_head_dim")) * element_size_bytes
     heads = _whole(config, "num_attention_heads", "n_head")
     kv_heads = _whole(config, "num_key_value_heads") or heads
     width = _whole(config, "head_dim") or (_whole(config, "hidden_size", "n_embd") // heads if heads else 0)
-    return 2 * layers * kv_heads * width * element_bytes
+    return 2 * layers * kv_heads * width * element_size_bytes
 
 
 def end_token_ids(
@@ -120,5 +138,6 @@ def end_token_ids(
 
 
 def _whole(values: Mapping[str, Any], *keys: str) -> int:
-    found = (values[key] for key in keys if isinstance(values.get(key), int))
-    return int(next(found, 0))
+    found = (values[key] for key in keys if isinstance(values.get(key), int) and values[key] >= 0)
+    # What does not fit the wire's 32 bits is no figure of a model.
+    return min(int(next(found, 0)), 2**31 - 1)

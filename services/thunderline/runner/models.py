@@ -1,10 +1,11 @@
 """The models on this node: where they are, what they are, what speaks against running them. Reads files."""
 
 import asyncio
+import contextlib
 import json
-import logging
+import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
@@ -21,8 +22,7 @@ AUDIT_DEADLINE_S = 60.0
 # Leaves a quarter to the system and everybody else.
 MEMORY_SHARE = 0.75
 MODEL_NAME_LENGTH_MAX = 1024
-
-log = logging.getLogger(__name__)
+REMEMBERED_COUNT_MAX = 200
 
 
 class Verdict(Enum):
@@ -43,12 +43,29 @@ class Audit:
     batching_reason: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the engine says of an architecture; `reason` when it does not support it."""
+
+    supported: bool
+    reason: str = ""
+    batching: str = "batch"
+    batching_reason: str = ""
+
+
+def audit_command(folder: Path) -> list[str]:
+    """The child that knows the engine."""
+    return [sys.executable, str(Path(sys.executable).parent / "thunderline"), "rank", "--audit", str(folder)]
+
+
 class Models:
     """Answers from the disk each time; only the architecture's audit, a process of its own, is remembered."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, command: Callable[[Path], Sequence[str]] = audit_command) -> None:
         self._settings = settings
-        self._architectures: dict[str, dict[str, Any]] = {}
+        self._command = command
+        # By digest; bounded.
+        self._architectures: dict[str, Answer] = {}
         self._lock = asyncio.Lock()
 
     @property
@@ -61,14 +78,15 @@ class Models:
 
     def locate(self, model: str) -> Audit:
         """The folder of a model, or why there is none. Raises InvalidRequest for an impossible name."""
-        if not model or len(model) > MODEL_NAME_LENGTH_MAX or "\0" in model:
+        parts = model.split("/")
+        if not model or len(model) > MODEL_NAME_LENGTH_MAX or "\0" in model or max(map(len, parts)) > 255:
             raise InvalidRequest("model must be a folder or a Hugging Face id", param="model")
-        named = Path(model).expanduser()
-        inside = self._settings.models / model
+        named = Path(model)
         if named.is_absolute():
             return self._confined(named)
-        if ".." not in named.parts and inside.is_dir():
-            return self._confined(inside)
+        # Hidden folders are unfinished downloads and conversions; ".." leads out.
+        if not any(part.startswith(".") for part in parts) and (self._settings.models / model).is_dir():
+            return self._confined(self._settings.models / model)
         if model_files.HUB_ID.fullmatch(model):
             folder = self.fetched_folder(model)
             return self._confined(folder) if folder.is_dir() else Audit(Verdict.FETCHABLE)
@@ -81,7 +99,7 @@ class Models:
         real = folder.resolve()
         roots = [self._settings.models, *(Path(root).expanduser() for root in self._settings.runner.model_roots)]
         if not any(real.is_relative_to(root.resolve()) for root in roots):
-            text = f"{folder} lies outside {self._settings.models}: add its folder to [runner] model_roots"
+            text = f"{folder} lies outside {self._settings.models}: add its folder to [runner] model_roots, and restart"
             return Audit(Verdict.UNUSABLE, (text,))
         return Audit(Verdict.USABLE, folder=real)
 
@@ -93,16 +111,20 @@ class Models:
         found = await asyncio.to_thread(self._audit_files, model)
         if found.verdict is not Verdict.USABLE or found.facts is None or found.folder is None:
             return found
+        # One child at a time: each imports the whole engine.
         async with self._lock:
             answer = self._architectures.get(found.facts.digest)
             if answer is None:
-                answer = await _ask_the_engine(found.folder)
+                answer = await ask_the_engine(self._command(found.folder), found.folder)
+            # A refusal is asked again at the next audit: mlx-lm may have been upgraded, or the machine was too busy.
+            if answer.supported:
                 self._architectures[found.facts.digest] = answer
-        if not answer["supported"]:
-            # Asked again at the next audit: mlx-lm may have been upgraded.
-            del self._architectures[found.facts.digest]
-            return replace(found, verdict=Verdict.UNUSABLE, problems=(str(answer["reason"]),))
-        return replace(found, batching=answer["batching"], batching_reason=answer["batching_reason"])
+                for oldest in list(self._architectures)[:-REMEMBERED_COUNT_MAX]:
+                    del self._architectures[oldest]
+        if not answer.supported:
+            why = answer.reason or f"the engine does not support {found.facts.architecture}"
+            return replace(found, verdict=Verdict.UNUSABLE, problems=(why,))
+        return replace(found, batching=answer.batching, batching_reason=answer.batching_reason)
 
     def _audit_files(self, model: str) -> Audit:
         place = self.locate(model)
@@ -124,7 +146,7 @@ def audit_folder(folder: Path) -> Audit:
         return Audit(Verdict.UNUSABLE, tuple(problems), folder=folder)
     if not (folder / "tokenizer.json").is_file():
         problems.append(f"{folder} has no tokenizer.json; convert the model with a fast tokenizer")
-    files = [_head(path) for path in sorted(folder.glob("*.safetensors"))]
+    files = [file for path in sorted(folder.glob("*.safetensors")) if (file := _head(path, problems)) is not None]
     if not files:
         problems.append(f"{folder} has no *.safetensors file")
     weight_bytes, wrong = model_files.weights(files)
@@ -132,9 +154,7 @@ def audit_folder(folder: Path) -> Audit:
     index = folder / "model.safetensors.index.json"
     if index.exists() and (tree := read_json(index, problems)) is not None:
         problems += model_files.missing_shards(tree, [file.name for file in files])
-    # On a CPU 16-bit weights are computed, and their KV is kept, in 32 bits.
-    element_bytes = 4 if sys.platform == "linux" else 2
-    found = model_files.facts(config, weight_bytes, [file.head for file in files], element_bytes)
+    found = model_files.facts(config, weight_bytes, [file.head for file in files])
     verdict = Verdict.UNUSABLE if problems else Verdict.USABLE
     return Audit(verdict, tuple(problems), found, folder)
 
@@ -146,7 +166,7 @@ def read_json(path: Path, problems: list[str]) -> Mapping[str, Any] | None:
     except FileNotFoundError:
         problems.append(f"{path.parent} has no {path.name}: is it an MLX model folder?")
         return None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         problems.append(f"{path} cannot be read: {error}")
         return None
     if not isinstance(tree, Mapping):
@@ -155,40 +175,53 @@ def read_json(path: Path, problems: list[str]) -> Mapping[str, Any] | None:
     return tree
 
 
-def _head(path: Path) -> WeightFile:
-    with path.open("rb") as file:
-        first = file.read(8)
-        try:
-            rest = file.read(model_files.header_length(first))
-        except ValueError:
-            rest = b""
-    return WeightFile(path.name, path.stat().st_size, first + rest)
+def _head(path: Path, problems: list[str]) -> WeightFile | None:
+    """A weight file's first bytes; None, and a problem, when it cannot be read (a link that leads nowhere)."""
+    try:
+        with path.open("rb") as file:
+            first = file.read(8)
+            try:
+                rest = file.read(model_files.header_length(first))
+            except ValueError:
+                rest = b""
+            return WeightFile(path.name, path.stat().st_size, first + rest)
+    except OSError as error:
+        problems.append(f"{path} cannot be read: {error.strerror}")
+        return None
 
 
-async def _ask_the_engine(folder: Path) -> dict[str, Any]:
-    """What `thunderline rank --audit` says; a child that fails or hangs is a reason too."""
-    program = Path(sys.executable).parent / "thunderline"
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        str(program),
-        "rank",
-        "--audit",
-        str(folder),
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        start_new_session=True,
-    )
+async def ask_the_engine(command: Sequence[str], folder: Path) -> Answer:
+    """Runs the child. It prints one JSON object on its last line: supported, reason, batching, batching_reason."""
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *command,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            start_new_session=True,
+            env={**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"},
+        )
+    except OSError as error:
+        return Answer(False, f"the audit of {folder} cannot be started: {error}")
     try:
         async with asyncio.timeout(AUDIT_DEADLINE_S):
             out, err = await process.communicate()
     except TimeoutError:
-        process.kill()
-        await process.wait()
-        return {"supported": False, "reason": f"the audit of {folder} took longer than {AUDIT_DEADLINE_S:.0f} s"}
+        return Answer(False, f"the audit of {folder} took longer than {AUDIT_DEADLINE_S:.0f} s")
+    finally:
+        # Also when the caller has gone.
+        if process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
     try:
-        answer = json.loads(out.splitlines()[-1])
-        return {"batching": "batch", "batching_reason": "", **answer}
-    except (IndexError, ValueError):
+        told = json.loads(out.splitlines()[-1])
+        return Answer(
+            bool(told["supported"]),
+            str(told.get("reason", "")),
+            str(told.get("batching") or "batch"),
+            str(told.get("batching_reason") or ""),
+        )
+    except (IndexError, ValueError, KeyError, TypeError, AttributeError):
         words = " ".join(err.decode(errors="replace").split())[-300:]
-        return {"supported": False, "reason": f"the audit of {folder} failed ({process.returncode}): {words}"}
+        return Answer(False, f"the audit of {folder} failed ({process.returncode}): {words}")

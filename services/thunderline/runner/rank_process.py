@@ -1,20 +1,20 @@
 """Starting and ending a rank's process: map file, exec, signals, last words."""
 
-import asyncio
 import contextlib
-import fcntl
 import os
 import signal
+import subprocess
 import sys
-import time
 from pathlib import Path
 
 from thunderline.cluster import RankId
-from thunderline.cluster.rank_map import SIZE_BYTES, RankMark, decode
+from thunderline.cluster.rank_map import SIZE_BYTES
 from thunderline.process.settings import Settings
+from thunderline.process.stopping import LIFELINE
 
 LOG_COUNT_MAX = 50
 LAST_WORDS_BYTES = 2000
+LAST_LINE_COUNT = 5
 
 
 def map_path(settings: Settings, rank: RankId) -> Path:
@@ -27,8 +27,13 @@ def log_path(settings: Settings, rank: RankId) -> Path:
 
 def command(settings: Settings, rank: RankId, socket: Path) -> list[str]:
     """What is exec'd: the process names itself in `ps`."""
-    program = str(Path(sys.executable).parent / "thunderline")
-    flags = {
+    program = Path(sys.executable).parent / "thunderline"
+    return [sys.executable, str(program), "rank", *flags(settings, rank, socket)]
+
+
+def flags(settings: Settings, rank: RankId, socket: Path) -> list[str]:
+    """What a rank process is told on its command line."""
+    values = {
         "home": settings.home,
         "instance": rank.instance,
         "epoch": rank.epoch,
@@ -37,55 +42,36 @@ def command(settings: Settings, rank: RankId, socket: Path) -> list[str]:
         "socket": socket,
         "runner-gone-s": settings.limits.rank_without_runner_s,
     }
-    return [
-        sys.executable,
-        program,
-        "rank",
-        *(part for key, value in flags.items() for part in (f"--{key}", str(value))),
-    ]
+    return [part for key, value in values.items() for part in (f"--{key}", str(value))]
 
 
-async def start(settings: Settings, rank: RankId, arguments: list[str]) -> asyncio.subprocess.Process:
-    """Makes the map and execs the rank, detached: it outlives us. Raises OSError."""
+def start(settings: Settings, rank: RankId, arguments: list[str]) -> "subprocess.Popen[bytes]":
+    """Makes the map and execs the rank, detached: it outlives us. Raises OSError.
+
+    Not asyncio's subprocess: that kills its process when the event loop goes.
+    """
     path, log = map_path(settings, rank), log_path(settings, rank)
     path.parent.mkdir(parents=True, exist_ok=True)
     log.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(bytes(SIZE_BYTES))
-    _forget_old_logs(log.parent)
+    forget_old_logs(log.parent)
+    inherited = {key: value for key, value in os.environ.items() if key != LIFELINE}
     with log.open("ab") as output:
-        return await asyncio.create_subprocess_exec(
-            *arguments,
+        return subprocess.Popen(
+            arguments,
             cwd=settings.home,
-            stdin=asyncio.subprocess.DEVNULL,
+            stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
             start_new_session=True,
-            env={**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "PYTHONUNBUFFERED": "1"},
+            env={**inherited, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "PYTHONUNBUFFERED": "1"},
         )
 
 
-async def end(process: asyncio.subprocess.Process, grace_s: float) -> None:
-    """SIGTERM, the grace, SIGKILL last: killed Metal processes can leak wired memory."""
+def send(process: "subprocess.Popen[bytes]", number: signal.Signals) -> None:
+    """One that has ended meanwhile is no error."""
     with contextlib.suppress(ProcessLookupError):
-        process.send_signal(signal.SIGTERM)
-    try:
-        async with asyncio.timeout(grace_s):
-            await process.wait()
-    except TimeoutError:
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()
-        await process.wait()
-
-
-def mark(settings: Settings, rank: RankId) -> RankMark | None:
-    """Where the rank says it stands; None while it has not said anything. A torn record is read again."""
-    for _ in range(5):
-        try:
-            if (found := decode(map_path(settings, rank).read_bytes())) is not None:
-                return found
-        except (OSError, ValueError):
-            return None
-    return None
+        process.send_signal(number)
 
 
 def last_words(settings: Settings, rank: RankId) -> str:
@@ -96,35 +82,16 @@ def last_words(settings: Settings, rank: RankId) -> str:
             lines = file.read().decode(errors="replace").splitlines()
     except OSError:
         return ""
-    return "\n".join(lines[-5:])
+    return "\n".join(lines[-LAST_LINE_COUNT:])
 
 
-def forget(settings: Settings, rank: RankId) -> None:
+def forget_map(settings: Settings, rank: RankId) -> None:
     """Removes the map of a process that is gone."""
-    with contextlib.suppress(FileNotFoundError):
-        map_path(settings, rank).unlink()
+    map_path(settings, rank).unlink(missing_ok=True)
 
 
-def living_maps(settings: Settings) -> list[Path]:
-    """Maps that a process locks: ranks of a former runner. Those that nobody locks are removed."""
-    living = []
-    for path in sorted((settings.run / "ranks").glob("*.map")):
-        try:
-            with path.open("rb") as file:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            living.append(path)
-            continue
-        except FileNotFoundError:
-            continue
-        # A rank locks its map within its first second; younger ones may still be on their way.
-        with contextlib.suppress(FileNotFoundError):
-            if time.time() - path.stat().st_mtime > 10:
-                path.unlink()
-    return living
-
-
-def _forget_old_logs(folder: Path) -> None:
+def forget_old_logs(folder: Path) -> None:
+    """Leaves room for one more."""
     newest = sorted(folder.glob("*.log"), key=lambda path: path.stat().st_mtime, reverse=True)
-    for path in newest[LOG_COUNT_MAX:]:
-        path.unlink()
+    for path in newest[LOG_COUNT_MAX - 1 :]:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,37 @@
+"""The runner's Prometheus metrics."""
+
+from prometheus_client import Counter, Gauge, Histogram
+
+from thunderline.cluster import RankId
+from thunderline.cluster.ranks import RankState
+from thunderline.v1 import rank_pb2
+
+RANK_STATE = Gauge("thunderline_rank_state", "1 for the state that a rank is in.", ["instance", "rank", "state"])
+RESTARTS = Counter("thunderline_rank_restarts_total", "Ranks that ended without being told to.", ["cause"])
+STEP = Histogram("thunderline_step_seconds", "Engine steps.", buckets=(0.005, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5))
+CANCELLED = Counter("thunderline_sequences_cancelled_total", "Sequences dropped before their end.")
+GENERATED = Counter("thunderline_generated_tokens_total", "Tokens that ranks of this node made.")
+PREFILLED = Counter("thunderline_prefill_tokens_total", "Prompt tokens that ranks of this node processed.")
+RUNNING = Gauge("thunderline_sequences_running", "Sequences that a rank works on or holds for.", ["instance"])
+KV = Gauge("thunderline_kv_tokens", "Tokens of KV held, prefix cache included.", ["instance"])
+
+
+def show_state(rank: RankId, state: RankState) -> None:
+    for one in RankState:
+        RANK_STATE.labels(rank.instance, str(rank.rank), one.name).set(one is state)
+
+
+def show_step(rank: RankId, step: rank_pb2.StepReport) -> None:
+    STEP.observe(step.duration_us / 1e6)
+    PREFILLED.inc(step.prefill_tokens)
+    GENERATED.inc(sum(len(one.token_ids) for one in step.sequences))
+    RUNNING.labels(rank.instance).set(step.running_count + step.waiting_count)
+    KV.labels(rank.instance).set(step.kv_tokens + step.cache_tokens)
+
+
+def forget(rank: RankId) -> None:
+    """Instances come and go: their labels go with them."""
+    for one in RankState:
+        RANK_STATE.remove_by_labels({"instance": rank.instance, "rank": str(rank.rank), "state": one.name})
+    for gauge in (RUNNING, KV):
+        gauge.remove_by_labels({"instance": rank.instance})
