@@ -10,6 +10,7 @@ import random
 from collections.abc import Callable
 from dataclasses import replace
 
+from simulation import scheduler_laws
 from simulation.runner_world import KV_TOKENS, Broken, R, Runner
 from thunderline.cluster import InstanceId, NodeId, RankId
 from thunderline.cluster.errors import ClusterError, EpochConflict
@@ -84,7 +85,7 @@ class Cluster:
             for runner in self.runners.values():
                 self._report(runner)
             self._pass()
-            self._check()
+            scheduler_laws.of_processes(self.runners.values(), self.wishes.keys(), MEMORY_BYTES)
 
     # The scheduler: what services/thunderline/scheduler/control.py does around the reconciler.
 
@@ -97,13 +98,7 @@ class Cluster:
         )
         decision = self.decide(world, self.now_s, WAITS)
         self.standings = {instance: standing.state for instance, standing in decision.standings.items()}
-        taken = set(world.in_flight)
-        for action in decision.actions:
-            if not taken.isdisjoint(targets(action)):
-                raise Broken(f"{action} although its target has an action under way")
-            taken |= targets(action)
-        for wish in world.wishes:
-            self._check_route(world, wish, self.standings[wish.instance])
+        scheduler_laws.of_a_decision(world, decision)
         for action in decision.actions:
             self.action_count += 1
             self.in_flight |= targets(action)
@@ -264,29 +259,6 @@ class Cluster:
         for instance, wish in self.wishes.items():
             if self.standings.get(instance) is DeploymentState.CRASH_LOOP:
                 self.wishes[instance] = replace(wish, fresh_since_s=self.now_s)
-
-    def _check_route(self, world: World, wish: Wish, state: DeploymentState) -> None:
-        """Nothing is routed to what is not READY in a view that is heard this moment."""
-        if state is not DeploymentState.READY:
-            return
-        view = world.runners.get(wish.current.node) if wish.current else None
-        ready = {rank.id for rank in view.ranks if rank.state is R.READY} if view and view.reachable else set()
-        if wish.undeploying or wish.current is None or RankId(wish.instance, wish.current.number, 0) not in ready:
-            raise Broken(f"{wish.instance} is routed to without a READY rank of its epoch")
-
-    def _check(self) -> None:
-        ready: dict[InstanceId, set[int]] = {}
-        for runner in self.runners.values():
-            for rank in runner.living():
-                if rank.view.state is R.READY:
-                    ready.setdefault(rank.view.id.instance, set()).add(rank.view.id.epoch)
-            # Not of forgotten deployments: a start that was under way then is ended when it is seen.
-            taken = sum(rank.view.memory_bytes for rank in runner.living() if rank.view.id.instance in self.wishes)
-            if taken > MEMORY_BYTES:
-                raise Broken(f"{taken} bytes are promised on {runner.node}, which has {MEMORY_BYTES}")
-        for instance, epochs in ready.items():
-            if len(epochs) > 1:
-                raise Broken(f"epochs {sorted(epochs)} of {instance} are READY at once")
 
     def settled(self) -> bool:
         """Every deployment serves, by one rank each, no other rank is left, and no answer is outstanding."""
