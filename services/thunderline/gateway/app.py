@@ -5,14 +5,14 @@ import contextlib
 import logging
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Any
 
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from thunderline.client import SchedulerClient
@@ -21,6 +21,7 @@ from thunderline.cluster.limits import Limits
 from thunderline.gateway import metrics, openai_requests
 from thunderline.gateway.answering import Answering
 from thunderline.gateway.bodies import BodyTooLarge, json_object
+from thunderline.gateway.event_stream import EventStream, disconnected
 from thunderline.gateway.openai_errors import HttpError, http_error, to_http
 from thunderline.gateway.openai_requests import Asked
 from thunderline.gateway.openai_responses import Answer
@@ -97,7 +98,7 @@ class Gateway:
         with metrics.IN_FLIGHT.track_inprogress():
             async with answering:
                 reading = asyncio.create_task(_read_all(answering, self._limits.request_deadline_s))
-                leaving = asyncio.create_task(_disconnected(request))
+                leaving = asyncio.create_task(disconnected(request.receive))
                 try:
                     await asyncio.wait({reading, leaving}, return_when=asyncio.FIRST_COMPLETED)
                     if not reading.done():
@@ -119,7 +120,7 @@ class Gateway:
             events = await stack.enter_async_context(
                 contextlib.aclosing(answering.events(self._limits.sse_keep_alive_s))  # type: ignore[type-var]
             )
-            leaving = asyncio.create_task(_disconnected(request))
+            leaving = asyncio.create_task(disconnected(request.receive))
             first = asyncio.ensure_future(anext(events))
             stack.push_async_callback(_cancelled, leaving, first)
             await asyncio.wait({first, leaving}, return_when=asyncio.FIRST_COMPLETED)
@@ -130,25 +131,7 @@ class Gateway:
         except BaseException:
             await stack.aclose()
             raise
-        headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
-        return StreamingResponse(
-            self._events(beginning, events, stack, label), media_type="text/event-stream", headers=headers
-        )
-
-    async def _events(
-        self, first: bytes, events: AsyncIterator[bytes], stack: contextlib.AsyncExitStack, label: str
-    ) -> AsyncIterator[bytes]:
-        finished = False
-        async with stack:
-            try:
-                yield first
-                async for one in events:
-                    yield one
-                finished = True
-            finally:
-                if not finished:
-                    metrics.DISCONNECTS.inc()
-                metrics.REQUESTS.labels(label, "200" if finished else str(CLIENT_CLOSED)).inc()
+        return EventStream(beginning, events, stack, label)
 
     async def keep_names(self) -> None:
         """Until cancelled: the deployments' names, as labels; they are looked up, not taken from requests."""
@@ -196,12 +179,6 @@ class Gateway:
 
 async def _read_all(answering: Answering, silence_s: float) -> None:
     async for _ in answering.pieces(silence_s):
-        pass
-
-
-async def _disconnected(request: Request) -> None:
-    """Returns when the client has left. Its body has been read."""
-    while (await request.receive())["type"] != "http.disconnect":
         pass
 
 

@@ -1,0 +1,274 @@
+"""The commands that people type; the roles are in roles.py."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Annotated, Any, NoReturn, TypeVar
+
+import typer
+
+from thunderline.cli import chatting, deploying, saying
+from thunderline.client import DiscoveryClient, RunnerClient, SchedulerClient
+from thunderline.cluster.errors import ClusterError, Unreachable
+from thunderline.process import settings as settings_module
+from thunderline.process.entry import FAILED, USAGE, CannotStart
+from thunderline.process.settings import Settings, SettingsError
+from thunderline.process.version import VERSION
+from thunderline.v1 import cluster_pb2, discovery_pb2, runner_pb2, scheduler_pb2
+
+T = TypeVar("T")
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Serves large language models on a few Macs, and stays up.",
+    epilog="Roles, each a process of its own: discovery, topology, scheduler, runner, gateway (`thunderline ROLE --help`).",
+)
+Home = Annotated[Path | None, typer.Option(help="this node's state (default: $THUNDERLINE_HOME or ~/.thunderline)")]
+Json = Annotated[bool, typer.Option("--json", help="print the proto's JSON")]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"thunderline {VERSION}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True)] = False) -> None:
+    pass
+
+
+def _refuse(text: str, code: int) -> NoReturn:
+    saying.error(" ".join(text.split()))
+    raise typer.Exit(code)
+
+
+def _settings(home: Path | None, flags: dict[str, dict[str, Any]] | None = None) -> Settings:
+    try:
+        return settings_module.read(flags=flags, home=home)
+    except SettingsError as error:
+        _refuse(str(error), USAGE)
+
+
+def _run(work: Coroutine[Any, Any, T], target: str) -> T:
+    """The result, or one line that says what to do next."""
+    try:
+        return asyncio.run(work)
+    except Unreachable:
+        _refuse(f"nothing answers at {target}: is `thunderline up` running, with this home and these ports?", FAILED)
+    except ClusterError as error:
+        _refuse(error.message, FAILED)
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+
+
+def _ask(home: Path | None, ask: Callable[[SchedulerClient], Coroutine[Any, Any, T]]) -> T:
+    """One question to the scheduler."""
+    target = f"127.0.0.1:{_settings(home).scheduler.port}"
+
+    async def work() -> T:
+        async with SchedulerClient(target) as scheduler:
+            return await ask(scheduler)
+
+    return _run(work(), target)
+
+
+@app.command()
+def up(
+    home: Home = None,
+    model: Annotated[str | None, typer.Option(help="a model folder or a Hugging Face id to serve")] = None,
+    demo: Annotated[bool, typer.Option("--demo", help="serve the demo model, made when it is not there")] = False,
+    port: Annotated[int | None, typer.Option(help="HTTP port of the gateway (default 8000)")] = None,
+    base_port: Annotated[
+        int | None, typer.Option(help="first gRPC port; four in a row, and as many 100 above (default 7401)")
+    ] = None,
+) -> None:
+    """Start every service of this node, and serve a model until Ctrl-C."""
+    from thunderline.cli import up as starting
+    from thunderline.cli.demo import DemoFailed
+
+    flags: dict[str, dict[str, Any]] = {"gateway": {"port": port}} if port is not None else {}
+    if base_port is not None:
+        for offset, role in enumerate(("discovery", "topology", "scheduler", "runner")):
+            flags[role] = {"port": base_port + offset}
+    settings = _settings(home, flags)
+    try:
+        asyncio.run(starting.up(settings, model, demo))
+    except (CannotStart, DemoFailed) as error:
+        _refuse(f"up: {error}", FAILED)
+
+
+@app.command()
+def status(home: Home = None, json: Json = False) -> None:
+    """Nodes and deployments at a glance."""
+    cluster = _ask(home, lambda scheduler: scheduler.cluster())
+    if json:
+        saying.as_json(cluster)
+        return
+    _nodes(cluster.roster)
+    saying.out.print()
+    _deployments(list(cluster.deployments))
+
+
+@app.command()
+def nodes(home: Home = None, json: Json = False) -> None:
+    """The nodes of the cluster."""
+    target = f"127.0.0.1:{_settings(home).discovery.port}"
+
+    async def work() -> discovery_pb2.Roster:
+        async with DiscoveryClient(target) as discovery:
+            return await discovery.roster()
+
+    roster = _run(work(), target)
+    if json:
+        saying.as_json(roster)
+    else:
+        _nodes(roster)
+
+
+def _nodes(roster: discovery_pb2.Roster) -> None:
+    rows = [
+        (
+            member.card.hostname,
+            discovery_pb2.MemberState.Name(member.state).removeprefix("MEMBER_STATE_"),
+            f"{member.card.memory_bytes / 2**30:.0f} GiB",
+            member.card.chip,
+            member.card.operating_system,
+            member.card.version,
+            member.card.node_id,
+        )
+        for member in roster.members
+    ]
+    columns = ("node", "state", "memory", "chip", "system", "version", "id")
+    saying.table("nodes", columns, rows, "no node is known yet")
+
+
+@app.command()
+def models(home: Home = None, json: Json = False) -> None:
+    """The models on this node."""
+    target = f"127.0.0.1:{_settings(home).runner.port}"
+
+    async def work() -> list[runner_pb2.Model]:
+        async with RunnerClient(target) as runner:
+            return await runner.models()
+
+    found = _run(work(), target)
+    if json:
+        saying.as_json(runner_pb2.ListModelsResponse(models=found))
+        return
+    rows = [
+        (
+            one.name,
+            one.facts.architecture,
+            f"{one.facts.weight_bytes / 1e9:.2f} GB",
+            str(one.facts.context_length_tokens),
+            "; ".join(one.problems) or "usable",
+            one.folder,
+        )
+        for one in found
+    ]
+    saying.table("models", ("model", "architecture", "weights", "context", "state", "folder"), rows, "no models here")
+
+
+@app.command()
+def deployments(home: Home = None, json: Json = False) -> None:
+    """What should be served, and how that stands."""
+    found = _ask(home, lambda scheduler: scheduler.deployments())
+    if json:
+        saying.as_json(scheduler_pb2.ListDeploymentsResponse(deployments=found))
+    else:
+        _deployments(found)
+
+
+def _deployments(found: list[cluster_pb2.Deployment]) -> None:
+    rows = [
+        (
+            one.spec.name,
+            deploying.state_name(one),
+            one.state_since.ToDatetime().strftime("%H:%M:%S UTC"),
+            str(sum(rank.running_request_count + rank.waiting_request_count for rank in one.ranks)),
+            str(one.queued_request_count),
+            one.reason + (f" (waits for {one.waits_for})" if one.waits_for else ""),
+        )
+        for one in found
+    ]
+    columns = ("deployment", "state", "since", "running", "queued", "reason")
+    saying.table("deployments", columns, rows, "nothing is deployed; `thunderline deploy MODEL` does that")
+
+
+@app.command()
+def deploy(
+    model: Annotated[str, typer.Argument(help="a model folder, a folder under models/, or a Hugging Face id")],
+    home: Home = None,
+    name: Annotated[str, typer.Option(help="its name in requests (default: the last part of MODEL)")] = "",
+    kv_budget_tokens: Annotated[int, typer.Option(help="tokens of KV for all its requests (0: as fits)")] = 0,
+    wait: Annotated[bool, typer.Option(help="watch until it is READY or cannot become so")] = True,
+) -> None:
+    """Serve a model; again after a failure it is tried anew."""
+    folder = Path(model).expanduser()
+    spec = cluster_pb2.DeploymentSpec(
+        name=name, model=str(folder.resolve()) if folder.is_dir() else model, kv_budget_tokens=kv_budget_tokens
+    )
+    with saying.Progress() as progress:
+        ready = _ask(home, lambda scheduler: deploying.deploy(scheduler, spec, wait, progress.say))
+    saying.out.print(deploying.sentence(ready), markup=False)
+
+
+@app.command()
+def undeploy(
+    name: Annotated[str, typer.Argument(help="the deployment's name")],
+    home: Home = None,
+    wait: Annotated[bool, typer.Option(help="watch until nothing of it is left")] = True,
+) -> None:
+    """Stop serving a model. Its files stay."""
+
+    async def work(scheduler: SchedulerClient) -> None:
+        await scheduler.undeploy(name)
+        if wait:
+            await deploying.until_gone(scheduler, name, progress.say)
+
+    with saying.Progress() as progress:
+        _ask(home, work)
+    saying.out.print(f"{name} is undeployed" if wait else f"{name} is being undeployed", markup=False)
+
+
+@app.command()
+def chat(
+    prompt: Annotated[str | None, typer.Argument(help="one question; without it a conversation")] = None,
+    model: Annotated[str | None, typer.Option(help="a deployment's name (default: the only one that is READY)")] = None,
+    home: Home = None,
+) -> None:
+    """Talk to a model in the terminal."""
+    target = f"127.0.0.1:{_settings(home).scheduler.port}"
+    _run(chatting.chat(target, model, prompt), target)
+
+
+bench = typer.Typer(no_args_is_help=True, help="Measure, side by side, in one run.")
+app.add_typer(bench, name="bench")
+
+
+@bench.command("serve")
+def bench_serve(
+    model: Annotated[Path, typer.Argument(help="a model folder with a tokenizer.json", exists=True, file_okay=False)],
+    out: Annotated[Path, typer.Option(help="where the figures are written; an unfinished run is gone on with")] = Path(
+        "bench-serve.json"
+    ),
+    streams: Annotated[str, typer.Option(help="counts of concurrent streams")] = "1,4,8,16",
+    seeded: Annotated[str, typer.Option(help="counts for the cells with a seed a request")] = "8",
+    rounds: Annotated[int, typer.Option(help="interleaved rounds of each cell")] = 9,
+    end_token_id: Annotated[int, typer.Option(help="a special token that the model never makes")] = 6,
+) -> None:
+    """mlx-lm's loop, mlx-lm's server and thunderline on the same model, prompts and BLAS."""
+    from thunderline.cli.bench import serve
+    from thunderline.cli.bench.cells import cells
+    from thunderline.cli.bench.load import WrongAnswer
+
+    wanted = cells([int(n) for n in streams.split(",") if n], [int(n) for n in seeded.split(",") if n])
+    try:
+        found = asyncio.run(serve.serve(model, out, wanted, rounds, end_token_id, lambda text: print(text, flush=True)))
+    except WrongAnswer as error:
+        _refuse(str(error), FAILED)
+    for name, cell in found["cells"].items():
+        print(name, {key: value for key, value in cell.get("summary", {}).items() if key.startswith("ours")})

@@ -1,0 +1,158 @@
+"""`thunderline up`: every role of this node under one supervisor, and a model that answers."""
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+from pathlib import Path
+
+from thunderline.cli import demo, deploying, saying
+from thunderline.client import SchedulerClient
+from thunderline.cluster.errors import ClusterError
+from thunderline.process.entry import CannotStart
+from thunderline.process.metrics import PORT_OFFSET
+from thunderline.process.settings import Settings
+from thunderline.supervisor.role_process import RoleProcess
+from thunderline.supervisor.supervisor import Supervisor, alone
+from thunderline.v1 import cluster_pb2
+
+ROLES = ("discovery", "topology", "scheduler", "runner", "gateway")
+PROGRAM = Path(sys.executable).parent / "thunderline"
+GATEWAY_DEADLINE_S = 20.0
+
+
+def check_ports(settings: Settings) -> None:
+    """Raises CannotStart that names the first taken port, before anything is started."""
+    grpc = {role: getattr(settings, role).port for role in ROLES if role != "gateway"}
+    ports = {f"{role}": port for role, port in grpc.items()}
+    ports |= {f"{role} metrics": port + PORT_OFFSET for role, port in grpc.items()}
+    for what, port in [*ports.items(), ("gateway", settings.gateway.port)]:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError as error:
+                flag = "--port" if what == "gateway" else "--base-port"
+                raise CannotStart(f"port {port} ({what}): {error.strerror}; choose another {flag}") from None
+
+
+def environment(settings: Settings, model_root: Path | None) -> dict[str, str]:
+    """What the roles are started with: our settings, and the one folder that was given as a model."""
+    roots = [*settings.runner.model_roots, *([str(model_root)] if model_root else [])]
+    mine = {
+        "THUNDERLINE_HOME": str(settings.home),
+        "THUNDERLINE_GATEWAY_PORT": str(settings.gateway.port),
+        "THUNDERLINE_RUNNER_MODEL_ROOTS": ":".join(roots),
+    }
+    mine |= {f"THUNDERLINE_{role.upper()}_PORT": str(getattr(settings, role).port) for role in ROLES}
+    return {**os.environ, **mine}
+
+
+def curl(settings: Settings, name: str) -> str:
+    """Works as pasted."""
+    body = (
+        f'{{"model": "{name}", "messages": [{{"role": "user", "content": "Why is the sky blue?"}}], "max_tokens": 60}}'
+    )
+    return (
+        f"curl http://127.0.0.1:{settings.gateway.port}/v1/chat/completions \\\n"
+        f"  -H 'Content-Type: application/json' \\\n  -d '{body}'"
+    )
+
+
+async def up(settings: Settings, model: str | None, with_demo: bool) -> None:
+    """Until Ctrl-C or SIGTERM. Raises CannotStart, DemoFailed."""
+    loop = asyncio.get_running_loop()
+    stop: asyncio.Future[None] = loop.create_future()
+    asked = 0
+
+    def on_signal() -> None:
+        nonlocal asked
+        asked += 1
+        if not stop.done():
+            saying.err.print("stopping", markup=False)
+            stop.set_result(None)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, on_signal)
+    with alone(settings.home):
+        check_ports(settings)
+        if with_demo and model is None:
+            work = asyncio.to_thread(demo.prepare, settings.models, _say)
+            preparing = asyncio.ensure_future(work)
+            await asyncio.wait({preparing, stop}, return_when=asyncio.FIRST_COMPLETED)
+            if stop.done():
+                # pip and the conversion are in our session and got the same Ctrl-C.
+                return
+            model = str(preparing.result())
+        folder = Path(model).expanduser() if model else None
+        root = folder.resolve() if folder is not None and folder.is_dir() else None
+        if root is not None:
+            model = str(root)
+        variables = environment(settings, root)
+        roles = [
+            RoleProcess(
+                role,
+                [sys.executable, str(PROGRAM), role, "--home", str(settings.home)],
+                settings.logs / f"{role}.log",
+                variables,
+            )
+            for role in ROLES
+        ]
+        _say(f"starting {', '.join(ROLES)}; logs are in {settings.logs}")
+        supervisor = Supervisor(roles, settings.limits, settings.run / "ranks", say=_say)
+        announcing = asyncio.create_task(announce(settings, model))
+        try:
+            await supervisor.run(stop)
+        finally:
+            announcing.cancel()
+            await asyncio.gather(announcing, return_exceptions=True)
+
+
+async def announce(settings: Settings, model: str | None) -> None:
+    """Deploys the model, waits for it, and says how to use it; a failure is said, and the roles stay up."""
+    async with SchedulerClient(f"127.0.0.1:{settings.scheduler.port}") as scheduler:
+        try:
+            names = await _names(scheduler)
+            if model is not None:
+                spec = cluster_pb2.DeploymentSpec(model=model)
+                ready = await deploying.deploy(scheduler, spec, wait=True, say=_say)
+            elif names:
+                ready = await deploying.until_ready(scheduler, names[0], _say)
+            else:
+                _say("no model is deployed; `thunderline deploy MODEL` does that")
+                print(f"ready: http://127.0.0.1:{settings.gateway.port}/v1", flush=True)
+                return
+            await _gateway_answers(settings.gateway.port)
+        except (ClusterError, TimeoutError) as error:
+            saying.error(f"the model cannot be served: {error}")
+            _say("the services stay up: mend it and run `thunderline deploy MODEL`, or stop them with Ctrl-C")
+            return
+    print(f"ready: http://127.0.0.1:{settings.gateway.port}/v1", flush=True)
+    print(curl(settings, ready.spec.name), flush=True)
+
+
+async def _names(scheduler: SchedulerClient) -> list[str]:
+    """Deployments that the store knows already; the scheduler may still be starting."""
+    async with asyncio.timeout(GATEWAY_DEADLINE_S):
+        while True:
+            try:
+                return [one.spec.name for one in await scheduler.deployments()]
+            except ClusterError:
+                await asyncio.sleep(0.2)
+
+
+async def _gateway_answers(port: int) -> None:
+    async with asyncio.timeout(GATEWAY_DEADLINE_S):
+        while True:
+            try:
+                _, writer = await asyncio.open_connection("127.0.0.1", port)
+            except OSError:
+                await asyncio.sleep(0.1)
+                continue
+            writer.close()
+            return
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
