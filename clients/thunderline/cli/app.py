@@ -23,7 +23,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     help="Serves large language models on a few Macs, and stays up.",
-    epilog="Roles, each a process of its own: discovery, topology, scheduler, runner, gateway (`thunderline ROLE --help`).",
+    epilog="Roles: discovery, topology, scheduler, runner, gateway; see `thunderline ROLE --help`.",
 )
 Home = Annotated[Path | None, typer.Option(help="this node's state (default: $THUNDERLINE_HOME or ~/.thunderline)")]
 Json = Annotated[bool, typer.Option("--json", help="print the proto's JSON")]

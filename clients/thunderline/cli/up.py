@@ -6,6 +6,7 @@ import signal
 import socket
 import sys
 from pathlib import Path
+from typing import Any
 
 from thunderline.cli import demo, deploying, saying
 from thunderline.client import SchedulerClient
@@ -52,7 +53,8 @@ def environment(settings: Settings, model_root: Path | None) -> dict[str, str]:
 def curl(settings: Settings, name: str) -> str:
     """Works as pasted."""
     body = (
-        f'{{"model": "{name}", "messages": [{{"role": "user", "content": "Why is the sky blue?"}}], "max_tokens": 60}}'
+        f'{{"model": "{name}", "temperature": 0, "max_tokens": 60, '
+        f'"messages": [{{"role": "user", "content": "What is the capital of France?"}}]}}'
     )
     return (
         f"curl http://127.0.0.1:{settings.gateway.port}/v1/chat/completions \\\n"
@@ -80,7 +82,8 @@ async def up(settings: Settings, model: str | None, with_demo: bool) -> None:
         if with_demo and model is None:
             work = asyncio.to_thread(demo.prepare, settings.models, _say)
             preparing = asyncio.ensure_future(work)
-            await asyncio.wait({preparing, stop}, return_when=asyncio.FIRST_COMPLETED)
+            ends: set[asyncio.Future[Any]] = {preparing, stop}
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             if stop.done():
                 # pip and the conversion are in our session and got the same Ctrl-C.
                 return

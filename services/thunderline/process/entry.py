@@ -10,6 +10,8 @@ from thunderline.process import logs
 from thunderline.process.settings import Settings, SettingsError, parse_role
 
 DONE, FAILED, USAGE = 0, 1, 2
+# sysexits.h EX_SOFTWARE: a bug ended the role, so it is worth starting again.
+BUG = 70
 
 log = logging.getLogger(__name__)
 
@@ -21,7 +23,7 @@ class CannotStart(Exception):
 def run_role(
     role: str, description: str, argv: Sequence[str], serve: Callable[[Settings], Coroutine[Any, Any, None]]
 ) -> int:
-    """Runs `serve` until it returns. The exit code: 0 stopped as asked, 1 cannot start or a bug, 2 bad settings."""
+    """Runs `serve` until it returns. The exit code: 0 as asked, 1 cannot start, 2 bad settings, 70 a bug."""
     try:
         settings = parse_role(role, description, argv)
     except SettingsError as error:
@@ -30,10 +32,14 @@ def run_role(
     try:
         asyncio.run(serve(settings))
     except* CannotStart as group:
-        reason = str(first(group))
+        reason, code = str(first(group)), FAILED
+    except* Exception as group:
+        log.critical("the role ended by a bug", exc_info=group)
+        bug = first(group)
+        reason, code = f"{type(bug).__name__}: {bug}", BUG
     else:
         return DONE
-    return refuse(role, reason, FAILED)
+    return refuse(role, reason, code)
 
 
 def first(group: BaseExceptionGroup[Any]) -> BaseException:

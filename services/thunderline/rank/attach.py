@@ -63,7 +63,7 @@ class Attachment:
                 self.unattended_since_s = self._loop.time()
             await asyncio.sleep(REDIAL_S)
 
-    async def _serve(self, stub: rank_pb2_grpc.RankServiceAsyncStub, worker: Worker) -> None:
+    async def _serve(self, stub: "rank_pb2_grpc.RankServiceAsyncStub", worker: Worker) -> None:
         call = stub.Attach()
         await call.write(rank_pb2.AttachRequest(hello=self._hello(worker)))
         sender = asyncio.create_task(self._send(call))

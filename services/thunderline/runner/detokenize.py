@@ -5,6 +5,8 @@ from collections.abc import Callable, Sequence
 BROKEN = "\N{REPLACEMENT CHARACTER}"
 # The bytes of an unfinished character: byte-fallback vocabularies show each of up to three as a broken character.
 HELD_LENGTH_MAX = 3
+# They also show a whole run of bytes as broken until its last character is whole; one that stays so is really broken.
+REWRITTEN_COUNT_MAX = 4
 # Decoded again with each token, so that the text of a token may depend on its neighbours; a character has at most
 # four bytes, so an unfinished one never begins before this window.
 CONTEXT_TOKEN_COUNT = 6
@@ -24,8 +26,10 @@ class Detokenizer:
     def __init__(self, decode: Callable[[Sequence[int]], str]) -> None:
         self._decode = decode
         self._window: list[int] = []
-        # Of the window's text, how much was given.
-        self._given_length = 0
+        self._shorten_at = WINDOW_TOKEN_COUNT
+        # Of the window's text, what was given.
+        self._given = ""
+        self._rewritten_count = 0
 
     def feed(self, ids: Sequence[int]) -> str:
         """The text that became certain."""
@@ -33,19 +37,22 @@ class Detokenizer:
 
     def finish(self) -> str:
         """What was held back, broken characters included. Nothing may be fed afterwards."""
-        text = self._decode(self._window)[self._given_length :]
-        self._window.clear()
-        self._given_length = 0
-        return text
+        return self._decode(self._window)[len(self._given) :]
 
     def _advance(self, token_id: int) -> str:
         self._window.append(token_id)
         text = self._decode(self._window)
-        certain_length = len(text) - _held_length(text)
-        piece = text[self._given_length : certain_length]
-        self._given_length = max(self._given_length, certain_length)
-        if len(self._window) % WINDOW_TOKEN_COUNT == 0:
+        if not text.startswith(self._given):
+            self._rewritten_count += 1
+            if text.endswith(BROKEN) and self._rewritten_count < REWRITTEN_COUNT_MAX:
+                return ""
+        self._rewritten_count = 0
+        certain_length = max(len(self._given), len(text) - _held_length(text))
+        piece = text[len(self._given) : certain_length]
+        self._given = text[:certain_length]
+        if len(self._window) >= self._shorten_at:
             self._shorten(text)
+            self._shorten_at = len(self._window) + WINDOW_TOKEN_COUNT
         return piece
 
     def _shorten(self, text: str) -> None:
@@ -53,13 +60,13 @@ class Detokenizer:
 
         Some decoders strip the space before the first word, so the rest must hold a word where the window has one.
         """
-        held_length = len(text) - self._given_length
+        held_length = len(text) - len(self._given)
         may_be_empty = not text or len(self._window) >= WINDOW_TOKEN_COUNT_MAX
         for start in range(len(self._window) - CONTEXT_TOKEN_COUNT, 0, -1):
             rest = self._decode(self._window[start:])
             if len(rest) >= held_length and text.endswith(rest) and (rest or may_be_empty):
                 del self._window[:start]
-                self._given_length = len(rest) - held_length
+                self._given = rest[: len(rest) - held_length]
                 return
 
 

@@ -14,12 +14,9 @@ from thunderline.process.version import VERSION
 from thunderline.rpc.server import serving
 from thunderline.scheduler.admission import Admission
 from thunderline.scheduler.control import Control
-from thunderline.scheduler.relay import Relay
+from thunderline.scheduler.relay import SERVICE, Relay
 from thunderline.scheduler.service import SchedulerService
 from thunderline.scheduler.store import Store
-from thunderline.v1 import scheduler_pb2_grpc
-
-SERVICE = "thunderline.v1.SchedulerService"
 
 
 async def serve(settings: Settings) -> None:
@@ -32,8 +29,7 @@ async def serve(settings: Settings) -> None:
     relay = Relay(control, admission, limits.request_deadline_s)
 
     def register(server: grpc.aio.Server) -> None:
-        server.add_generic_rpc_handlers((relay.handler(),))
-        scheduler_pb2_grpc.add_SchedulerServiceServicer_to_server(service, server)
+        relay.register(service, server)
 
     try:
         await control.load()

@@ -110,7 +110,9 @@ class Control:
             since_s = before[1] if before and before[0].state is standing.state else now_s
             if before is None or before[0].state is not standing.state:
                 name = self._wishes[instance].spec.name
-                log.info("deployment", extra={"name": name, "state": standing.state.name, "reason": standing.reason})
+                log.info(
+                    "deployment", extra={"deployment": name, "state": standing.state.name, "reason": standing.reason}
+                )
                 for state in DeploymentState:
                     STATE.labels(name, state.name).set(state is standing.state)
             self._standings[instance] = (standing, since_s)

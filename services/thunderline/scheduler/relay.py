@@ -11,11 +11,11 @@ from prometheus_client import Counter
 from thunderline.cluster.errors import ClusterError, DeadlinePassed, InstanceFailed, InvalidRequest
 from thunderline.scheduler.admission import Admission
 from thunderline.scheduler.control import Control
-from thunderline.v1 import scheduler_pb2
+from thunderline.v1 import scheduler_pb2, scheduler_pb2_grpc
 
 # The answer has to travel back before the caller's own deadline.
 DEADLINE_MARGIN_S = 0.2
-METHOD = "/thunderline.v1.SchedulerService/Generate"
+SERVICE = "thunderline.v1.SchedulerService"
 REQUEST_ID = re.compile(r"[0-9a-fA-F-]{32,36}")
 
 GENERATIONS = Counter("thunderline_generations_total", "Requests by how they ended.", ["deployment", "outcome"])
@@ -70,12 +70,26 @@ class Relay:
         finally:
             GENERATIONS.labels(label, outcome).inc()
 
-    def handler(self) -> grpc.GenericRpcHandler:
-        """To be registered before the generated handlers: the first that knows a method serves it."""
-        method: Any = grpc.unary_stream_rpc_method_handler(
+    def register(self, service: scheduler_pb2_grpc.SchedulerServiceServicer, server: grpc.aio.Server) -> None:
+        """The generated handlers of a service, with ours for Generate: it sends bytes as they are."""
+        found = _Handlers()
+        scheduler_pb2_grpc.add_SchedulerServiceServicer_to_server(service, found)  # type: ignore[arg-type]
+        found.by_name["Generate"] = grpc.unary_stream_rpc_method_handler(
             self.generate,
             request_deserializer=scheduler_pb2.SchedulerServiceGenerateRequest.FromString,
             response_serializer=None,
         )
-        service, _, name = METHOD.strip("/").partition("/")
-        return grpc.method_handlers_generic_handler(service, {name: method})
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, found.by_name),))
+
+
+class _Handlers:
+    """What generated code registers, caught."""
+
+    def __init__(self) -> None:
+        self.by_name: dict[str, Any] = {}
+
+    def add_generic_rpc_handlers(self, handlers: Any) -> None:
+        """The same handlers again, in a form that cannot be changed."""
+
+    def add_registered_method_handlers(self, name: str, handlers: dict[str, Any]) -> None:
+        self.by_name.update(handlers)

@@ -46,7 +46,8 @@ class Store:
             raise CannotStart(f"another scheduler holds {folder / 'scheduler.db'}") from None
         path = folder / "scheduler.db"
         try:
-            self._db = sqlite3.connect(path, isolation_level=None, timeout=2)
+            # Opened by whoever starts the role, used by its writer thread alone.
+            self._db = sqlite3.connect(path, isolation_level=None, timeout=2, check_same_thread=False)
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute("PRAGMA synchronous = FULL")
             self._db.execute("PRAGMA foreign_keys = ON")

@@ -9,12 +9,13 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import psutil
 
 from thunderline.cluster.limits import Limits
 from thunderline.cluster.rank_map import decode
-from thunderline.process.entry import USAGE, CannotStart
+from thunderline.process.entry import FAILED, USAGE, CannotStart
 from thunderline.supervisor.backoff import Backoff
 from thunderline.supervisor.role_process import RoleProcess
 
@@ -64,16 +65,16 @@ class Supervisor:
         self._say = say
         self._stopping = False
 
-    async def run(self, stop: "asyncio.Future[object]") -> None:
+    async def run(self, stop: "asyncio.Future[Any]") -> None:
         """Until `stop` is done; then everything is ended. Raises CannotStart when a role refuses its first start."""
         reading, writing = os.pipe()
-        os.set_inheritable(reading, True)
         watches: list[asyncio.Task[None]] = []
         try:
             for role in self._roles.values():
                 role.start(reading)
             watches = [asyncio.create_task(self._watch(role, reading)) for role in self._roles.values()]
-            await asyncio.wait({stop, *watches}, return_when=asyncio.FIRST_COMPLETED)
+            ends: set[asyncio.Future[Any]] = {stop, *watches}
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             for watch in watches:
                 if watch.done():
                     watch.result()
@@ -95,7 +96,7 @@ class Supervisor:
             lived_s = time.monotonic() - begun_s
             if self._stopping:
                 return
-            if code == USAGE or (first and code > 0 and lived_s < REFUSAL_S):
+            if code == USAGE or (first and code == FAILED and lived_s < REFUSAL_S):
                 raise CannotStart(role.last_line().removeprefix(f"thunderline {role.name}: "))
             first = False
             wait_s, backoff = backoff.died(lived_s)
