@@ -1,4 +1,4 @@
-"""Objects that must be refused, and the parameter that the refusal names. What depends on the model the runner bounds."""
+"""Objects that must be refused, and the parameter that the refusal names. Bounds of the model are the runner's."""
 
 from typing import Any
 
