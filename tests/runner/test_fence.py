@@ -1,0 +1,74 @@
+"""Which commands a runner obeys, and what it keeps of them on disk."""
+
+from pathlib import Path
+
+import pytest
+
+from thunderline.cluster import InstanceId, RankId, StoreId
+from thunderline.cluster.errors import ClusterError, EpochConflict, StaleEpoch, WrongStore
+from thunderline.process.entry import CannotStart
+from thunderline.runner import ledger
+from thunderline.runner.fence import Fence, Goal, Started, Verdict, judge
+
+OURS, OTHER = StoreId("ours"), StoreId("other")
+ONE = InstanceId("i1")
+EMPTY = Fence()
+AT_5 = Fence(OURS, {ONE: Started(5, b"placement")})
+
+# fence, store, epoch, goal, placement -> verdict or error
+CASES: dict[str, tuple[Fence, StoreId, int, Goal, bytes, Verdict | type[ClusterError]]] = {
+    "a_runner_without_a_store_obeys_the_first": (EMPTY, OTHER, 1, Goal.PREPARED, b"p", Verdict.START),
+    "another_store_is_refused": (AT_5, OTHER, 6, Goal.PREPARED, b"p", WrongStore),
+    "another_store_may_not_even_end_a_rank": (AT_5, OTHER, 5, Goal.ABSENT, b"", WrongStore),
+    "a_newer_epoch_starts": (AT_5, OURS, 6, Goal.PREPARED, b"p", Verdict.START),
+    "a_newer_epoch_asked_for_ready_at_once_starts": (AT_5, OURS, 6, Goal.READY, b"p", Verdict.START),
+    "an_older_epoch_is_stale": (AT_5, OURS, 4, Goal.PREPARED, b"placement", StaleEpoch),
+    "an_older_epoch_asked_for_ready_is_stale": (AT_5, OURS, 4, Goal.READY, b"placement", StaleEpoch),
+    "the_same_command_again_only_reports": (AT_5, OURS, 5, Goal.PREPARED, b"placement", Verdict.CONTINUE),
+    "ready_after_prepared_is_not_stale": (AT_5, OURS, 5, Goal.READY, b"placement", Verdict.CONTINUE),
+    "the_same_epoch_with_another_placement_is_a_conflict": (AT_5, OURS, 5, Goal.READY, b"q", EpochConflict),
+    "absent_is_accepted_for_the_epoch": (AT_5, OURS, 5, Goal.ABSENT, b"", Verdict.END),
+    "absent_is_accepted_for_an_older_epoch": (AT_5, OURS, 1, Goal.ABSENT, b"", Verdict.END),
+    "absent_is_accepted_for_an_epoch_never_seen": (AT_5, OURS, 9, Goal.ABSENT, b"", Verdict.END),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_commands(case: str) -> None:
+    fence, store, epoch, goal, placement, expected = CASES[case]
+    if isinstance(expected, type):
+        with pytest.raises(expected):
+            judge(fence, store, RankId(ONE, epoch, 0), goal, placement)
+        return
+    verdict, after = judge(fence, store, RankId(ONE, epoch, 0), goal, placement)
+    assert verdict is expected
+    assert after.store == store
+    if verdict is Verdict.START:
+        assert after.started[ONE] == Started(epoch, placement)
+    else:
+        assert after.started == fence.started
+
+
+def test_a_stale_epoch_names_the_highest() -> None:
+    with pytest.raises(StaleEpoch) as caught:
+        judge(AT_5, OURS, RankId(ONE, 2, 0), Goal.PREPARED, b"placement")
+    assert caught.value.facts["highest"] == "5"
+
+
+def test_instances_have_epochs_of_their_own() -> None:
+    verdict, after = judge(AT_5, OURS, RankId(InstanceId("i2"), 3, 0), Goal.PREPARED, b"p")
+    assert verdict is Verdict.START
+    assert set(after.started) == {ONE, "i2"}
+
+
+def test_the_ledger_gives_back_what_was_written(tmp_path: Path) -> None:
+    assert ledger.read(tmp_path / "runner.json") == Fence()
+    ledger.write(tmp_path / "runner.json", AT_5)
+    assert ledger.read(tmp_path / "runner.json") == AT_5
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"store_id": "s"}', '{"store_id": "s", "instances": {"i": 3}}'])
+def test_a_ledger_that_is_not_ours_keeps_the_runner_from_starting(tmp_path: Path, content: str) -> None:
+    (tmp_path / "runner.json").write_text(content)
+    with pytest.raises(CannotStart, match=r"runner\.json"):
+        ledger.read(tmp_path / "runner.json")
