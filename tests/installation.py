@@ -131,6 +131,8 @@ class Installation:
     def processes(self) -> dict[int, str]:
         """Every living process of this home: pid to role name, "rank" and "up" among them."""
         found = {}
+        if self.process is not None and self.process.poll() is None:
+            found[self.process.pid] = "up"
         for process in psutil.process_iter(["pid", "cmdline", "status"]):
             line = " ".join(process.info["cmdline"] or [])
             if str(self.home) not in line or process.info["status"] == psutil.STATUS_ZOMBIE:

@@ -1,0 +1,157 @@
+"""Every check, part by part: `python tests/run.py test`, or `python tests/run.py prove [NAME ...]`.
+
+Stops at nothing; the last lines say what failed. In CI (CI=true) a skipped test is a failure.
+"""
+
+import filecmp
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+BIN = Path(sys.executable).parent
+PART_DEADLINE_S = 1200
+# What `make test` runs: a name, and the folders that pytest gets.
+PARTS = {
+    "unit": [],
+    "simulation": ["tests/simulation"],
+    "system": ["tests/e2e", "tests/faults"],
+}
+# What `make prove` runs at full counts; each test of a part writes tests/evidence/NAME.json.
+PROOFS = {
+    "greedy": ["tests/e2e/test_greedy.py"],
+    "kills": ["tests/faults/test_kills.py"],
+}
+WHOLE_SYSTEMS = ("simulation", "e2e", "faults", "evidence", "prove")
+
+
+@dataclass
+class Tally:
+    """What has been run so far."""
+
+    passed: int = 0
+    failed: int = 0
+    skipped: int = 0
+    parts: list[tuple[str, bool, float]] = field(default_factory=list)
+
+    def note(self, name: str, work: Callable[[], bool]) -> None:
+        print(f"== {name}", flush=True)
+        begun = time.monotonic()
+        fine = work()
+        self.parts.append((name, fine, time.monotonic() - begun))
+
+    def count(self, output: str) -> None:
+        """Adds pytest's own figures, from its last line."""
+        last = output.strip().splitlines()[-1] if output.strip() else ""
+        for number, what in re.findall(r"(\d+) (passed|failed|error|skipped)", last):
+            key = "failed" if what == "error" else what
+            setattr(self, key, getattr(self, key) + int(number))
+
+
+def command(*words: str) -> bool:
+    """A tool of ours, from .venv."""
+    return (
+        subprocess.run([str(BIN / words[0]), *words[1:]], cwd=ROOT, check=False, timeout=PART_DEADLINE_S).returncode
+        == 0
+    )
+
+
+def stubs_are_current() -> bool:
+    """Makes the stubs anew and compares them with those that are checked in."""
+    with tempfile.TemporaryDirectory() as folder:
+        made = Path(folder) / "gen"
+        subprocess.run([sys.executable, str(ROOT / "protos/generate.py"), str(made)], cwd=ROOT, check=True)
+        ours, theirs = _files(ROOT / "protos/gen"), _files(made)
+        stale = sorted(ours ^ theirs) + sorted(
+            name for name in ours & theirs if not filecmp.cmp(ROOT / "protos/gen" / name, made / name, shallow=False)
+        )
+    for name in stale:
+        print(f"protos/gen/{name} is not what protos/ says: run `make protos`")
+    return not stale
+
+
+def _files(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*.py*") if "__pycache__" not in path.parts}
+
+
+def pytest(tally: Tally, targets: list[str], environment: dict[str, str] | None = None) -> bool:
+    """One run of pytest, shown as it goes."""
+    flags = ["-q", "-rs", "--durations=8"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pytest", *flags, *targets],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, **(environment or {})},
+    )
+    lines = []
+    assert process.stdout is not None
+    for line in process.stdout:
+        print(line, end="", flush=True)
+        lines.append(line)
+    code = process.wait(PART_DEADLINE_S)
+    tally.count("".join(lines))
+    return code == 0
+
+
+def unit_targets() -> list[str]:
+    """Everything that starts no whole system."""
+    tests = ROOT / "tests"
+    folders = [path for path in sorted(tests.iterdir()) if path.is_dir() and path.name not in WHOLE_SYSTEMS]
+    with_tests = [folder for folder in folders if any(folder.glob("test_*.py"))]
+    return [str(path.relative_to(ROOT)) for path in [*with_tests, *sorted(tests.glob("test_*.py"))]]
+
+
+def test() -> int:
+    tally = Tally()
+    tally.note("ruff", lambda: command("ruff", "check", ".") & command("ruff", "format", "--check", "."))
+    tally.note("mypy", lambda: command("mypy", "services", "clients", "tests"))
+    tally.note("protos", lambda: command("buf", "lint", "protos") & stubs_are_current())
+    for name, targets in PARTS.items():
+        tally.note(name, lambda targets=targets: pytest(tally, targets or unit_targets()))  # type: ignore[misc]
+    return conclude(tally)
+
+
+def prove(names: list[str]) -> int:
+    unknown = set(names) - PROOFS.keys()
+    if unknown:
+        print(f"no such part: {', '.join(sorted(unknown))}; there are {', '.join(PROOFS)}", file=sys.stderr)
+        return 2
+    tally = Tally()
+    for name in names or PROOFS:
+        evidence = ROOT / "tests/evidence" / f"{name}.json"
+        if not names and evidence.exists() and evidence.stat().st_mtime > _last_change_s():
+            print(f"== {name}: {evidence.name} is newer than the last change; name the part to run it again")
+            continue
+        tally.note(name, lambda name=name: pytest(tally, PROOFS[name], {"PROVE": name}))  # type: ignore[misc]
+    return conclude(tally)
+
+
+def _last_change_s() -> float:
+    """When a source was changed last: a proof that was stopped goes on with the parts that are older."""
+    sources = [path for folder in ("services", "clients", "protos") for path in (ROOT / folder).rglob("*.py")]
+    return max(path.stat().st_mtime for path in sources)
+
+
+def conclude(tally: Tally) -> int:
+    print("\npart          result   seconds")
+    for name, fine, seconds in tally.parts:
+        print(f"{name:<13} {'passed' if fine else 'FAILED':<8} {seconds:6.1f}")
+    skips = tally.skipped if os.environ.get("CI") else 0
+    fine = all(fine for _, fine, _ in tally.parts) and not skips
+    if skips:
+        print("in CI a skipped test is a failure")
+    print(f"{tally.passed} passed, {tally.failed} failed, {tally.skipped} skipped", flush=True)
+    return 0 if fine else 1
+
+
+if __name__ == "__main__":
+    what, *rest = sys.argv[1:] or ["test"]
+    sys.exit(prove(rest) if what == "prove" else test())
