@@ -7,7 +7,7 @@ import pytest
 
 from thunderline.cluster import NodeId
 from thunderline.cluster.ranks import RankState
-from thunderline.scheduler.attempts import BEFORE_LOADING, Next, attempts_used_up, is_crash, next_attempt
+from thunderline.scheduler.attempts import BEFORE_LOADING, Next, is_crash, next_attempt
 from thunderline.scheduler.values import Cause, Epoch
 
 WAIT_MIN_S, WAIT_MAX_S = 0.5, 30.0
@@ -129,7 +129,7 @@ def test_only_failures_since_the_last_deploy_are_told() -> None:
 def test_eight_attempts_are_used_up_and_seven_are_not() -> None:
     spent = next_attempt(attempt_at(*range(10, 90, 10)), 0.0, WAIT_MIN_S, WAIT_MAX_S)
     left = next_attempt(attempt_at(*range(10, 80, 10)), 0.0, WAIT_MIN_S, WAIT_MAX_S)
-    assert attempts_used_up(spent) and not attempts_used_up(left)
+    assert spent.used_up and not left.used_up
 
 
 @pytest.mark.parametrize("state", RankState, ids=lambda state: state.name)

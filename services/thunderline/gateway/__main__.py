@@ -3,6 +3,8 @@
 import asyncio
 import contextlib
 import ipaddress
+import math
+import signal
 import socket
 import sys
 from collections.abc import Iterator, Sequence
@@ -18,6 +20,8 @@ from thunderline.process.settings import Settings
 from thunderline.process.version import VERSION
 
 BACKLOG = 1024
+# Ctrl-C: somebody waits for the prompt.
+INTERRUPT_GRACE_S = 1
 
 
 class Server(uvicorn.Server):
@@ -68,7 +72,7 @@ async def serve(settings: Settings) -> None:
             log_config=None,
             access_log=False,
             server_header=False,
-            timeout_graceful_shutdown=int(settings.limits.drain_s),
+            timeout_graceful_shutdown=math.ceil(settings.limits.drain_s),
         )
         server = Server(config)
         serving = asyncio.create_task(server.serve(sockets=[listener]))
@@ -76,6 +80,8 @@ async def serve(settings: Settings) -> None:
         stop = asyncio.create_task(stopping.stop_asked())
         await asyncio.wait({serving, stop}, return_when=asyncio.FIRST_COMPLETED)
         gateway.draining = True
+        if stop.done() and stop.result() is signal.SIGINT:
+            config.timeout_graceful_shutdown = INTERRUPT_GRACE_S
         server.should_exit = True
         await serving
         for task in (names, stop):

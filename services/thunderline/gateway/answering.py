@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from thunderline.client import SchedulerClient
 from thunderline.cluster.errors import ClusterError
 from thunderline.gateway import metrics
-from thunderline.gateway.openai_errors import to_http
+from thunderline.gateway.openai_errors import HttpError, to_http
 from thunderline.gateway.openai_requests import Asked
 from thunderline.gateway.openai_responses import DONE, KEEP_ALIVE, Answer, Choice, event
 from thunderline.v1 import cluster_pb2
@@ -40,6 +40,7 @@ class Answering:
         self._tasks: list[asyncio.Task[None]] = []
         self._begun_s = time.monotonic()
         self._last_s: dict[int, float] = {}
+        self.failed_with: HttpError | None = None
         self.choices = [Choice(index) for index in range(len(asked.generations))]
 
     async def __aenter__(self) -> "Answering":
@@ -120,7 +121,8 @@ class Answering:
         except ClusterError as error:
             if not begun:
                 raise
-            yield event(to_http(error).body)
+            self.failed_with = to_http(error)
+            yield event(self.failed_with.body)
             return
         if usage:
             yield event(self._answer.usage_chunk(self.choices))

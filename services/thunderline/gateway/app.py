@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import random
 import time
 import uuid
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from thunderline.client import SchedulerClient
-from thunderline.cluster.errors import ClusterError, Draining, InternalError, InvalidRequest, NotFound
+from thunderline.cluster.errors import ClusterError, Draining, InternalError, InvalidRequest, NotFound, Unreachable
 from thunderline.cluster.limits import Limits
 from thunderline.gateway import metrics, openai_requests
 from thunderline.gateway.answering import Answering
@@ -30,7 +31,13 @@ from thunderline.v1 import cluster_pb2
 # How long what is deployed is taken as known: only labels of metrics depend on it.
 NAMES_KNOWN_S = 5.0
 LOOK_DEADLINE_S = 3.0
+# A name that is not known is looked up no more often than this.
+LOOK_AGAIN_S = 0.5
 CLIENT_CLOSED = 499
+# After the request's deadline its error has to reach the client too.
+READ_MARGIN_S = 5.0
+# A body that does not come keeps nothing waiting for longer.
+BODY_DEADLINE_S = 60.0
 
 log = logging.getLogger(__name__)
 
@@ -42,10 +49,11 @@ class Gateway:
         self._scheduler = scheduler
         self._limits = limits
         self._names: frozenset[str] = frozenset()
+        self._looked_s = 0.0
         self.draining = False
 
     def app(self) -> Starlette:
-        return Starlette(
+        app = Starlette(
             routes=[
                 Route("/v1/chat/completions", self.chat, methods=["POST"]),
                 Route("/v1/completions", self.completions, methods=["POST"]),
@@ -62,6 +70,8 @@ class Gateway:
                 Exception: _on_bug,
             },
         )
+        app.router.redirect_slashes = False
+        return app
 
     async def chat(self, request: Request) -> Response:
         return await self._answer(request, openai_requests.chat)
@@ -69,13 +79,14 @@ class Gateway:
     async def completions(self, request: Request) -> Response:
         return await self._answer(request, openai_requests.completion)
 
-    async def _answer(self, request: Request, parse: Callable[[dict[str, Any]], Asked]) -> Response:
+    async def _answer(self, request: Request, parse: Callable[[dict[str, Any], int], Asked]) -> Response:
         label = "unknown"
         try:
             if self.draining:
                 raise Draining("the gateway is stopping", retry_after_s=1.0)
-            asked = _parsed(parse, await json_object(request, self._limits.body_bytes_max))
-            label = asked.model if asked.model in self._names else "unknown"
+            body = await json_object(request, self._limits.body_bytes_max, BODY_DEADLINE_S)
+            asked = _parsed(parse, body)
+            label = await self._label(asked.model)
             answer = Answer(
                 id=f"{'chatcmpl' if asked.is_chat else 'cmpl'}-{uuid.uuid4().hex}",
                 created_s=int(time.time()),
@@ -131,7 +142,15 @@ class Gateway:
         except BaseException:
             await stack.aclose()
             raise
-        return EventStream(beginning, events, stack, label)
+
+        def ended(finished: bool) -> None:
+            failed = answering.failed_with
+            if not finished:
+                metrics.DISCONNECTS.inc()
+            code = failed.status if failed else 200 if finished else CLIENT_CLOSED
+            metrics.REQUESTS.labels(label, str(code)).inc()
+
+        return EventStream(beginning, events, stack, self._limits.request_deadline_s + READ_MARGIN_S, ended)
 
     async def keep_names(self) -> None:
         """Until cancelled: the deployments' names, as labels; they are looked up, not taken from requests."""
@@ -140,9 +159,20 @@ class Gateway:
                 self._names = frozenset(one.spec.name for one in await self._deployments())
             await asyncio.sleep(NAMES_KNOWN_S)
 
+    async def _label(self, model: str) -> str:
+        """The model as a label, if it is a deployment's name: what clients make up is no label."""
+        if model not in self._names and time.monotonic() - self._looked_s > LOOK_AGAIN_S:
+            self._looked_s = time.monotonic()
+            with contextlib.suppress(ClusterError):
+                await self._deployments()
+        return model if model in self._names else "unknown"
+
     async def _deployments(self) -> list[cluster_pb2.Deployment]:
-        async with asyncio.timeout(LOOK_DEADLINE_S):
-            found = await self._scheduler.deployments()
+        try:
+            async with asyncio.timeout(LOOK_DEADLINE_S):
+                found = await self._scheduler.deployments()
+        except TimeoutError:
+            raise Unreachable("the scheduler does not answer", retry_after_s=1.0) from None
         self._names = frozenset(one.spec.name for one in found)
         return found
 
@@ -164,9 +194,8 @@ class Gateway:
         """200 when a model can answer; else every deployment's own sentence."""
         try:
             found = await self._deployments()
-        except (ClusterError, TimeoutError) as error:
-            reason = str(error) or "it did not answer in time"
-            return JSONResponse({"ready": False, "reason": f"the scheduler cannot be reached: {reason}"}, 503)
+        except ClusterError as error:
+            return JSONResponse({"ready": False, "reason": f"the scheduler cannot be reached: {error}"}, 503)
         ready = not self.draining and any(one.state == cluster_pb2.DEPLOYMENT_STATE_READY for one in found)
         body = {"ready": ready, "deployments": [_standing(one) for one in found]}
         if not ready:
@@ -188,9 +217,9 @@ async def _cancelled(*tasks: "asyncio.Future[Any]") -> None:
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def _parsed(parse: Callable[[dict[str, Any]], Asked], body: dict[str, Any]) -> Asked:
+def _parsed(parse: Callable[[dict[str, Any], int], Asked], body: dict[str, Any]) -> Asked:
     try:
-        return parse(body)
+        return parse(body, random.randrange(2**63))
     except UnicodeEncodeError:
         raise InvalidRequest("a string holds half of a surrogate pair, which is no text") from None
 

@@ -1,5 +1,6 @@
 """An HTTP body as a JSON object, within a limit."""
 
+import asyncio
 import json
 from typing import Any, NoReturn
 
@@ -15,19 +16,23 @@ class BodyTooLarge(Exception):
     """The message has both figures."""
 
 
-async def json_object(request: Request, bytes_max: int) -> dict[str, Any]:
+async def json_object(request: Request, bytes_max: int, deadline_s: float) -> dict[str, Any]:
     """Raises BodyTooLarge, InvalidRequest."""
     chunks, size = [], 0
-    async for chunk in request.stream():
-        size += len(chunk)
-        if size <= bytes_max:
-            chunks.append(chunk)
-        elif size > bytes_max * DISCARD_FACTOR:
-            break
+    try:
+        async with asyncio.timeout(deadline_s):
+            async for chunk in request.stream():
+                size += len(chunk)
+                if size <= bytes_max:
+                    chunks.append(chunk)
+                elif size > bytes_max * DISCARD_FACTOR:
+                    break
+    except TimeoutError:
+        raise InvalidRequest(f"the body did not come within {deadline_s:.0f} s") from None
     if size > bytes_max:
         raise BodyTooLarge(f"the body has more than {bytes_max} bytes")
     try:
-        body = json.loads(b"".join(chunks), parse_constant=_refuse)
+        body = json.loads(b"".join(chunks).decode(), parse_constant=_refuse)
     except (ValueError, RecursionError) as error:
         raise InvalidRequest(f"the body is no JSON: {error}") from None
     if not isinstance(body, dict):

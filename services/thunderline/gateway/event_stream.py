@@ -2,14 +2,10 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
-
-from thunderline.gateway import metrics
-
-CLIENT_CLOSED = 499
 
 
 class EventStream(Response):
@@ -18,22 +14,29 @@ class EventStream(Response):
     media_type = "text/event-stream"
 
     def __init__(
-        self, first: bytes, events: AsyncIterator[bytes], stack: contextlib.AsyncExitStack, label: str
+        self,
+        first: bytes,
+        events: AsyncIterator[bytes],
+        stack: contextlib.AsyncExitStack,
+        deadline_s: float,
+        ended: Callable[[bool], None],
     ) -> None:
+        """`ended` is told whether the client got everything; one that does not read is left at the deadline."""
         super().__init__(headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
         # Its length is not known.
         del self.headers["content-length"]
         self._first = first
         self._events = events
         self._stack = stack
-        self._label = label
+        self._deadline_s = deadline_s
+        self._ended = ended
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async with self._stack:
             sending = asyncio.create_task(self._send(send))
             leaving = asyncio.create_task(disconnected(receive))
             try:
-                await asyncio.wait({sending, leaving}, return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait({sending, leaving}, return_when=asyncio.FIRST_COMPLETED, timeout=self._deadline_s)
                 finished = sending.done()
                 if finished:
                     sending.result()
@@ -41,9 +44,7 @@ class EventStream(Response):
                 for task in (sending, leaving):
                     task.cancel()
                 await asyncio.gather(sending, leaving, return_exceptions=True)
-        if not finished:
-            metrics.DISCONNECTS.inc()
-        metrics.REQUESTS.labels(self._label, "200" if finished else str(CLIENT_CLOSED)).inc()
+        self._ended(finished)
 
     async def _send(self, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})

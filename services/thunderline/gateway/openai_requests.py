@@ -55,6 +55,12 @@ class _Message(_Strict):
     role: Literal["system", "developer", "user", "assistant"]
     content: str | list[_TextPart]
     name: str | None = None
+    # What an answer of ours has beside its content: clients send it back as it was.
+    refusal: None = None
+    audio: None = None
+    function_call: None = None
+    annotations: Annotated[list[Any], Field(max_length=0)] | None = None
+    tool_calls: Annotated[list[Any], Field(max_length=0)] | None = None
 
     @property
     def text(self) -> str:
@@ -108,7 +114,7 @@ class _Completion(_Common):
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A checked request: one Generation per choice, without ids; seeds only where the client gave one."""
+    """A checked request: one Generation per choice, without ids; a seed in each when the client gave one or n > 1."""
 
     model: str
     is_chat: bool
@@ -120,8 +126,8 @@ class Asked:
     logprobs: bool
 
 
-def chat(body: Mapping[str, Any]) -> Asked:
-    """Raises InvalidRequest that names the parameter."""
+def chat(body: Mapping[str, Any], drawn_seed: int) -> Asked:
+    """`drawn_seed` is used where several choices need one and the client gave none. Raises InvalidRequest that names the parameter."""
     wish = _parsed(_Chat, body)
     if wish.max_tokens is not None and wish.max_completion_tokens is not None:
         raise _invalid("max_completion_tokens", "stands beside max_tokens; give one of them")
@@ -139,11 +145,11 @@ def chat(body: Mapping[str, Any]) -> Asked:
         logprobs=bool(wish.logprobs),
         top_logprob_count=wish.top_logprobs or 0,
     )
-    return _asked(wish, [base], is_chat=True)
+    return _asked(wish, [base], True, drawn_seed)
 
 
-def completion(body: Mapping[str, Any]) -> Asked:
-    """Raises InvalidRequest that names the parameter."""
+def completion(body: Mapping[str, Any], drawn_seed: int) -> Asked:
+    """As `chat`. Raises InvalidRequest that names the parameter."""
     wish = _parsed(_Completion, body)
     prompts = _prompts(wish.prompt)
     bases = []
@@ -158,7 +164,7 @@ def completion(body: Mapping[str, Any]) -> Asked:
         else:
             base.prompt_token_ids.ids.extend(prompt)
         bases.append(base)
-    return _asked(wish, bases, is_chat=False)
+    return _asked(wish, bases, False, drawn_seed)
 
 
 def _prompts(prompt: Any) -> list[str | list[int]]:
@@ -172,10 +178,12 @@ def _prompts(prompt: Any) -> list[str | list[int]]:
     return prompts
 
 
-def _asked(wish: _Common, bases: list[cluster_pb2.Generation], is_chat: bool) -> Asked:
+def _asked(wish: _Common, bases: list[cluster_pb2.Generation], is_chat: bool, drawn_seed: int) -> Asked:
     if wish.stream_options is not None and not wish.stream:
         raise _invalid("stream_options", "needs stream: true")
     count = wish.n or 1
+    # n answers are n seeds in a row, also when the first is drawn.
+    seed = wish.seed if wish.seed is not None or count == 1 else drawn_seed
     generations = []
     for base in bases:
         base.model = wish.model
@@ -184,9 +192,8 @@ def _asked(wish: _Common, bases: list[cluster_pb2.Generation], is_chat: bool) ->
         for number in range(count):
             one = cluster_pb2.Generation()
             one.CopyFrom(base)
-            if wish.seed is not None:
-                # n answers are n seeds in a row.
-                one.sampling.seed = (wish.seed + number) % 2**64
+            if seed is not None:
+                one.sampling.seed = (seed + number) % 2**64
             generations.append(one)
     return Asked(
         model=wish.model,

@@ -4,6 +4,7 @@ An error travels as a status with google.rpc.ErrorInfo (domain "thunderline", a 
 to come back, google.rpc.RetryInfo: https://google.aip.dev/193.
 """
 
+import contextlib
 import inspect
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -136,9 +137,12 @@ def _streaming(behavior: Any) -> Any:
         return _unary(behavior)
 
     async def call(request: Any, context: Any) -> AsyncIterator[Any]:
+        responses = behavior(request, context)
         try:
-            async for response in behavior(request, context):
-                yield response
+            # A caller that leaves ends the handler at once, not when it is collected.
+            async with contextlib.aclosing(responses):
+                async for response in responses:
+                    yield response
         except Exception as error:
             if not _is_ours(error):
                 raise

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from fnmatch import fnmatch
 from typing import TypeVar
 
-import httpx
+import httpx2  # what huggingface_hub speaks HTTP with; its errors come through
 from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.errors import (
     GatedRepoError,
@@ -26,7 +26,7 @@ PATTERNS = ["*.json", "*.safetensors", "*.jinja", "tokenizer.model", "*.txt"]
 LIST_DEADLINE_S = 15.0
 ATTEMPT_COUNT = 3
 MESSAGE_LENGTH_MAX = 300
-SILENCE = (httpx.TransportError, ConnectionError, TimeoutError, LocalEntryNotFoundError)
+SILENCE = (httpx2.TransportError, ConnectionError, TimeoutError, LocalEntryNotFoundError)
 
 T = TypeVar("T")
 

@@ -35,6 +35,8 @@ class Attempt:
     at_s: float
     # Epochs that failed in a row, newest last.
     failed: tuple[Epoch, ...]
+    # Only the slow retry is left.
+    used_up: bool = False
 
 
 def next_attempt(epochs: Sequence[Epoch], fresh_since_s: float, wait_min_s: float, wait_max_s: float) -> Attempt:
@@ -46,13 +48,17 @@ def next_attempt(epochs: Sequence[Epoch], fresh_since_s: float, wait_min_s: floa
     ended_s = last.ended_s or 0.0
     if last.cause is not None and last.cause.permanent:
         return Attempt(Next.NEVER, ended_s + PERMANENT_RECHECK_S, row)
-    crashes = [epoch for epoch in row if is_crash(epoch) and (epoch.ended_s or 0.0) > ended_s - CRASH_WINDOW_S]
+    crashes = [
+        epoch
+        for epoch in row
+        if is_crash(epoch) and not _was_healthy(epoch) and (epoch.ended_s or 0.0) > ended_s - CRASH_WINDOW_S
+    ]
     if len(crashes) >= CRASH_COUNT_MAX and is_crash(last):
         return Attempt(Next.OPEN, 0.0, row)
     attempts = [epoch for epoch in row if not is_crash(epoch)]
     spent = len(attempts) >= ATTEMPT_COUNT_MAX or (attempts and ended_s - attempts[0].started_s > ATTEMPT_WINDOW_S)
     if spent and not is_crash(last):
-        return Attempt(Next.AT, ended_s + ATTEMPT_RETRY_S, row)
+        return Attempt(Next.AT, ended_s + ATTEMPT_RETRY_S, row, used_up=True)
     wait_s: float = min(wait_max_s, wait_min_s * 2 ** min(len(row) - 1, 16))
     return Attempt(Next.AT, ended_s + wait_s, row)
 
@@ -61,13 +67,8 @@ def is_crash(epoch: Epoch) -> bool:
     return epoch.cause is None or epoch.cause.state not in BEFORE_LOADING
 
 
-def attempts_used_up(attempt: Attempt) -> bool:
-    """Whether only the slow retry is left."""
-    return len([epoch for epoch in attempt.failed if not is_crash(epoch)]) >= ATTEMPT_COUNT_MAX
-
-
 def _failed_row(epochs: Sequence[Epoch], fresh_since_s: float) -> tuple[Epoch, ...]:
-    """Epochs that ended since the last Deploy, back to the newest one that was healthy (that one counts once)."""
+    """Epochs that ended since the last Deploy, back to the newest one that was healthy (that one is no crash)."""
     row: list[Epoch] = []
     for epoch in reversed(epochs):
         if not epoch.is_over or epoch.started_s < fresh_since_s:

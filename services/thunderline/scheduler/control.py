@@ -19,7 +19,7 @@ from thunderline.scheduler import reconciler, wire
 from thunderline.scheduler.admission import Door
 from thunderline.scheduler.reconciler import Action, Waits
 from thunderline.scheduler.runners import Runners, is_stale
-from thunderline.scheduler.store import Store
+from thunderline.scheduler.store import EPOCH_COUNT_MAX, Store
 from thunderline.scheduler.values import Cause, DeploymentState, Epoch, Standing, Wish, World
 from thunderline.v1 import cluster_pb2, runner_pb2
 
@@ -27,6 +27,8 @@ from thunderline.v1 import cluster_pb2, runner_pb2
 IDLE_PASS_S = 1.0
 # A command that failed is not repeated within this time.
 FAILED_ACTION_S = 0.5
+# The runner's view shows what a command did within this time: it is not sent again before.
+VIEW_S = 0.15
 
 STATE = Gauge("thunderline_deployment_state", "1 for the state that a deployment is in.", ["deployment", "state"])
 EPOCHS = Counter("thunderline_epochs_started_total", "Epochs started.", ["deployment"])
@@ -162,11 +164,18 @@ class Control:
                 report = await self._set_rank(node, rank, runner_pb2.RANK_GOAL_PREPARED)
                 if report.state == cluster_pb2.RANK_STATE_ABSENT:
                     lost = Cause("LOST", "its runner was restarted under it", RankState.STARTING)
-                    await self._end_epoch(rank.instance, rank.epoch, lost)
+                    cause = wire.rank_view(node, report).cause or lost
+                    await self._end_epoch(rank.instance, rank.epoch, cause)
+                await asyncio.sleep(VIEW_S)
             case reconciler.MakeReady(rank, node):
                 await self._set_rank(node, rank, runner_pb2.RANK_GOAL_READY)
+                await asyncio.sleep(VIEW_S)
             case reconciler.MakeAbsent(rank, node):
-                await self.runners.set_rank(node, rank, runner_pb2.RANK_GOAL_ABSENT, None)
+                report = await self.runners.set_rank(node, rank, runner_pb2.RANK_GOAL_ABSENT, None)
+                wish = self._wishes.get(rank.instance)
+                if report.state == cluster_pb2.RANK_STATE_ABSENT and wish is not None and wish.undeploying:
+                    await self._end_epoch(rank.instance, rank.epoch, reconciler.UNDEPLOYED)
+                await asyncio.sleep(VIEW_S)
             case reconciler.MarkReady(instance, number):
                 await self._change_epoch(instance, number, lambda epoch: replace(epoch, ready_s=time.time()))
             case reconciler.EndEpoch(instance, number, cause):
@@ -180,11 +189,13 @@ class Control:
         number = await self._stored(self._store.next_epoch)
         placement = wire.placement(wish, number, action.placed, action.layer_count)
         placed = action.placed
-        epoch = Epoch(number, time.time(), placed.node, placed.kv_budget_tokens, placed.memory_bytes)
+        epoch = Epoch(
+            number, time.time(), placed.node, placed.kv_budget_tokens, placed.memory_bytes, digest=action.digest
+        )
         data = placement.SerializeToString(deterministic=True)
         await self._stored(self._store.begin, wish.instance, epoch, data)
         wish = self._wishes[action.instance]
-        self._wishes[wish.instance] = replace(wish, epochs=(*wish.epochs, epoch))
+        self._wishes[wish.instance] = replace(wish, epochs=(*wish.epochs, epoch)[-EPOCH_COUNT_MAX:])
         EPOCHS.labels(wish.spec.name).inc()
         await self._set_rank(placed.node, RankId(wish.instance, number, 0), runner_pb2.RANK_GOAL_PREPARED)
 
@@ -224,7 +235,9 @@ class Control:
     async def put(self, wish: Wish) -> None:
         """Writes a wish, then acts on it. Raises StoreUnavailable."""
         await self._stored(self._store.put, wish)
-        self._wishes[wish.instance] = wish
+        known = self._wishes.get(wish.instance)
+        # Its epochs may have moved on meanwhile.
+        self._wishes[wish.instance] = replace(wish, epochs=known.epochs) if known else wish
         self._wake()
 
     def named(self, name: str) -> Wish | None:

@@ -26,6 +26,8 @@ from thunderline.scheduler.values import (
 
 AUDIT_AGAIN_S = 10.0
 FETCH_AGAIN_S = 60.0
+# Causes in a sentence: the newest so many, each so long.
+CAUSE_COUNT_MAX, CAUSE_LENGTH_MAX = 8, 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +49,7 @@ class StartEpoch:
     instance: InstanceId
     placed: placement.Placed
     layer_count: int
+    digest: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +96,8 @@ class Forget:
     instance: InstanceId
 
 
+UNDEPLOYED = Cause("STOPPED", "undeployed", RankState.STOPPING)
+
 Action = AuditModel | FetchModel | StartEpoch | MakePrepared | MakeReady | MakeAbsent | MarkReady | EndEpoch | Forget
 
 
@@ -117,9 +122,7 @@ def targets(action: Action) -> frozenset[object]:
             return frozenset({("audit", node, model)})
         case FetchModel(node, model):
             return frozenset({("fetch", node, model)})
-        case MakeAbsent(rank):
-            return frozenset({("rank", rank)})
-        case MakePrepared(rank) | MakeReady(rank):
+        case MakePrepared(rank) | MakeReady(rank) | MakeAbsent(rank):
             return frozenset({("rank", rank), ("instance", rank.instance)})
         case StartEpoch(instance) | MarkReady(instance) | EndEpoch(instance) | Forget(instance):
             return frozenset({("instance", instance)})
@@ -158,7 +161,8 @@ def reservations(world: World) -> dict[NodeId, int]:
     for view in world.runners.values():
         for rank in view.ranks:
             if rank.state is not RankState.ABSENT:
-                held[(view.node, rank.id.instance, rank.id.epoch)] = rank.memory_bytes
+                place = (view.node, rank.id.instance, rank.id.epoch)
+                held[place] = max(held.get(place, 0), rank.memory_bytes)
     total: dict[NodeId, int] = {}
     for (node, _, _), memory in held.items():
         total[node] = total.get(node, 0) + memory
@@ -190,10 +194,18 @@ def _one(
 def _undeploy(world: World, wish: Wish) -> tuple[Standing, list[Action]]:
     living = [rank for rank in _ranks(world, wish.instance) if rank.state is not RankState.ABSENT]
     unseen = [epoch.node for epoch in wish.epochs[-1:] if not _is_seen(world.runners.get(epoch.node))]
-    if not living and not unseen:
+    actions: list[Action] = []
+    if epoch := wish.current:
+        rank_id = RankId(wish.instance, epoch.number, 0)
+        if rank_id in {rank.id for rank in _ranks(world, wish.instance)} and not living:
+            actions.append(EndEpoch(wish.instance, epoch.number, UNDEPLOYED))
+        elif not living and not unseen:
+            # Started, and not seen yet: its runner says whether there is anything to end.
+            actions.append(MakeAbsent(rank_id, epoch.node))
+    elif not living and not unseen:
         return Standing(DeploymentState.UNDEPLOYING, "its ranks have ended"), [Forget(wish.instance)]
-    waits_for = f"the runner of {unseen[0]}" if unseen else f"rank {living[0].id} to end"
-    return Standing(DeploymentState.UNDEPLOYING, f"undeploying: waits for {waits_for}", waits_for), []
+    waits_for = f"the runner of node {_short(unseen[0])}" if unseen else "its ranks to end"
+    return Standing(DeploymentState.UNDEPLOYING, f"undeploying: waits for {waits_for}", waits_for), actions
 
 
 def _follow(world: World, wish: Wish, epoch: Epoch) -> tuple[Standing, list[Action]]:
@@ -202,12 +214,12 @@ def _follow(world: World, wish: Wish, epoch: Epoch) -> tuple[Standing, list[Acti
     view = world.runners.get(epoch.node)
     was_ready = epoch.ready_s is not None
     if view is None or not view.reachable:
-        waits_for = f"the runner of node {epoch.node}"
+        waits_for = f"the runner of node {_short(epoch.node)}"
         return Standing(DeploymentState.WAITING, f"{waits_for} cannot be reached", waits_for), []
     rank = next((one for one in view.ranks if one.id == rank_id), None)
     if rank is None:
         if not view.complete:
-            waits_for = f"the runner of node {epoch.node} to say what it has"
+            waits_for = f"the runner of node {_short(epoch.node)} to say what it has"
             return Standing(DeploymentState.WAITING, f"waits for {waits_for}", waits_for), []
         if not was_ready:
             # Written down, not yet heard by the runner: say it again; one that it has ended answers with its report.
@@ -219,7 +231,7 @@ def _follow(world: World, wish: Wish, epoch: Epoch) -> tuple[Standing, list[Acti
         return _repairing(wish, cause), [EndEpoch(wish.instance, epoch.number, cause)]
     if rank.state is RankState.READY:
         mark: list[Action] = [] if was_ready else [MarkReady(wish.instance, epoch.number)]
-        return Standing(DeploymentState.READY, f"epoch {epoch.number} serves on node {epoch.node}"), mark
+        return Standing(DeploymentState.READY, f"epoch {epoch.number} serves on node {_short(epoch.node)}"), mark
     if rank.state is RankState.PREPARED and not _older_living(world, wish, epoch):
         return _starting(wish, epoch, "is PREPARED"), [MakeReady(rank_id, epoch.node)]
     share = "" if rank.loaded_share is None else f", {rank.loaded_share:.0%}"
@@ -245,7 +257,7 @@ def _begin(
         or (audits[node].verdict is not Verdict.USABLE and now_s >= audits[node].at_s + AUDIT_AGAIN_S)
         or (attempt.next is Next.NEVER and now_s >= max(attempt.at_s, audits[node].at_s + AUDIT_AGAIN_S))
     ]
-    if attempt.next is Next.NEVER:
+    if attempt.next is Next.NEVER and not _files_changed(attempt, audits):
         return Standing(DeploymentState.IMPOSSIBLE, _last(attempt)), again
     if not audits:
         return Standing(DeploymentState.WAITING, f"the files of {model} are being checked", "the audit"), again
@@ -253,15 +265,22 @@ def _begin(
     if not usable:
         standing, fetch = _without_files(world, wish, audits, now_s)
         return standing, again + fetch
-    placed = placement.place(wish.spec, usable, reserved)
+    placed = placement.place(wish.spec, usable, _without_own(world, wish, reserved))
     if isinstance(placed, placement.NotPlaced):
+        asked = {action.node for action in again if isinstance(action, AuditModel)}
+        again += [
+            AuditModel(node, model)
+            for node in sorted(usable)
+            if node not in asked and now_s >= usable[node].at_s + AUDIT_AGAIN_S
+        ]
         why = "; ".join(placed.reasons)
         if placed.permanent:
             return Standing(DeploymentState.IMPOSSIBLE, f"{model} does not fit: {why}"), again
         return Standing(DeploymentState.WAITING, f"{model} does not fit now: {why}", "memory"), again
     if attempt.next is Next.AT and now_s < attempt.at_s:
-        return _between(wish, attempt, now_s), again
-    start = StartEpoch(wish.instance, placed, usable[placed.node].layer_count)
+        return _between(wish, attempt), again
+    audit = usable[placed.node]
+    start = StartEpoch(wish.instance, placed, audit.layer_count, audit.digest)
     return _starting(wish, None, "is being started"), [*again, start]
 
 
@@ -288,11 +307,27 @@ def _without_files(
     return Standing(DeploymentState.WAITING, f"{model} is being fetched, {share}", "its files"), []
 
 
-def _between(wish: Wish, attempt: Attempt, now_s: float) -> Standing:
+def _without_own(world: World, wish: Wish, reserved: Mapping[NodeId, int]) -> Mapping[NodeId, int]:
+    """What others hold: an older rank of this deployment is ABSENT before the next one loads anything."""
+    own: dict[NodeId, int] = {}
+    for rank in _ranks(world, wish.instance):
+        if rank.state is not RankState.ABSENT:
+            own[rank.node] = own.get(rank.node, 0) + rank.memory_bytes
+    return {node: memory - own.get(node, 0) for node, memory in reserved.items()}
+
+
+def _files_changed(attempt: Attempt, audits: Mapping[NodeId, Audit]) -> bool:
+    """Whether the files are others than those of the epoch that ended for good."""
+    last = attempt.failed[-1]
+    audit = audits.get(last.node)
+    return audit is not None and audit.verdict is Verdict.USABLE and audit.digest != last.digest
+
+
+def _between(wish: Wish, attempt: Attempt) -> Standing:
     """After a failure, before the next epoch."""
-    waits_for = f"the next attempt in {max(0.0, attempt.at_s - now_s):.0f} s"
-    if attempts.attempts_used_up(attempt):
-        causes = "; ".join(f"epoch {epoch.number}: {_say(epoch.cause)}" for epoch in attempt.failed)
+    waits_for = "the next attempt"
+    if attempt.used_up:
+        causes = "; ".join(f"epoch {epoch.number}: {_say(epoch.cause)}" for epoch in attempt.failed[-CAUSE_COUNT_MAX:])
         return Standing(DeploymentState.WAITING, f"attempts used up: {causes}", waits_for)
     if any(epoch.ready_s is not None for epoch in wish.epochs):
         return Standing(DeploymentState.REPAIRING, f"the last epoch ended: {_last(attempt)}", waits_for)
@@ -302,7 +337,7 @@ def _between(wish: Wish, attempt: Attempt, now_s: float) -> Standing:
 def _starting(wish: Wish, epoch: Epoch | None, what: str) -> Standing:
     repaired = any(one.ready_s is not None for one in wish.epochs)
     state = DeploymentState.REPAIRING if repaired else DeploymentState.STARTING
-    which = "the next epoch" if epoch is None else f"epoch {epoch.number} on node {epoch.node}"
+    which = "the next epoch" if epoch is None else f"epoch {epoch.number} on node {_short(epoch.node)}"
     return Standing(state, f"{which} {what}", "its rank to become READY")
 
 
@@ -335,7 +370,12 @@ def _say(cause: Cause | None) -> str:
     if cause is None:
         return "unknown"
     where = "" if cause.state is RankState.UNKNOWN else f" while {cause.state.name}"
-    return f"{cause.name}{where}: {cause.detail}"
+    return f"{cause.name}{where}: {cause.detail[:CAUSE_LENGTH_MAX]}"
+
+
+def _short(node: NodeId) -> str:
+    """Enough of a UUID to tell nodes apart."""
+    return node[:8]
 
 
 def ended(wish: Wish, epoch: int, cause: Cause, now_s: float) -> Wish:

@@ -1,6 +1,7 @@
 """Generate: admission, then the runner's messages, passed on as bytes."""
 
 import asyncio
+import contextlib
 import re
 from collections.abc import AsyncIterator
 from typing import Any
@@ -52,8 +53,10 @@ class Relay:
                     left_s = deadline_s - loop.time()
                     if left_s <= 0:
                         raise DeadlinePassed("the request's deadline passed while it waited")
-                    async for message in self._control.runners.generate(node, rank, wish, left_s):
-                        yield message
+                    messages = self._control.runners.generate(node, rank, wish, left_s)
+                    async with contextlib.aclosing(messages):
+                        async for message in messages:
+                            yield message
                     ended = True
                 except ClusterError:
                     ended = True

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 
 import grpc
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_fixed
@@ -177,7 +177,7 @@ class Runners:
 
     async def generate(
         self, node: NodeId, rank: RankId, generation: cluster_pb2.Generation, deadline_s: float
-    ) -> AsyncIterator[bytes]:
+    ) -> AsyncGenerator[bytes, None]:
         """The runner's messages as they come, serialized. Raises its typed errors; a lost runner is InstanceFailed."""
         runner = self.nodes.get(node)
         if runner is None:

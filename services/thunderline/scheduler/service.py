@@ -1,5 +1,6 @@
 """The gRPC shell of the scheduler: translate, decide, translate back."""
 
+import asyncio
 import re
 import time
 import uuid
@@ -27,8 +28,14 @@ class SchedulerService(scheduler_pb2_grpc.SchedulerServiceServicer):
         self._node_id = node_id
         self._control = control
         self._admission = admission
+        self._deploying = asyncio.Lock()
 
     async def Deploy(self, request: scheduler_pb2.DeployRequest, context: Any) -> scheduler_pb2.DeployResponse:
+        # Two of one name at once would both find it free.
+        async with self._deploying:
+            return await self._deploy(request)
+
+    async def _deploy(self, request: scheduler_pb2.DeployRequest) -> scheduler_pb2.DeployResponse:
         model = request.spec.model.strip()
         if not model or len(model) > MODEL_LENGTH_MAX:
             raise InvalidRequest("model: a folder or a Hugging Face id is needed", param="model")

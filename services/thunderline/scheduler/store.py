@@ -28,7 +28,7 @@ CREATE TABLE IF NOT EXISTS deployments (
 CREATE TABLE IF NOT EXISTS epochs (
   number INTEGER PRIMARY KEY, instance TEXT NOT NULL REFERENCES deployments ON DELETE CASCADE, node TEXT NOT NULL,
   kv_budget_tokens INTEGER NOT NULL, memory_bytes INTEGER NOT NULL, placement BLOB NOT NULL, started_s REAL NOT NULL,
-  ready_s REAL, ended_s REAL, cause TEXT, answered INTEGER NOT NULL DEFAULT 0
+  ready_s REAL, ended_s REAL, cause TEXT, answered INTEGER NOT NULL DEFAULT 0, digest TEXT NOT NULL
 ) STRICT;
 """
 
@@ -43,6 +43,7 @@ class Store:
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
+            self._lock.close()
             raise CannotStart(f"another scheduler holds {folder / 'scheduler.db'}") from None
         path = folder / "scheduler.db"
         try:
@@ -54,7 +55,11 @@ class Store:
             self._db.executescript(_SCHEMA)
             self._adopt(path, node)
         except sqlite3.Error as error:
+            self._lock.close()
             raise CannotStart(f"{path} cannot be used: {error}") from None
+        except CannotStart:
+            self.close()
+            raise
 
     def _adopt(self, path: Path, node: NodeId) -> None:
         known = dict(self._db.execute("SELECT key, value FROM meta").fetchall())
@@ -64,7 +69,8 @@ class Store:
             raise CannotStart(f"{path} belongs to node {known['node_id']}, this is {node}: it was copied")
         if not known:
             fresh = {"version": SCHEMA_VERSION, "store_id": uuid.uuid4(), "node_id": node, "last_epoch": 0}
-            self._db.executemany("INSERT INTO meta VALUES (?, ?)", [(key, str(value)) for key, value in fresh.items()])
+            with self._transaction() as db:
+                db.executemany("INSERT INTO meta VALUES (?, ?)", [(key, str(value)) for key, value in fresh.items()])
             known = {key: str(value) for key, value in fresh.items()}
         self.store_id = StoreId(known["store_id"])
 
@@ -93,11 +99,13 @@ class Store:
         ]
 
     def _epochs(self, instance: str) -> tuple[Epoch, ...]:
-        columns = "number, started_s, node, kv_budget_tokens, memory_bytes, ready_s, ended_s, cause, answered"
+        columns = "number, started_s, node, kv_budget_tokens, memory_bytes, ready_s, ended_s, cause, answered, digest"
         query = f"SELECT {columns} FROM epochs WHERE instance = ? ORDER BY number"
         return tuple(
-            Epoch(number, started, NodeId(node), kv, memory, ready, ended, _cause(cause), bool(answered))
-            for number, started, node, kv, memory, ready, ended, cause, answered in self._db.execute(query, (instance,))
+            Epoch(number, started, NodeId(node), kv, memory, ready, ended, _cause(cause), bool(answered), digest)
+            for number, started, node, kv, memory, ready, ended, cause, answered, digest in self._db.execute(
+                query, (instance,)
+            )
         )
 
     def placement(self, epoch: int) -> bytes:
@@ -141,11 +149,12 @@ class Store:
             epoch.memory_bytes,
             placement,
             epoch.started_s,
+            epoch.digest,
         )
         with self._transaction() as db:
             db.execute(
-                "INSERT INTO epochs (number, instance, node, kv_budget_tokens, memory_bytes, placement, started_s) "
-                "VALUES (?, ?, ?, ?, ?, ?, ?)",
+                "INSERT INTO epochs (number, instance, node, kv_budget_tokens, memory_bytes, placement, "
+                "started_s, digest) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                 row,
             )
             db.execute(

@@ -41,6 +41,8 @@ class Epoch:
     cause: Cause | None = None
     # Whether a request was answered to its end; canaries do not count.
     answered: bool = False
+    # What the audit said of the files when it was started.
+    digest: str = ""
 
     @property
     def is_over(self) -> bool:
@@ -108,6 +110,8 @@ class Audit:
     context_length_tokens: int = 0
     layer_count: int = 0
     usable_memory_bytes: int = 0
+    # Over config and weight headers: another one means other files.
+    digest: str = ""
     at_s: float = 0.0
 
 

@@ -35,6 +35,7 @@ def audit(response: runner_pb2.AuditModelResponse, at_s: float) -> Audit:
         context_length_tokens=facts.context_length_tokens,
         layer_count=facts.layer_count,
         usable_memory_bytes=response.usable_memory_bytes,
+        digest=facts.digest,
         at_s=at_s,
     )
 
