@@ -1,0 +1,211 @@
+"""Models on disk: where a name leads, what the files say, what the engine's child says."""
+
+import json
+import struct
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from runner.little_model import HEADS, HIDDEN, KV_HEADS, LAYERS, VOCABULARY_SIZE, make
+from thunderline.cluster.errors import InvalidRequest
+from thunderline.process import settings
+from thunderline.process.settings import Settings
+from thunderline.runner.model_files import element_bytes, kv_bytes_per_token
+from thunderline.runner.models import Models, Verdict
+
+
+def says(answer: object) -> Callable[[Path], list[str]]:
+    """A child that prints its answer after other lines, as imports do."""
+    return lambda folder: [sys.executable, "-c", f"print('noise'); print({json.dumps(answer)!r})"]
+
+
+YES = says({"supported": True, "batching": "one_sequence_at_a_time", "batching_reason": "it differs"})
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Settings:
+    (tmp_path / "home" / "models").mkdir(parents=True)
+    return settings.read({"THUNDERLINE_RUNNER_MODEL_ROOTS": str(tmp_path / "root")}, home=tmp_path / "home")
+
+
+def models(home: Settings, command: Callable[[Path], list[str]] = YES) -> Models:
+    return Models(home, command)
+
+
+async def test_a_good_folder_is_usable_with_its_figures(home: Settings) -> None:
+    folder = make(home.models / "little")
+    audit = await models(home).audit("little")
+    assert audit.verdict is Verdict.USABLE
+    assert audit.folder == folder
+    assert audit.facts is not None
+    assert audit.facts.architecture == "llama"
+    assert audit.facts.layer_count == LAYERS
+    assert audit.facts.vocabulary_size == VOCABULARY_SIZE
+    assert audit.facts.kv_bytes_per_token == 2 * LAYERS * KV_HEADS * (HIDDEN // HEADS) * 4
+    head = struct.unpack("<Q", (folder / "model.safetensors").read_bytes()[:8])[0]
+    assert audit.facts.weight_bytes == (folder / "model.safetensors").stat().st_size - 8 - head
+    assert len(audit.facts.digest) == 64
+    assert (audit.batching, audit.batching_reason) == ("one_sequence_at_a_time", "it differs")
+
+
+def _truncate(folder: Path) -> None:
+    file = folder / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-100])
+
+
+def _rewrite(name: str, text: str) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        (folder / name).write_text(text)
+
+    return change
+
+
+def _index(folder: Path) -> None:
+    names = {"a": "model-00001-of-00002.safetensors", "b": "model.safetensors"}
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": names}))
+
+
+def _dangling(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    (folder / "model.safetensors").symlink_to("/nowhere/model.safetensors")
+
+
+# What is done to a good folder -> parts of the problems.
+BROKEN: dict[str, tuple[Callable[[Path], None], tuple[str, ...]]] = {
+    "without_config": (lambda folder: (folder / "config.json").unlink(), ("config.json",)),
+    "a_config_that_is_no_json": (_rewrite("config.json", "{"), ("config.json",)),
+    "a_config_that_is_no_object": (_rewrite("config.json", "[]"), ("config.json",)),
+    "a_config_nested_without_end": (_rewrite("config.json", "[" * 100_000), ("config.json",)),
+    "truncated_weights_with_both_sizes": (_truncate, ("model.safetensors has", "instead of")),
+    "weights_that_are_no_safetensors": (_rewrite("model.safetensors", "not weights at all"), ("model.safetensors",)),
+    "empty_weights": (_rewrite("model.safetensors", ""), ("model.safetensors",)),
+    "weights_that_lead_nowhere": (_dangling, ("model.safetensors",)),
+    "no_weights": (lambda folder: (folder / "model.safetensors").unlink(), ("*.safetensors",)),
+    "a_missing_shard": (_index, ("model-00001-of-00002.safetensors is missing",)),
+    "without_tokenizer": (lambda folder: (folder / "tokenizer.json").unlink(), ("tokenizer.json",)),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+async def test_a_broken_folder_is_unusable_and_says_why(home: Settings, case: str) -> None:
+    change, parts = BROKEN[case]
+    change(make(home.models / "little"))
+    audit = await models(home).audit("little")
+    assert audit.verdict is Verdict.UNUSABLE
+    problems = "; ".join(audit.problems)
+    assert all(part in problems for part in parts), problems
+
+
+async def test_where_names_lead(home: Settings, tmp_path: Path) -> None:
+    inside, rooted = make(home.models / "little"), make(tmp_path / "root" / "rooted")
+    fetched, outside = make(home.models / "org--name"), make(tmp_path / "outside")
+    (home.models / "link").symlink_to(outside)
+    (home.models / ".org--half.partial").mkdir()
+    cases: dict[str, Verdict] = {
+        "little": Verdict.USABLE,
+        str(inside): Verdict.USABLE,
+        str(rooted): Verdict.USABLE,
+        "org/name": Verdict.USABLE,
+        "org/other": Verdict.FETCHABLE,
+        "org/half": Verdict.FETCHABLE,
+        "nothing-here": Verdict.UNUSABLE,
+        "/nowhere/model": Verdict.UNUSABLE,
+        str(outside): Verdict.UNUSABLE,
+        "link": Verdict.UNUSABLE,
+        "../../outside": Verdict.UNUSABLE,
+        ".": Verdict.UNUSABLE,
+        ".org--half.partial": Verdict.UNUSABLE,
+        str(inside / "config.json"): Verdict.UNUSABLE,
+    }
+    known = models(home)
+    for name, expected in cases.items():
+        assert known.locate(name).verdict is expected, name
+    assert known.locate("org/name").folder == fetched
+    assert "/nowhere/model" in known.locate("/nowhere/model").problems[0]
+    assert "model_roots" in known.locate(str(outside)).problems[0]
+
+
+@pytest.mark.parametrize("name", ["", "a\0b", "x" * 2000, "y" * 300])
+def test_an_impossible_name_is_an_invalid_request(home: Settings, name: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        models(home).locate(name)
+    assert caught.value.param == "model"
+
+
+CHILDREN: dict[str, tuple[Callable[[Path], list[str]], str]] = {
+    "does_not_know_the_architecture": (says({"supported": False, "reason": "frobnicator is unknown"}), "frobnicator"),
+    "prints_nothing": (lambda folder: [sys.executable, "-c", "import sys; sys.exit('boom')"], "boom"),
+    "prints_something_else": (says(["supported"]), "failed"),
+    "cannot_be_started": (lambda folder: ["/nowhere/python"], "cannot be started"),
+}
+
+
+@pytest.mark.parametrize("case", CHILDREN)
+async def test_the_engines_child_decides_about_the_architecture(home: Settings, case: str) -> None:
+    command, part = CHILDREN[case]
+    make(home.models / "little")
+    audit = await models(home, command).audit("little")
+    assert audit.verdict is Verdict.UNUSABLE
+    assert part in audit.problems[0]
+    assert audit.facts is not None
+
+
+async def test_the_child_is_asked_once_per_model(home: Settings, tmp_path: Path) -> None:
+    make(home.models / "little")
+    count = tmp_path / "count"
+    script = f"open({str(count)!r}, 'a').write('x'); print('{{\"supported\": true}}')"
+    known = models(home, lambda folder: [sys.executable, "-c", script])
+    for _ in range(3):
+        assert (await known.audit("little")).verdict is Verdict.USABLE
+    assert count.read_text() == "x"
+
+
+def test_hidden_folders_are_not_listed(home: Settings) -> None:
+    make(home.models / "little")
+    (home.models / ".org--half.partial").mkdir()
+    (home.models / "empty").mkdir()
+    listed = dict(models(home).listed())
+    assert set(listed) == {"little", "empty"}
+    assert listed["little"].problems == ()
+    assert listed["empty"].problems
+
+
+KV: dict[str, tuple[dict[str, object], int]] = {
+    "grouped_heads": (
+        {"num_hidden_layers": 30, "num_attention_heads": 9, "num_key_value_heads": 3, "head_dim": 64},
+        2 * 30 * 3 * 64 * 4,
+    ),
+    "all_heads": ({"num_hidden_layers": 2, "num_attention_heads": 4, "hidden_size": 32}, 2 * 2 * 4 * 8 * 4),
+    "latent_attention": ({"num_hidden_layers": 2, "kv_lora_rank": 512, "qk_rope_head_dim": 64}, 2 * 576 * 4),
+    "unknown": ({"num_hidden_layers": 2}, 0),
+    "nonsense": ({"num_hidden_layers": "two", "num_attention_heads": -4, "hidden_size": None}, 0),
+}
+
+
+@pytest.mark.parametrize("case", KV)
+def test_kv_bytes_per_token(case: str) -> None:
+    config, expected = KV[case]
+    assert kv_bytes_per_token(config, 4) == expected
+
+
+def _head(**tensors: tuple[str, int]) -> bytes:
+    header = {name: {"dtype": dtype, "data_offsets": [0, size]} for name, (dtype, size) in tensors.items()}
+    text = json.dumps(header).encode()
+    return struct.pack("<Q", len(text)) + text
+
+
+ELEMENTS: dict[str, tuple[list[bytes], int]] = {
+    "float32": ([_head(a=("F32", 100))], 4),
+    "bfloat16_with_a_small_float32_bias": ([_head(a=("BF16", 100), b=("F32", 8))], 2),
+    "packed_weights_with_float16_scales": ([_head(a=("U32", 1000), b=("F16", 10))], 2),
+    "over_all_files": ([_head(a=("F16", 10)), _head(a=("F32", 100))], 4),
+    "unknown": ([b"", b"12345678{"], 2),
+}
+
+
+@pytest.mark.parametrize("case", ELEMENTS)
+def test_size_of_a_kv_element(case: str) -> None:
+    heads, expected = ELEMENTS[case]
+    assert element_bytes(heads) == expected
