@@ -12,13 +12,15 @@ from thunderline.cluster.errors import InvalidRequest
 from thunderline.gateway.openai_requests import Asked, chat, completion
 from thunderline.v1 import cluster_pb2
 
+DRAWN_SEED = 2**63 - 2
+
 
 def asked_chat(**fields: Any) -> Asked:
-    return chat({"model": "demo", "messages": HELLO, **fields})
+    return chat({"model": "demo", "messages": HELLO, **fields}, DRAWN_SEED)
 
 
 def asked_completion(**fields: Any) -> Asked:
-    return completion({"model": "demo", "prompt": "a", **fields})
+    return completion({"model": "demo", "prompt": "a", **fields}, DRAWN_SEED)
 
 
 @pytest.mark.parametrize("case", [*BOTH, *CHAT])
@@ -44,7 +46,7 @@ def test_a_chat_without_what_it_needs_says_what_is_missing(missing: str) -> None
     given = {"model": "demo", "messages": HELLO}
     del given[missing]
     with pytest.raises(InvalidRequest, match=f"{missing}: is missing") as refusal:
-        chat(given)
+        chat(given, DRAWN_SEED)
     assert refusal.value.param == missing
 
 

@@ -105,7 +105,7 @@ class Little:
         return await self.until(cluster_pb2.RANK_STATE_READY, epoch)
 
     def generate(
-        self, timeout_s: float = 20, epoch: int = 1, **wish: object
+        self, timeout_s: float | None = 20, epoch: int = 1, **wish: object
     ) -> "grpc.aio.UnaryStreamCall[runner_pb2.RunnerServiceGenerateRequest, runner_pb2.RunnerServiceGenerateResponse]":
         wish.setdefault("request_id", str(uuid.uuid4()))
         if not wish.keys() & {"chat", "text", "prompt_token_ids"}:

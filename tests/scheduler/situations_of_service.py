@@ -27,7 +27,7 @@ from scheduler.scenes import (
     wish,
     world,
 )
-from thunderline.scheduler.reconciler import AuditModel, EndEpoch, Forget, MakeAbsent, MarkReady
+from thunderline.scheduler.reconciler import UNDEPLOYED, AuditModel, EndEpoch, Forget, MakeAbsent, MarkReady
 from thunderline.scheduler.values import Cause
 
 SERVING: dict[str, Situation] = {
@@ -152,7 +152,7 @@ SERVING: dict[str, Situation] = {
             audit=replace(USABLE, usable_memory_bytes=8 * GIB),
         ),
         S.WAITING,
-        "does not fit now",
+        "the last epoch ended",
         [],
     ),
     # Undeploy.
@@ -171,17 +171,29 @@ SERVING: dict[str, Situation] = {
     "undeploying waits for a runner that cannot be reached": (
         world(GONE, runner(rank(4, R.READY), reachable=False)),
         S.UNDEPLOYING,
-        "the runner of a",
+        "the runner of node a",
         [],
     ),
     "undeploying concludes nothing from an incomplete view": (
         world(GONE, runner(complete=False)),
         S.UNDEPLOYING,
-        "the runner of a",
+        "the runner of node a",
         [],
     ),
-    "undeploying is over when its ranks are ABSENT": (
+    "undeploying writes the end of an epoch down whose rank is ABSENT": (
         world(GONE, runner(rank(4, R.ABSENT))),
+        S.UNDEPLOYING,
+        "its rank to end",
+        [EndEpoch(I1, 4, UNDEPLOYED)],
+    ),
+    "undeploying asks about an epoch that was started and is not seen yet": (
+        world(GONE, runner()),
+        S.UNDEPLOYING,
+        "its rank to end",
+        [MakeAbsent(id_of(4), A)],
+    ),
+    "undeploying is over when its epochs are": (
+        world(replace(GONE, epochs=(epoch(4, 980.0, UNDEPLOYED),)), runner(rank(4, R.ABSENT))),
         S.UNDEPLOYING,
         "its ranks have ended",
         [Forget(I1)],

@@ -195,6 +195,9 @@ class Cluster:
                     return
                 if absent and goal is Goal.PREPARED:
                     self._end(rank.instance, rank.epoch, Cause("LOST", "its runner was restarted", R.STARTING))
+                undeployed = self.wishes.get(rank.instance)
+                if absent and goal is Goal.ABSENT and undeployed is not None and undeployed.undeploying:
+                    self._end(rank.instance, rank.epoch, reconciler.UNDEPLOYED)
                 done()
 
             self.later(0.0, 0.3, answer)

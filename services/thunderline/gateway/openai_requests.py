@@ -127,7 +127,10 @@ class Asked:
 
 
 def chat(body: Mapping[str, Any], drawn_seed: int) -> Asked:
-    """`drawn_seed` is used where several choices need one and the client gave none. Raises InvalidRequest that names the parameter."""
+    """`drawn_seed` is used where several choices need one and the client gave none.
+
+    Raises InvalidRequest that names the parameter.
+    """
     wish = _parsed(_Chat, body)
     if wish.max_tokens is not None and wish.max_completion_tokens is not None:
         raise _invalid("max_completion_tokens", "stands beside max_tokens; give one of them")

@@ -197,14 +197,16 @@ def _undeploy(world: World, wish: Wish) -> tuple[Standing, list[Action]]:
     actions: list[Action] = []
     if epoch := wish.current:
         rank_id = RankId(wish.instance, epoch.number, 0)
-        if rank_id in {rank.id for rank in _ranks(world, wish.instance)} and not living:
+        seen = {rank.id for rank in _ranks(world, wish.instance)}
+        if not living and not unseen and rank_id in seen:
             actions.append(EndEpoch(wish.instance, epoch.number, UNDEPLOYED))
         elif not living and not unseen:
             # Started, and not seen yet: its runner says whether there is anything to end.
             actions.append(MakeAbsent(rank_id, epoch.node))
     elif not living and not unseen:
         return Standing(DeploymentState.UNDEPLOYING, "its ranks have ended"), [Forget(wish.instance)]
-    waits_for = f"the runner of node {_short(unseen[0])}" if unseen else "its ranks to end"
+    waits_for = f"rank {living[0].id} to end" if living else "its rank to end"
+    waits_for = f"the runner of node {_short(unseen[0])}" if unseen else waits_for
     return Standing(DeploymentState.UNDEPLOYING, f"undeploying: waits for {waits_for}", waits_for), actions
 
 
@@ -261,11 +263,15 @@ def _begin(
         return Standing(DeploymentState.IMPOSSIBLE, _last(attempt)), again
     if not audits:
         return Standing(DeploymentState.WAITING, f"the files of {model} are being checked", "the audit"), again
+    if older := [rank for rank in _ranks(world, wish.instance) if rank.state is not RankState.ABSENT]:
+        # It holds its memory until it is ABSENT: placed beside it, the next epoch would get less for its whole life.
+        waits_for = f"rank {older[0].id} to end"
+        return replace(_between(wish, attempt), waits_for=waits_for), again
     usable = {node: audit for node, audit in audits.items() if audit.verdict is Verdict.USABLE}
     if not usable:
         standing, fetch = _without_files(world, wish, audits, now_s)
         return standing, again + fetch
-    placed = placement.place(wish.spec, usable, _without_own(world, wish, reserved))
+    placed = placement.place(wish.spec, usable, reserved)
     if isinstance(placed, placement.NotPlaced):
         asked = {action.node for action in again if isinstance(action, AuditModel)}
         again += [
@@ -305,15 +311,6 @@ def _without_files(
         return Standing(DeploymentState.WAITING, text, "its files"), again
     share = f"{fetch.fetched_bytes / fetch.total_bytes:.0%}" if fetch.total_bytes else "0%"
     return Standing(DeploymentState.WAITING, f"{model} is being fetched, {share}", "its files"), []
-
-
-def _without_own(world: World, wish: Wish, reserved: Mapping[NodeId, int]) -> Mapping[NodeId, int]:
-    """What others hold: an older rank of this deployment is ABSENT before the next one loads anything."""
-    own: dict[NodeId, int] = {}
-    for rank in _ranks(world, wish.instance):
-        if rank.state is not RankState.ABSENT:
-            own[rank.node] = own.get(rank.node, 0) + rank.memory_bytes
-    return {node: memory - own.get(node, 0) for node, memory in reserved.items()}
 
 
 def _files_changed(attempt: Attempt, audits: Mapping[NodeId, Audit]) -> bool:

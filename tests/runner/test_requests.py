@@ -1,0 +1,417 @@
+"""Stories of requests: a real runner, its real text side, and a rank that echoes the prompt's tokens."""
+
+import asyncio
+import os
+import signal
+import uuid
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from runner.little_model import EOS, make
+from runner.little_runner import PREPARED, Little, ids_of, running, stand_in, text_of
+from runner.stand_in_rank import CONTEXT, KV_BUDGET, POISON, VOCABULARY_SIZE
+from thunderline.cluster import InstanceId, RankId
+from thunderline.cluster.errors import (
+    ContextLengthExceeded,
+    DeadlinePassed,
+    EngineReset,
+    Full,
+    InstanceFailed,
+    InvalidRequest,
+    Superseded,
+)
+from thunderline.rpc.errors import from_call
+from thunderline.runner import tokenizing
+from thunderline.v1 import cluster_pb2, runner_pb2
+
+S = cluster_pb2
+STOP, LENGTH = S.FINISH_REASON_STOP, S.FINISH_REASON_LENGTH
+FOX = "the quick brown fox"
+
+
+def ids(little: Little, text: str) -> list[int]:
+    return list(tokenizing.read(little.settings.models / "little").tokenizer.encode(text).ids)
+
+
+async def idle(little: Little) -> None:
+    """Until no sequence is left at the rank, by the rank's own word in its log."""
+    rank = little.ranks.find(RankId(InstanceId("i1"), 1, 0))
+    assert rank is not None
+    async with asyncio.timeout(5):
+        while rank.generations:
+            await asyncio.sleep(0.01)
+
+
+async def removed(little: Little, count: int = 1) -> None:
+    async with asyncio.timeout(5):
+        while little.log().count("operation remove") < count:
+            await asyncio.sleep(0.01)
+
+
+async def test_an_answer_has_prompt_ids_first_and_finish_and_usage_last(tmp_path: Path) -> None:
+    async with running(tmp_path) as little:
+        await little.ready()
+        prompt = ids(little, FOX)
+        deltas = await little.deltas(text=FOX, max_tokens=len(prompt))
+        assert list(deltas[0].prompt_token_ids) == prompt
+        assert not any(delta.prompt_token_ids for delta in deltas[1:])
+        assert ids_of(deltas) == prompt
+        assert text_of(deltas) == FOX
+        assert [delta.finish_reason for delta in deltas if delta.finish_reason] == [LENGTH]
+        last = deltas[-1]
+        assert last.finish_reason == LENGTH
+        assert last.usage == S.Usage(prompt_tokens=len(prompt), completion_tokens=len(prompt), cached_tokens=1)
+        await idle(little)
+        assert little.log().count("operation remove") == 0, "the engine ended it by itself"
+
+
+async def test_a_chat_goes_through_the_models_template(tmp_path: Path) -> None:
+    async with running(tmp_path) as little:
+        await little.ready()
+        chat = S.Chat(messages=[S.ChatMessage(role="user", content="你好 😀")])
+        deltas = await little.deltas(chat=chat, max_tokens=60)
+        words = tokenizing.read(little.settings.models / "little")
+        assert words.tokenizer.decode(list(deltas[0].prompt_token_ids), skip_special_tokens=False) == (
+            "<s>user: 你好 😀\nassistant: "
+        )
+        assert text_of(deltas) == words.decode(ids_of(deltas))
+        assert not any("\N{REPLACEMENT CHARACTER}" in delta.text for delta in deltas[:-1])
+
+
+async def test_ids_are_taken_as_they_are(tmp_path: Path) -> None:
+    async with running(tmp_path) as little:
+        await little.ready()
+        deltas = await little.deltas(prompt_token_ids=S.TokenIds(ids=[5, 6, 8]), max_tokens=4)
+        assert ids_of(deltas) == [5, 6, 8, 5]
+
+
+async def test_an_end_token_ends_it_without_text_and_is_counted(tmp_path: Path) -> None:
+    async with running(tmp_path) as little:
+        await little.ready()
+        prompt = [*ids(little, "the"), 2, *ids(little, "fox")]
+        wish = S.TokenIds(ids=prompt)
+        deltas = await little.deltas(prompt_token_ids=wish, max_tokens=50)
+        end = prompt.index(2) + 1
+        assert ids_of(deltas) == prompt[:end]
+        assert text_of(deltas) == "the"
+        assert (deltas[-1].finish_reason, deltas[-1].usage.completion_tokens) == (STOP, end)
+        await removed(little)
+        through = await little.deltas(prompt_token_ids=wish, max_tokens=len(prompt), ignore_eos=True)
+        assert (text_of(through), through[-1].finish_reason) == ("thefox", LENGTH)
+
+
+async def test_a_stop_string_ends_it_at_once_and_is_never_shown(tmp_path: Path) -> None:
+    async with running(tmp_path) as little:
+        await little.ready()
+        deltas = await little.deltas(text=FOX, max_tokens=180, stop=["k bro", "never"])
+        assert text_of(deltas) == "the quic"
+        assert deltas[-1].finish_reason == STOP
+        assert deltas[-1].usage.completion_tokens == len(ids_of(deltas))
+        await removed(little)
+        await idle(little)
+
+
+async def test_what_may_begin_a_stop_string_is_given_with_the_finish(tmp_path: Path) -> None:
+    async with running(tmp_path) as little:
+        await little.ready()
+        prompt = ids(little, FOX)
+        deltas = await little.deltas(text=FOX, max_tokens=len(prompt), stop=["fox jumps"])
+        assert text_of(deltas) == FOX
+
+
+async def test_zero_max_tokens_is_as_many_as_there_is_room_for(tmp_path: Path) -> None:
+    async with running(tmp_path) as little:
+        await little.ready()
+        deltas = await little.deltas(text=FOX)
+        assert len(deltas[0].prompt_token_ids) + len(ids_of(deltas)) == KV_BUDGET
+        assert deltas[-1].finish_reason == LENGTH
+
+
+async def test_logprobs_carry_the_bytes_of_their_tokens(tmp_path: Path) -> None:
+    async with running(tmp_path) as little:
+        await little.ready()
+        text = "你好 𝄞"
+        prompt = ids(little, text)
+        deltas = await little.deltas(text=text, max_tokens=len(prompt), logprobs=True, top_logprob_count=3)
+        found = [logprob for delta in deltas for logprob in delta.logprobs]
+        assert [one.token_id for one in found] == prompt
+        assert b"".join(one.token_bytes for one in found) == text.encode()
+        assert all(len(one.top) == 3 and one.logprob == -0.5 for one in found)
+        plain = await little.deltas(text=text, max_tokens=3)
+        assert not any(delta.logprobs for delta in plain)
+
+
+@pytest.mark.parametrize("text", [FOX, "你好，世界 😀 𝄞 naïve", "ends at a stop"])
+async def test_a_resume_after_any_token_gives_only_what_was_not_given(tmp_path: Path, text: str) -> None:
+    async with running(tmp_path) as little:
+        await little.ready()
+        wish: dict[str, Any] = {"text": text, "max_tokens": 24, "stop": ["a stop"]}
+        whole = await little.deltas(**wish)
+        made = ids_of(whole)
+        given = ""
+        by_count = {0: ""}
+        for delta in whole:
+            given += delta.text
+            by_count[max(by_count) + len(delta.token_ids)] = given
+        for count, before in by_count.items():
+            if count == len(made):
+                continue
+            rest = await little.deltas(**wish, resume_token_ids=made[:count])
+            assert before + text_of(rest) == text_of(whole), count
+            assert made[:count] + ids_of(rest) == made
+            assert rest[-1].finish_reason == whole[-1].finish_reason
+            assert rest[-1].usage.completion_tokens == len(made)
+
+
+async def test_a_resume_that_already_ends_the_request_is_finished_without_a_step(tmp_path: Path) -> None:
+    async with running(tmp_path) as little:
+        await little.ready()
+        prompt = ids(little, FOX)
+        for wish, reason in (
+            ({"max_tokens": len(prompt)}, LENGTH),
+            ({"stop": ["brown"]}, STOP),
+            ({"stop": ["brown"], "max_tokens": 1}, LENGTH),
+        ):
+            deltas = await little.deltas(text=FOX, resume_token_ids=prompt, **wish)
+            assert [delta.finish_reason for delta in deltas] == [reason]
+            assert ids_of(deltas) == []
+        ended = await little.deltas(text=FOX, resume_token_ids=[*prompt, 2])
+        assert ended[-1].finish_reason == STOP
+        assert ended[-1].usage.completion_tokens == len(prompt) + 1
+        assert "operation insert" not in little.log()
+
+
+async def test_four_at_once_each_get_their_own(tmp_path: Path) -> None:
+    async with running(tmp_path) as little:
+        await little.ready()
+        texts = ["the quick", "brown fox", "你好", "lazy dog"]
+        answers = await asyncio.gather(*(little.deltas(text=text, max_tokens=len(ids(little, text))) for text in texts))
+        assert [text_of(answer) for answer in answers] == texts
+
+
+LONG = S.TokenIds(ids=[5] * (CONTEXT + 1))
+BAD: dict[str, tuple[dict[str, Any], str]] = {
+    "no_request_id": ({"request_id": ""}, "request_id"),
+    "an_empty_prompt": ({"text": ""}, "prompt"),
+    "no_ids": ({"prompt_token_ids": S.TokenIds()}, "prompt"),
+    "an_id_outside_the_vocabulary": ({"prompt_token_ids": S.TokenIds(ids=[VOCABULARY_SIZE])}, "prompt"),
+    "a_huge_id": ({"prompt_token_ids": S.TokenIds(ids=[2**32 - 1])}, "prompt"),
+    "no_messages": ({"chat": S.Chat()}, "messages"),
+    "a_resumed_id_outside_the_vocabulary": ({"resume_token_ids": [VOCABULARY_SIZE]}, "resume_token_ids"),
+    "a_temperature_that_is_no_number": ({"sampling": S.Sampling(temperature=float("nan"))}, "temperature"),
+    "a_top_k_of_the_vocabulary": ({"sampling": S.Sampling(top_k=VOCABULARY_SIZE)}, "top_k"),
+    "a_bias_for_no_token": ({"sampling": S.Sampling(logit_bias={VOCABULARY_SIZE: 1})}, "logit_bias"),
+    "negative_max_tokens": ({"max_tokens": -1}, "max_tokens"),
+    "an_empty_stop": ({"stop": [""]}, "stop"),
+    "top_logprobs_alone": ({"top_logprob_count": 3}, "top_logprobs"),
+}
+
+
+async def test_bad_requests_are_refused_by_name_and_the_rank_never_hears_of_them(tmp_path: Path) -> None:
+    async with running(tmp_path) as little:
+        pid = (await little.ready()).pid
+        for case, (wish, param) in BAD.items():
+            error = await little.refused(**wish)
+            assert type(error) is InvalidRequest, (case, error)
+            assert error.param == param, case
+        long = await little.refused(prompt_token_ids=LONG)
+        assert isinstance(long, ContextLengthExceeded)
+        assert str(CONTEXT + 1) in long.message
+        assert str(KV_BUDGET) in long.message
+        assert "operation" not in little.log()
+        good = await little.deltas(text="the", max_tokens=1)
+        assert good[-1].finish_reason == LENGTH
+        assert (await little.set_rank(PREPARED)).pid == pid
+
+
+async def test_a_model_without_a_template_points_to_completions(tmp_path: Path) -> None:
+    folder = make(tmp_path / "models" / "little")
+    (folder / "tokenizer_config.json").write_text("{}")
+    async with running(tmp_path) as little:
+        await little.ready()
+        error = await little.refused(chat=S.Chat(messages=[S.ChatMessage(role="user", content="hi")]))
+        assert isinstance(error, InvalidRequest)
+        assert error.param == "messages"
+        assert "/v1/completions" in error.message
+
+
+async def first(call: Any) -> None:
+    """Until the stream has given a token."""
+    async for response in call:
+        if response.delta.token_ids:
+            return
+
+
+async def test_a_client_that_leaves_frees_its_sequence_within_a_step(tmp_path: Path) -> None:
+    async with running(tmp_path) as little:
+        await little.ready()
+        call = little.generate(max_tokens=190)
+        await first(call)
+        call.cancel()
+        await removed(little)
+        await idle(little)
+
+
+async def test_a_client_that_never_reads_frees_its_sequence_when_it_leaves(tmp_path: Path) -> None:
+    async with running(tmp_path) as little:
+        await little.ready()
+        call = little.generate(max_tokens=190)
+        async with asyncio.timeout(5):
+            while "operation insert" not in little.log():
+                await asyncio.sleep(0.01)
+        call.cancel()
+        await removed(little)
+        await idle(little)
+
+
+async def test_cancel_generation_drops_the_sequence_and_ends_the_stream(tmp_path: Path) -> None:
+    async with running(tmp_path) as little:
+        await little.ready()
+        request_id = str(uuid.uuid4())
+        call = little.generate(request_id=request_id, max_tokens=190)
+        await first(call)
+        await little.stub.CancelGeneration(runner_pb2.CancelGenerationRequest(request_id=request_id), timeout=5)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            async for _ in call:
+                pass
+        assert not from_call(caught.value).resumable
+        await removed(little)
+        for unknown in (request_id, "never was"):
+            await little.stub.CancelGeneration(runner_pb2.CancelGenerationRequest(request_id=unknown), timeout=5)
+
+
+async def test_the_same_request_id_again_takes_over(tmp_path: Path) -> None:
+    async with running(tmp_path) as little:
+        await little.ready()
+        request_id = str(uuid.uuid4())
+        older = little.generate(request_id=request_id, max_tokens=190)
+        await first(older)
+        newer = asyncio.create_task(little.deltas(request_id=request_id, text="the", max_tokens=20))
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            async for _ in older:
+                pass
+        assert isinstance(from_call(caught.value), Superseded)
+        assert (await newer)[-1].finish_reason == LENGTH
+        assert little.log().count("operation remove") == 1
+
+
+async def test_a_deadline_ends_it_typed_and_drops_the_sequence(tmp_path: Path) -> None:
+    async with running(tmp_path, request_deadline_s=0.3) as little:
+        await little.ready()
+        # Without a deadline of the call's own: the limit holds.
+        error = await little.refused(max_tokens=190, timeout_s=None)
+        assert isinstance(error, DeadlinePassed)
+        await removed(little)
+        own = await little.refused(max_tokens=190, timeout_s=0.2)
+        assert isinstance(own, DeadlinePassed)
+        await removed(little, 2)
+
+
+async def test_a_rank_that_dies_ends_its_streams_resumably(tmp_path: Path) -> None:
+    async with running(tmp_path) as little:
+        pid = (await little.ready()).pid
+        calls = [little.generate(max_tokens=190) for _ in range(4)]
+        for call in calls:
+            await first(call)
+        os.kill(pid, signal.SIGKILL)
+        for call in calls:
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                async for _ in call:
+                    pass
+            error = from_call(caught.value)
+            assert isinstance(error, InstanceFailed)
+            assert error.resumable
+        late = await little.refused()
+        assert isinstance(late, InstanceFailed)
+
+
+async def test_a_rank_that_is_not_ready_takes_no_requests(tmp_path: Path) -> None:
+    async with running(tmp_path) as little:
+        assert isinstance(await little.refused(), InstanceFailed)
+        await little.set_rank(PREPARED)
+        await little.until(S.RANK_STATE_PREPARED)
+        assert isinstance(await little.refused(), InstanceFailed)
+
+
+async def test_an_engine_reset_ends_what_was_running_and_the_next_request_works(tmp_path: Path) -> None:
+    async with running(tmp_path) as little:
+        await little.ready()
+        neighbour = asyncio.create_task(little.refused(text=FOX, max_tokens=190))
+        async with asyncio.timeout(5):
+            while "operation insert" not in little.log():
+                await asyncio.sleep(0.01)
+        poisoned = await little.refused(prompt_token_ids=S.TokenIds(ids=[5, POISON]))
+        assert isinstance(poisoned, EngineReset)
+        assert isinstance(await neighbour, EngineReset)
+        assert (await little.deltas(text="the", max_tokens=2))[-1].finish_reason == LENGTH
+
+
+async def test_more_requests_than_the_limit_are_refused_with_when_to_come_back(tmp_path: Path) -> None:
+    async with running(tmp_path, rank_request_count_max=2) as little:
+        await little.ready()
+        calls = [little.generate(max_tokens=190) for _ in range(2)]
+        for call in calls:
+            await first(call)
+        error = await little.refused()
+        assert isinstance(error, Full)
+        assert error.retry_after_s is not None
+        for call in calls:
+            call.cancel()
+        await idle(little)
+        assert (await little.deltas(max_tokens=2))[-1].finish_reason == LENGTH
+
+
+async def test_tokens_that_wait_for_a_slow_reader_are_joined(tmp_path: Path) -> None:
+    async with running(tmp_path) as little:
+        await little.ready()
+        rank = little.ranks.find(RankId(InstanceId("i1"), 1, 0))
+        assert rank is not None
+        # Read from the generation itself: gRPC would buffer megabytes before it slows anybody down.
+        call = little.generate(max_tokens=100)
+        await first(call)
+        generation = next(iter(rank.generations.values()))
+        await idle(little)
+        rest = [response.delta async for response in call]
+        assert generation.finished
+        assert len(ids_of(rest)) < 100
+        assert rest[-1].usage.completion_tokens == 100
+
+
+async def test_special_tokens_have_no_text(tmp_path: Path) -> None:
+    async with running(tmp_path) as little:
+        await little.ready()
+        deltas = await little.deltas(text=f"the{EOS}fox", max_tokens=3, ignore_eos=True)
+        assert EOS not in text_of(deltas)
+
+
+async def test_a_broken_attach_stream_ends_its_requests_and_the_rank_comes_back(tmp_path: Path) -> None:
+    async with running(tmp_path, rank_without_runner_s=30) as little:
+        pid = (await little.ready()).pid
+        call = little.generate(max_tokens=190)
+        await first(call)
+        rank = little.ranks.find(RankId(InstanceId("i1"), 1, 0))
+        assert rank is not None
+        assert rank.outbox is not None
+        rank.detach(rank.outbox)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            async for _ in call:
+                pass
+        assert isinstance(from_call(caught.value), InstanceFailed)
+        async with asyncio.timeout(10):
+            while not rank.is_ready:
+                await asyncio.sleep(0.01)
+        # It is told to forget what it still held.
+        await removed(little)
+        assert (await little.deltas(max_tokens=3))[-1].finish_reason == LENGTH
+        assert rank.pid == pid
+
+
+async def test_a_rank_whose_load_crashes_has_no_streams_left_hanging(tmp_path: Path) -> None:
+    async with running(tmp_path, stand_in("load_crashes")) as little:
+        await little.set_rank(PREPARED)
+        await little.set_rank(2)
+        await little.until(S.RANK_STATE_ABSENT)
+        assert isinstance(await little.refused(), InstanceFailed)
