@@ -26,7 +26,7 @@ def show_step(rank: RankId, step: rank_pb2.StepReport) -> None:
     PREFILLED.inc(step.prefill_tokens)
     GENERATED.inc(sum(len(one.token_ids) for one in step.sequences))
     RUNNING.labels(rank.instance).set(step.running_count + step.waiting_count)
-    KV.labels(rank.instance).set(step.kv_tokens + step.cache_tokens)
+    KV.labels(rank.instance).set(step.kv_tokens)
 
 
 def forget(rank: RankId) -> None:

@@ -1,0 +1,12 @@
+"""`thunderline runner` as it is, except that its ranks are stand-ins: a process for tests to signal and kill."""
+
+import functools
+import sys
+
+from runner.little_runner import stand_in
+from thunderline.process.entry import run_role
+from thunderline.runner.__main__ import serve
+
+if __name__ == "__main__":
+    behave, *flags = sys.argv[1:]
+    sys.exit(run_role("runner", "", flags, functools.partial(serve, command=stand_in(behave))))
