@@ -26,7 +26,7 @@ def health_and_reflection(found: dict[str, Any]) -> None:
     for offset, service in enumerate(("Discovery", "Topology", "Scheduler", "Runner"), start=1):
         full = f"thunderline.v1.{service}Service"
         with grpc.insecure_channel(f"127.0.0.1:{base + offset}") as channel:
-            health = health_pb2_grpc.HealthStub(channel)
+            health: Any = health_pb2_grpc.HealthStub(channel)
             answer = health.Check(health_pb2.HealthCheckRequest(service=full), timeout=10)
             database = ProtoReflectionDescriptorDatabase(channel)
             methods = DescriptorPool(database).FindServiceByName(full).methods_by_name

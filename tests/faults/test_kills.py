@@ -11,7 +11,15 @@ import pytest
 from installation import DEMO, ROLES, Installation, until
 
 BACK_S = 5.0
-BODY = {"model": DEMO, "prompt": "Tell me a very long story.", "max_tokens": 400, "temperature": 1, "stream": True}
+# No end token: each stream is long, whatever its seed says.
+BODY = {
+    "model": DEMO,
+    "prompt": "Tell me a very long story.",
+    "max_tokens": 200,
+    "temperature": 1,
+    "logit_bias": {"0": -100, "2": -100},
+    "stream": True,
+}
 
 
 class Stream(threading.Thread):

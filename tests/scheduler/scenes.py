@@ -2,8 +2,9 @@
 
 from thunderline.cluster import InstanceId, NodeId, RankId
 from thunderline.cluster.ranks import RankState
+from thunderline.scheduler.actions import Action, StartEpoch
 from thunderline.scheduler.placement import Placed, place
-from thunderline.scheduler.reconciler import Action, StartEpoch, Waits
+from thunderline.scheduler.reconciler import Waits
 from thunderline.scheduler.values import (
     Audit,
     Cause,

@@ -24,7 +24,7 @@ from scheduler.scenes import (
     wish,
     world,
 )
-from thunderline.scheduler.reconciler import AuditModel, FetchModel, MakeAbsent, MakePrepared, MakeReady
+from thunderline.scheduler.actions import AuditModel, FetchModel, MakeAbsent, MakePrepared, MakeReady
 from thunderline.scheduler.values import Fetch
 
 STARTING: dict[str, Situation] = {

@@ -27,7 +27,7 @@ from scheduler.scenes import (
     wish,
     world,
 )
-from thunderline.scheduler.reconciler import UNDEPLOYED, AuditModel, EndEpoch, Forget, MakeAbsent, MarkReady
+from thunderline.scheduler.actions import UNDEPLOYED, AuditModel, EndEpoch, Forget, MakeAbsent, MarkReady
 from thunderline.scheduler.values import Cause
 
 SERVING: dict[str, Situation] = {

@@ -36,7 +36,8 @@ from scheduler.situations_of_a_start import STARTING
 from scheduler.situations_of_service import SERVING
 from thunderline.cluster import NodeId
 from thunderline.cluster.ranks import RankState
-from thunderline.scheduler.reconciler import Action, MakeAbsent, StartEpoch, ended, reconcile, reservations, targets
+from thunderline.scheduler.actions import Action, MakeAbsent, StartEpoch, targets
+from thunderline.scheduler.reconciler import ended, reconcile, reservations
 from thunderline.scheduler.values import DeploymentState, RunnerView, Standing, Wish, World
 
 SITUATIONS = {**STARTING, **SERVING}

@@ -22,8 +22,9 @@ from scheduler.scenes import (
 )
 from scheduler.test_attempts import WAIT_MAX_S, WAIT_MIN_S, attempt_at, crash_at
 from scheduler.test_attempts import epoch as over
+from thunderline.scheduler.actions import Action, AuditModel, StartEpoch
 from thunderline.scheduler.attempts import Next, next_attempt
-from thunderline.scheduler.reconciler import Action, AuditModel, StartEpoch, reconcile, reservations
+from thunderline.scheduler.reconciler import reconcile, reservations
 from thunderline.scheduler.values import Cause, Standing, World
 
 

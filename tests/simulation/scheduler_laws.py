@@ -5,7 +5,8 @@ from collections.abc import Collection, Iterable
 from simulation.runner_world import Broken, Runner
 from thunderline.cluster import InstanceId, RankId
 from thunderline.cluster.ranks import RankState
-from thunderline.scheduler.reconciler import Decision, MakeReady, targets
+from thunderline.scheduler.actions import MakeReady, targets
+from thunderline.scheduler.reconciler import Decision
 from thunderline.scheduler.values import DeploymentState, RankView, Wish, World
 
 

@@ -15,8 +15,9 @@ from simulation.runner_world import KV_TOKENS, Broken, R, Runner
 from thunderline.cluster import InstanceId, NodeId, RankId
 from thunderline.cluster.errors import ClusterError, EpochConflict
 from thunderline.runner.fence import Goal
-from thunderline.scheduler import reconciler
-from thunderline.scheduler.reconciler import Action, Decision, Waits, targets
+from thunderline.scheduler import actions, reconciler
+from thunderline.scheduler.actions import Action, targets
+from thunderline.scheduler.reconciler import Decision, Waits
 from thunderline.scheduler.values import (
     Audit,
     Cause,
@@ -125,25 +126,25 @@ class Cluster:
             self.later(0.0, most_s, run)
 
         match action:
-            case reconciler.AuditModel(node, model):
+            case actions.AuditModel(node, model):
                 audit = replace(AUDIT, at_s=self.now_s)
                 here(lambda: self.audits.update({(node, model): audit}), most_s=1.0)
-            case reconciler.StartEpoch(instance, placed):
+            case actions.StartEpoch(instance, placed):
                 number = self._begin(instance, placed.node, placed.memory_bytes)
                 self._set_rank(placed.node, RankId(instance, number, 0), Goal.PREPARED, done)
-            case reconciler.MakePrepared(rank, node):
+            case actions.MakePrepared(rank, node):
                 self._set_rank(node, rank, Goal.PREPARED, done)
-            case reconciler.MakeReady(rank, node):
+            case actions.MakeReady(rank, node):
                 self._set_rank(node, rank, Goal.READY, done)
-            case reconciler.MakeAbsent(rank, node):
+            case actions.MakeAbsent(rank, node):
                 self._set_rank(node, rank, Goal.ABSENT, done)
-            case reconciler.MarkReady(instance, number):
+            case actions.MarkReady(instance, number):
                 here(lambda: self._change(instance, number, ready_s=self.now_s))
-            case reconciler.EndEpoch(instance, number, cause):
+            case actions.EndEpoch(instance, number, cause):
                 here(lambda: self._end(instance, number, cause))
-            case reconciler.Forget(instance):
+            case actions.Forget(instance):
                 here(lambda: self._forget(instance))
-            case reconciler.FetchModel():
+            case actions.FetchModel():
                 raise Broken("files that are there are fetched")
 
     def _begin(self, instance: InstanceId, node: NodeId, memory_bytes: int) -> int:
@@ -197,7 +198,7 @@ class Cluster:
                     self._end(rank.instance, rank.epoch, Cause("LOST", "its runner was restarted", R.STARTING))
                 undeployed = self.wishes.get(rank.instance)
                 if absent and goal is Goal.ABSENT and undeployed is not None and undeployed.undeploying:
-                    self._end(rank.instance, rank.epoch, reconciler.UNDEPLOYED)
+                    self._end(rank.instance, rank.epoch, actions.UNDEPLOYED)
                 done()
 
             self.later(0.0, 0.3, answer)

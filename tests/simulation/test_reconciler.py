@@ -8,7 +8,8 @@ import pytest
 from simulation.runner_world import Broken
 from simulation.scheduler_world import Cluster, Reconcile
 from thunderline.cluster.ranks import RankState
-from thunderline.scheduler.reconciler import Decision, MakeAbsent, Waits, reconcile
+from thunderline.scheduler.actions import MakeAbsent
+from thunderline.scheduler.reconciler import Decision, Waits, reconcile
 from thunderline.scheduler.values import DeploymentState, RankView, RunnerView, Standing, World
 
 SEED_COUNT = 200

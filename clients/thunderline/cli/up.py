@@ -28,7 +28,7 @@ def check_ports(settings: Settings) -> None:
     grpc = {role: getattr(settings, role).port for role in ROLES if role != "gateway"}
     ports = {f"{role}": port for role, port in grpc.items()}
     ports |= {f"{role} metrics": port + PORT_OFFSET for role, port in grpc.items()}
-    for what, port in [*ports.items(), ("gateway", settings.gateway.port)]:
+    for what, port in [("gateway", settings.gateway.port), *ports.items()]:
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:

@@ -162,11 +162,15 @@ class Engine:
             prompt_tokens, counters.prompt_time - before[1], counters.decode_time - before[2]
         )
         self._step += 1
+        return self.report(tuple(news), prompt_tokens, time.monotonic() - begun)
+
+    def report(self, news: tuple[News, ...] = (), prefill_tokens: int = 0, duration_s: float = 0.0) -> Report:
+        """Where the batch stands; without arguments outside a step (the last sequence was removed)."""
         return Report(
             step=self._step,
-            news=tuple(news),
-            prefill_tokens=prompt_tokens,
-            duration_s=time.monotonic() - begun,
+            news=news,
+            prefill_tokens=prefill_tokens,
+            duration_s=duration_s,
             running_count=len(self._running),
             waiting_count=len(self._waiting),
             kv_tokens=self._reserved_tokens + self._cache.tokens,

@@ -109,8 +109,13 @@ class Worker:
     def _serve(self, engine: Any) -> None:
         step = 0
         while not self._stopping.is_set():
-            self._take(engine, wait=not engine.has_work)
+            worked = engine.has_work
+            self._take(engine, wait=not worked)
             if self._stopping.is_set() or not engine.has_work:
+                if worked:
+                    # The last sequence was removed: nobody would hear of it in a step.
+                    self._send(wire.step_report(engine.report()))
+                    self._mark.step(step, Stand.IDLE)
                 continue
             step += 1
             self._mark.step(step, Stand.COMPUTE)

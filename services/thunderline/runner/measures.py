@@ -22,7 +22,9 @@ def show_state(rank: RankId, state: RankState) -> None:
 
 
 def show_step(rank: RankId, step: rank_pb2.StepReport) -> None:
-    STEP.observe(step.duration_us / 1e6)
+    # A report outside a step has no duration.
+    if step.duration_us:
+        STEP.observe(step.duration_us / 1e6)
     PREFILLED.inc(step.prefill_tokens)
     GENERATED.inc(sum(len(one.token_ids) for one in step.sequences))
     RUNNING.labels(rank.instance).set(step.running_count + step.waiting_count)

@@ -15,9 +15,10 @@ from thunderline.cluster.errors import ClusterError, StoreUnavailable
 from thunderline.cluster.limits import Limits
 from thunderline.cluster.ranks import RankState
 from thunderline.process.changes import Changes
-from thunderline.scheduler import reconciler, wire
+from thunderline.scheduler import actions, reconciler, wire
+from thunderline.scheduler.actions import Action
 from thunderline.scheduler.admission import Door
-from thunderline.scheduler.reconciler import Action, Waits
+from thunderline.scheduler.reconciler import Waits
 from thunderline.scheduler.runners import Runners, is_stale
 from thunderline.scheduler.store import EPOCH_COUNT_MAX, Store
 from thunderline.scheduler.values import Cause, DeploymentState, Epoch, Standing, Wish, World
@@ -100,7 +101,7 @@ class Control:
         decision = reconciler.reconcile(world, now_s, waits)
         self._note(decision.standings, now_s)
         for action in decision.actions:
-            self._in_flight |= reconciler.targets(action)
+            self._in_flight |= actions.targets(action)
             tasks.create_task(self._carry_out(action), name=str(action))
         self.changes.notify()
         for call in self._on_change:
@@ -135,14 +136,14 @@ class Control:
             await self._refused(action, error)
             await asyncio.sleep(FAILED_ACTION_S)
         finally:
-            self._in_flight -= reconciler.targets(action)
+            self._in_flight -= actions.targets(action)
             self._wake()
 
     async def _refused(self, action: Action, error: ClusterError) -> None:
         """A runner that refuses an epoch for good ends it; one that cannot be reached is asked again."""
-        if isinstance(action, reconciler.StartEpoch):
+        if isinstance(action, actions.StartEpoch):
             instance = action.instance
-        elif isinstance(action, reconciler.MakePrepared | reconciler.MakeReady):
+        elif isinstance(action, actions.MakePrepared | actions.MakeReady):
             instance = action.rank.instance
         else:
             return
@@ -154,37 +155,37 @@ class Control:
 
     async def _do(self, action: Action) -> None:
         match action:
-            case reconciler.AuditModel(node, model):
+            case actions.AuditModel(node, model):
                 await self.runners.audit(node, model)
-            case reconciler.FetchModel(node, model):
+            case actions.FetchModel(node, model):
                 await self.runners.fetch(node, model)
-            case reconciler.StartEpoch():
+            case actions.StartEpoch():
                 await self._start_epoch(action)
-            case reconciler.MakePrepared(rank, node):
+            case actions.MakePrepared(rank, node):
                 report = await self._set_rank(node, rank, runner_pb2.RANK_GOAL_PREPARED)
                 if report.state == cluster_pb2.RANK_STATE_ABSENT:
                     lost = Cause("LOST", "its runner was restarted under it", RankState.STARTING)
                     cause = wire.rank_view(node, report).cause or lost
                     await self._end_epoch(rank.instance, rank.epoch, cause)
                 await asyncio.sleep(VIEW_S)
-            case reconciler.MakeReady(rank, node):
+            case actions.MakeReady(rank, node):
                 await self._set_rank(node, rank, runner_pb2.RANK_GOAL_READY)
                 await asyncio.sleep(VIEW_S)
-            case reconciler.MakeAbsent(rank, node):
+            case actions.MakeAbsent(rank, node):
                 report = await self.runners.set_rank(node, rank, runner_pb2.RANK_GOAL_ABSENT, None)
                 wish = self._wishes.get(rank.instance)
                 if report.state == cluster_pb2.RANK_STATE_ABSENT and wish is not None and wish.undeploying:
-                    await self._end_epoch(rank.instance, rank.epoch, reconciler.UNDEPLOYED)
+                    await self._end_epoch(rank.instance, rank.epoch, actions.UNDEPLOYED)
                 await asyncio.sleep(VIEW_S)
-            case reconciler.MarkReady(instance, number):
+            case actions.MarkReady(instance, number):
                 await self._change_epoch(instance, number, lambda epoch: replace(epoch, ready_s=time.time()))
-            case reconciler.EndEpoch(instance, number, cause):
+            case actions.EndEpoch(instance, number, cause):
                 await self._end_epoch(instance, number, cause)
-            case reconciler.Forget(instance):
+            case actions.Forget(instance):
                 await self._stored(self._store.forget, instance)
                 self._wishes.pop(instance, None)
 
-    async def _start_epoch(self, action: reconciler.StartEpoch) -> None:
+    async def _start_epoch(self, action: actions.StartEpoch) -> None:
         wish = self._wishes[action.instance]
         number = await self._stored(self._store.next_epoch)
         placement = wire.placement(wish, number, action.placed, action.layer_count)

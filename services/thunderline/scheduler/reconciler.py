@@ -10,6 +10,20 @@ from dataclasses import dataclass, replace
 from thunderline.cluster import InstanceId, NodeId, RankId
 from thunderline.cluster.ranks import RankState
 from thunderline.scheduler import attempts, placement
+from thunderline.scheduler.actions import (
+    UNDEPLOYED,
+    Action,
+    AuditModel,
+    EndEpoch,
+    FetchModel,
+    Forget,
+    MakeAbsent,
+    MakePrepared,
+    MakeReady,
+    MarkReady,
+    StartEpoch,
+    targets,
+)
 from thunderline.scheduler.attempts import Attempt, Next
 from thunderline.scheduler.values import (
     Audit,
@@ -31,77 +45,6 @@ CAUSE_COUNT_MAX, CAUSE_LENGTH_MAX = 8, 200
 
 
 @dataclass(frozen=True, slots=True)
-class AuditModel:
-    node: NodeId
-    model: str
-
-
-@dataclass(frozen=True, slots=True)
-class FetchModel:
-    node: NodeId
-    model: str
-
-
-@dataclass(frozen=True, slots=True)
-class StartEpoch:
-    """Takes the next epoch number, writes it down, and prepares its rank."""
-
-    instance: InstanceId
-    placed: placement.Placed
-    layer_count: int
-    digest: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class MakePrepared:
-    """The same command again: the runner may not have got it, and starts an epoch's rank once."""
-
-    rank: RankId
-    node: NodeId
-
-
-@dataclass(frozen=True, slots=True)
-class MakeReady:
-    rank: RankId
-    node: NodeId
-
-
-@dataclass(frozen=True, slots=True)
-class MakeAbsent:
-    rank: RankId
-    node: NodeId
-
-
-@dataclass(frozen=True, slots=True)
-class MarkReady:
-    """The epoch has become READY; write it down."""
-
-    instance: InstanceId
-    epoch: int
-
-
-@dataclass(frozen=True, slots=True)
-class EndEpoch:
-    """The epoch is over; write its cause down."""
-
-    instance: InstanceId
-    epoch: int
-    cause: Cause
-
-
-@dataclass(frozen=True, slots=True)
-class Forget:
-    """Nothing of an undeployed deployment is left."""
-
-    instance: InstanceId
-
-
-UNDEPLOYED = Cause("STOPPED", "undeployed", RankState.STOPPING)
-
-Action = AuditModel | FetchModel | StartEpoch | MakePrepared | MakeReady | MakeAbsent | MarkReady | EndEpoch | Forget
-
-
-@dataclass(frozen=True, slots=True)
 class Waits:
     """How long the next epoch waits; seconds."""
 
@@ -113,19 +56,6 @@ class Waits:
 class Decision:
     actions: tuple[Action, ...]
     standings: Mapping[InstanceId, Standing]
-
-
-def targets(action: Action) -> frozenset[object]:
-    """What an action is about: while it is under way, nothing else is done about any of it."""
-    match action:
-        case AuditModel(node, model):
-            return frozenset({("audit", node, model)})
-        case FetchModel(node, model):
-            return frozenset({("fetch", node, model)})
-        case MakePrepared(rank) | MakeReady(rank) | MakeAbsent(rank):
-            return frozenset({("rank", rank), ("instance", rank.instance)})
-        case StartEpoch(instance) | MarkReady(instance) | EndEpoch(instance) | Forget(instance):
-            return frozenset({("instance", instance)})
 
 
 def reconcile(world: World, now_s: float, waits: Waits) -> Decision:
