@@ -56,6 +56,16 @@ async def test_a_real_rank_loads_answers_resumes_and_ends(tmp_path: Path) -> Non
         assert absent.cause.name == "STOPPED"
 
 
+async def test_a_prepared_rank_waits_for_its_goal_for_longer_than_it_would_without_a_runner(tmp_path: Path) -> None:
+    async with running(tmp_path, rank_process.command, rank_without_runner_s=0.5) as little:
+        await little.set_rank(1)
+        await little.until(S.RANK_STATE_PREPARED, timeout_s=READY_S)
+        with pytest.raises(TimeoutError):
+            await little.until(S.RANK_STATE_ABSENT, timeout_s=1.5)
+        await little.set_rank(2)
+        await little.until(S.RANK_STATE_READY, timeout_s=READY_S)
+
+
 async def test_a_real_rank_drops_what_is_cancelled_and_dies_with_its_streams_told(tmp_path: Path) -> None:
     async with running(tmp_path, rank_process.command) as little:
         pid = (await ready(little)).pid

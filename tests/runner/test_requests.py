@@ -25,6 +25,7 @@ from thunderline.cluster.errors import (
 )
 from thunderline.rpc.errors import from_call
 from thunderline.runner import tokenizing
+from thunderline.runner.requests import Requests
 from thunderline.v1 import cluster_pb2, runner_pb2
 
 S = cluster_pb2
@@ -296,6 +297,20 @@ async def test_the_same_request_id_again_takes_over(tmp_path: Path) -> None:
         assert isinstance(from_call(caught.value), Superseded)
         assert (await newer)[-1].finish_reason == LENGTH
         assert little.log().count("operation remove") == 1
+
+
+async def test_a_takeover_frees_the_older_sequence_though_nobody_reads_it(tmp_path: Path) -> None:
+    async with running(tmp_path) as little:
+        await little.ready()
+        requests = Requests(little.ranks, little.settings.limits)
+        wish = S.Generation(request_id=str(uuid.uuid4()), text=FOX, max_tokens=190)
+        target = RankId(InstanceId("i1"), 1, 0)
+        older = await requests.begin(target, wish, 20.0)
+        newer = await requests.begin(target, wish, 20.0)
+        assert list(older.rank.generations) == [newer.key]
+        older.end()
+        requests.cancel(wish.request_id)
+        assert older.rank.generations == {}
 
 
 async def test_a_deadline_ends_it_typed_and_drops_the_sequence(tmp_path: Path) -> None:
