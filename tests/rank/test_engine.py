@@ -7,7 +7,9 @@ from typing import Any
 
 import mlx.core as mx
 import pytest
+from mlx.utils import tree_map
 from mlx_lm.generate import generate_step
+from mlx_lm.models import gemma3_text
 
 from thunderline.rank.engine import Engine, Insert, Logprobs, Report
 from thunderline.rank.sampler import Params
@@ -219,6 +221,44 @@ def test_one_entry_serves_two_at_once_and_stays_whole(tiny: Any) -> None:
         assert one.cached[key] == 40
         assert one.tokens[key] == alone(tiny, (*PROMPTS[5][:40], *prompt(seed, 10)), SAMPLED[seed])
     assert one.tokens[again] == reference(tiny, PROMPTS[5])
+
+
+@pytest.fixture(scope="module")
+def sliding() -> Any:
+    """Every second layer sees the last 32 tokens only: its cache rotates, and cannot be cut once it has."""
+    config = {
+        "model_type": "gemma3_text",
+        "hidden_size": 64,
+        "num_hidden_layers": 4,
+        "intermediate_size": 128,
+        "num_attention_heads": 4,
+        "head_dim": 16,
+        "num_key_value_heads": 2,
+        "rms_norm_eps": 1e-6,
+        "vocab_size": 512,
+        "sliding_window": 32,
+        "sliding_window_pattern": 2,
+        "max_position_embeddings": 2048,
+    }
+    mx.random.seed(0)
+    model = gemma3_text.Model(gemma3_text.ModelArgs.from_dict(config))
+    model.update(tree_map(lambda x: x if x.ndim == 1 else mx.random.normal(x.shape) * 0.15, model.parameters()))
+    return model
+
+
+def test_a_rotated_cache_is_used_whole_or_not_at_all(sliding: Any) -> None:
+    mine, one = prompt(1, 100), story(sliding)
+    first = one.insert(mine)
+    one.run()
+    again = one.insert(mine)
+    one.run()
+    assert one.tokens[first] == reference(sliding, mine)
+    assert one.tokens[again] == one.tokens[first]
+    longer = (*mine, *one.tokens[first], *prompt(2, 9))
+    further = one.insert(longer)
+    one.run()
+    assert one.cached[further] == len(mine) + LENGTH
+    assert one.tokens[further] == reference(sliding, longer)
 
 
 def test_what_does_not_fit_the_budget_waits_in_order(tiny: Any) -> None:

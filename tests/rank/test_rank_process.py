@@ -169,7 +169,16 @@ async def test_from_hello_to_tokens_to_sigterm(place: Place, tiny_folder: Path) 
         assert mark.step > 12
         # In the middle of its work it finishes the step and goes.
         runner.operate(5, insert=insert(5, 2000))
-        await runner.until(lambda: len(runner.tokens(5)) > 500)
+        await runner.until(lambda: len(runner.tokens(5)) > 5)
+        process.send_signal(signal.SIGTERM)
+        assert await place.end() == 0
+
+
+async def test_sigterm_right_after_ready_is_an_order_too(place: Place, tiny_folder: Path) -> None:
+    async with place.serving() as runner:
+        process = await place.start()
+        runner.load(tiny_folder)
+        await runner.until(lambda: bool(runner.states) and runner.states[-1] is RankState.READY)
         process.send_signal(signal.SIGTERM)
         assert await place.end() == 0
 

@@ -120,6 +120,14 @@ def test_noise_has_the_moments_of_a_standard_gumbel() -> None:
     assert noise.std() == pytest.approx(math.pi / math.sqrt(6), abs=0.01)
 
 
+def test_noise_is_finite_everywhere() -> None:
+    # One infinite value in a vocabulary wins over every logit.
+    column = mx.array([[1]], dtype=mx.uint32)
+    positions = mx.arange(300, dtype=mx.uint32)[:, None]
+    noise = gumbel(column, column, positions, mx.arange(49_152, dtype=mx.uint32)[None])
+    assert mx.isfinite(noise).all().item()
+
+
 def shaped(params: Params, generated: Sequence[int], newest: int, is_generated: bool = True) -> Floats:
     """What becomes of logits 2, -2, 2, -2, ... of six tokens."""
     values = mx.array([[2.0, -2.0, 2.0, -2.0, 2.0, -2.0]])

@@ -44,7 +44,11 @@ async def attend(arguments: argparse.Namespace, computes: blas.Blas) -> int:
     def end_soon(code: int) -> None:
         loop.call_soon_threadsafe(end, code)
 
-    worker = Worker(mark, str(computes), attachment.post, end_soon)
+    def ready() -> None:
+        # Until READY the default action ends us even inside C++; from then on the step under way may end.
+        loop.call_soon_threadsafe(loop.add_signal_handler, signal.SIGTERM, end, DONE)
+
+    worker = Worker(mark, str(computes), attachment.post, attachment.unsent_count, ready, end_soon)
 
     async def watch() -> None:
         """A rank whose runner stays away ends itself; one that is not wanted too."""
@@ -53,9 +57,6 @@ async def attend(arguments: argparse.Namespace, computes: blas.Blas) -> int:
             since_s = attachment.unattended_since_s
             if attachment.refused or (since_s is not None and loop.time() - since_s > arguments.runner_gone_s):
                 end(RUNNER_GONE)
-            if worker.facts is not None:
-                # Until READY the default action ends us even inside C++; from then on the step under way may end.
-                loop.add_signal_handler(signal.SIGTERM, end, DONE)
 
     tasks: set[asyncio.Future[Any]] = {
         ended,

@@ -39,9 +39,13 @@ class Attachment:
 
     def _put(self, message: rank_pb2.AttachRequest) -> None:
         if self._outbox.full():
-            # A runner that has not read for so long is as good as gone; it learns the newest when it is back.
+            # Not of tokens: the engine waits long before.
             self._outbox.get_nowait()
         self._outbox.put_nowait(message)
+
+    def unsent_count(self) -> int:
+        """From any thread."""
+        return self._outbox.qsize()
 
     async def flushed(self, wait_s: float) -> None:
         """Waits until what was posted is sent."""

@@ -187,19 +187,16 @@ class Engine:
         count = admitted_count(sizes, reserved, running, self._kv_budget_tokens)
         count = min(count, max(0, self._batch_size_max - running))
         for _ in range(count):
-            _, insert = self._waiting.popitem(last=False)
-            self._start(insert)
+            # Popped last: if it raises, `drop` still knows it.
+            self._start(next(iter(self._waiting.values())))
+            self._waiting.popitem(last=False)
         # The cache lives in what is left, and gives way to whoever waits.
         room = self._kv_budget_tokens - self._reserved_tokens
         self._cache.shrink(min(room, int(self._kv_budget_tokens * CACHE_SHARE)))
 
     def _start(self, insert: Insert) -> None:
         tokens = [*insert.prompt_token_ids, *insert.resume_token_ids]
-        kept, held = None, 0
-        if hit := self._cache.find(tokens):
-            kept, held = copy.deepcopy(hit.kept), hit.tokens
-            if hit.kept_tokens > held:
-                trim_prompt_cache(kept, hit.kept_tokens - held)
+        kept, held = self._cached(tokens)
         (uid,) = self._generator.insert(
             [tokens[held:]],
             max_tokens=[insert.max_tokens - len(insert.resume_token_ids)],
@@ -212,6 +209,18 @@ class Engine:
         )
         self._uids[uid] = insert.key
         self._running[insert.key] = _Running(insert, uid, min(held, len(insert.prompt_token_ids)))
+
+    def _cached(self, tokens: Sequence[int]) -> tuple[list[Any] | None, int]:
+        """Caches that hold the beginning of `tokens`, and how many they hold."""
+        hit = self._cache.find(tokens)
+        if hit is None:
+            return None, 0
+        kept, surplus = copy.deepcopy(hit.kept), hit.kept_tokens - hit.tokens
+        # A rotating cache that has wrapped cannot be cut any more, whatever it could when it was empty; mlx-lm then
+        # cuts nothing and says 0.
+        if surplus and trim_prompt_cache(kept, surplus) != surplus:
+            return None, 0
+        return kept, hit.tokens
 
     def _absorb(self, response: Any) -> News:
         key = self._uids[response.uid]

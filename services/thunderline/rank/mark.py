@@ -37,6 +37,11 @@ class Mark:
         """A step begins (COMPUTE) or the engine waits for work (IDLE)."""
         self._write(replace(self._mark, step=step, stand=stand, entered_s=time.monotonic()))
 
+    def close(self) -> None:
+        """Lets the lock go; the process's end does that as well."""
+        self._map.close()
+        self._file.close()
+
     def _write(self, mark: RankMark) -> None:
         self._mark = mark
         # Odd while writing: a reader that sees it reads again.

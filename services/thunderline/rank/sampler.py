@@ -51,7 +51,9 @@ def gumbel(seed_low: mx.array, seed_high: mx.array, position: mx.array, ids: mx.
     key = _mix(seed_low * 0x9E3779B9 + 0x85EBCA6B) ^ _mix(seed_high * 0x27D4EB2F + 0x165667B1)
     key = key ^ _mix(position * 0xC2B2AE35 + 0x27D4EB2F)
     hashed = _mix(_mix(ids * 0x9E3779B9 + key) + key)
-    uniform = ((hashed >> 8).astype(mx.float32) + 0.5) * (1.0 / 16777216.0)
+    # 23 bits and a half: with one bit more the largest value rounds to 1, whose noise is infinite, and once in 300
+    # tokens of a large vocabulary that wins whatever the logits say.
+    uniform = ((hashed >> 9).astype(mx.float32) + 0.5) * (1.0 / 8388608.0)
     return -mx.log(-mx.log(uniform))
 
 

@@ -17,6 +17,9 @@ from thunderline.v1 import cluster_pb2, rank_pb2
 # Progress of a load is told this often at most.
 PROGRESS_EVERY_S = 0.2
 WARM_UP_TOKENS = 2
+# The engine waits while so many of its reports are unread: at 100 steps a second 10 s of a runner that stands still.
+UNSENT_COUNT_MAX = 1024
+UNSENT_WAIT_S = 0.02
 KV_BUDGET_DEFAULT = 8192
 CONTEXT_DEFAULT = 8192
 
@@ -28,7 +31,18 @@ Send = Callable[[rank_pb2.AttachRequest], None]
 class Worker:
     """Owns everything of MLX. `send` may be called from its thread; `operations` is filled from others."""
 
-    def __init__(self, mark: Mark, blas: str, send: Send, ended: Callable[[int], None]) -> None:
+    def __init__(
+        self,
+        mark: Mark,
+        blas: str,
+        send: Send,
+        unsent_count: Callable[[], int],
+        ready: Callable[[], None],
+        ended: Callable[[int], None],
+    ) -> None:
+        """All four are called from the engine thread: `ready` just before READY is said, `ended` with an exit code."""
+        self._unsent_count = unsent_count
+        self._ready = ready
         self._mark = mark
         self._blas = blas
         self._send = send
@@ -68,7 +82,11 @@ class Worker:
         except Exception as error:  # the border of the process: whatever it is, it is named, and the process ends
             log.exception("the engine could not start")
             return self._failed("ENGINE_EXCEPTION", f"{type(error).__name__}: {error}", 4)
-        self._serve(engine)
+        try:
+            self._serve(engine)
+        except Exception as error:  # the same border: a rank whose engine thread is gone must not look READY
+            log.exception("the engine thread raised")
+            self._failed("ENGINE_EXCEPTION", f"{type(error).__name__}: {error}", 4)
 
     def _load(self, load: rank_pb2.Load) -> Any:
         import mlx.core as mx
@@ -103,6 +121,7 @@ class Worker:
             device="gpu" if mx.default_device() == mx.Device(mx.gpu) else "cpu",
         )
         log.info("ready", extra={"blas": self._blas, "kv_budget_tokens": budget, "batching": batching.name})
+        self._ready()
         self._enter(RankState.READY, engine=self.facts)
         return engine
 
@@ -117,19 +136,19 @@ class Worker:
                     self._send(wire.step_report(engine.report()))
                     self._mark.step(step, Stand.IDLE)
                 continue
+            if self._unsent_count() >= UNSENT_COUNT_MAX:
+                # Nothing that was generated may be lost on the way: who does not read, waits.
+                self._mark.step(step, Stand.IDLE)
+                self._stopping.wait(UNSENT_WAIT_S)
+                continue
             step += 1
             self._mark.step(step, Stand.COMPUTE)
             try:
                 report = engine.step()
             except Exception as error:  # containment: an exception in a step may have changed others' tokens
-                log.exception("the engine raised")
-                self._send(
-                    rank_pb2.AttachRequest(
-                        reset=rank_pb2.EngineReset(keys=engine.drop(), cause=f"{type(error).__name__}: {error}")
-                    )
-                )
-                continue
-            self._send(wire.step_report(report))
+                self._reset(engine, error)
+            else:
+                self._send(wire.step_report(report))
             if not engine.has_work:
                 self._mark.step(step, Stand.IDLE)
 
@@ -153,11 +172,15 @@ class Worker:
                 try:
                     engine.remove(operation.remove.key)
                 except Exception as error:  # as in a step
-                    log.exception("a removal raised")
-                    reset = rank_pb2.EngineReset(keys=engine.drop(), cause=f"{type(error).__name__}: {error}")
-                    self._send(rank_pb2.AttachRequest(reset=reset))
+                    self._reset(engine, error)
             case other:
                 log.warning("an operation is not known", extra={"operation": other})
+
+    def _reset(self, engine: Any, error: Exception) -> None:
+        """Drops everything that the engine holds, and says so."""
+        log.error("the engine raised", exc_info=error)
+        reset = rank_pb2.EngineReset(keys=engine.drop(), cause=f"{type(error).__name__}: {error}")
+        self._send(rank_pb2.AttachRequest(reset=reset))
 
     def _enter(
         self,
