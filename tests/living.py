@@ -1,7 +1,12 @@
 """Fixtures of real installations, shared by the end-to-end and the fault tests."""
 
+import datetime
+import json
+import os
+import platform
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,6 +18,17 @@ def fresh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
     """`thunderline up --demo` from an empty home, as `make up` does; one for all tests that leave it as it was."""
     with installed(tmp_path_factory.mktemp("up") / "home", "--demo") as installation:
         yield installation
+
+
+@pytest.fixture(scope="session")
+def evidence() -> Iterator[dict[str, Any]]:
+    """Figures that a proof measures; `make prove NAME` keeps them in tests/evidence/NAME.json."""
+    figures: dict[str, Any] = {}
+    yield figures
+    if name := os.environ.get("PROVE"):
+        today = datetime.date.today().isoformat()
+        found = {"date": today, "machine": f"{platform.machine()}, {os.cpu_count()} cores", **figures}
+        (Path(__file__).parent / "evidence" / f"{name}.json").write_text(json.dumps(found, indent=1) + "\n")
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -77,12 +78,20 @@ def reference(streams: list[Stream], demo_folder: Path) -> list[dict[str, object
     return list(json.loads(answer.stdout))
 
 
-def test_ids_by_grpc_equal_mlx_lms(streams: list[Stream], reference: list[dict[str, object]]) -> None:
-    assert [stream.token_ids for stream in streams] == [answer["token_ids"] for answer in reference]
-    assert sum(len(stream.token_ids) >= LONG for stream in streams) >= COUNT / 2
+def test_ids_by_grpc_equal_mlx_lms(
+    streams: list[Stream], reference: list[dict[str, object]], evidence: dict[str, Any]
+) -> None:
+    pairs = [(stream.token_ids, answer["token_ids"]) for stream, answer in zip(streams, reference, strict=True)]
+    evidence["answers"] = COUNT
+    evidence["answers_equal_by_ids"] = sum(ours == theirs for ours, theirs in pairs)
+    evidence["answers_of_64_tokens_or_more"] = sum(len(ours) >= LONG for ours, _ in pairs)
+    assert [ours for ours, _ in pairs] == [theirs for _, theirs in pairs]
+    assert evidence["answers_of_64_tokens_or_more"] >= COUNT / 2
 
 
-def test_text_by_http_equals_mlx_lms(fresh: Installation, reference: list[dict[str, object]]) -> None:
+def test_text_by_http_equals_mlx_lms(
+    fresh: Installation, reference: list[dict[str, object]], evidence: dict[str, Any]
+) -> None:
     client = fresh.openai(timeout_s=300)
     # The longest were compared by id; by HTTP the shortest half shows that text and ids are one thing.
     chosen = range(COUNT) if COUNT == 20 else sorted(range(COUNT), key=lambda n: len(str(reference[n]["text"])))[:2]
@@ -91,6 +100,7 @@ def test_text_by_http_equals_mlx_lms(fresh: Installation, reference: list[dict[s
             model=DEMO, messages=[{"role": "user", "content": QUESTIONS[n]}], temperature=0, max_tokens=MAX_TOKENS
         )
         assert answer.choices[0].message.content == reference[n]["text"]
+    evidence["answers_equal_by_text"] = len(chosen)
 
 
 def test_four_at_once_equal_one_after_the_other(fresh: Installation, streams: list[Stream]) -> None:
