@@ -15,6 +15,7 @@ from mlx_lm.generate import StopSequences
 from mlx_lm.models.cache import can_trim_prompt_cache, make_prompt_cache, trim_prompt_cache
 
 from thunderline.rank.admission import SEQUENCE_COUNT_MAX, admitted_count
+from thunderline.rank.parking import Parked, Parking
 from thunderline.rank.prefill import PROMPT_COUNT_MAX, Pace
 from thunderline.rank.prefix_cache import PrefixCache
 from thunderline.rank.rows import Row, RowGenerator
@@ -72,6 +73,7 @@ class Report:
     waiting_count: int
     kv_tokens: int
     cache_tokens: int
+    parked_count: int = 0
 
 
 @dataclass(slots=True)
@@ -80,6 +82,16 @@ class _Running:
     uid: int
     cached_tokens: int
     has_spoken: bool = False
+    # Of all its tokens, where asked for: a resume may want them again.
+    logprobs: list[Logprobs] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """A parked sequence's KV, and the log-probabilities of its last tokens (of as many as there are)."""
+
+    caches: list[Any]
+    logprobs: tuple[Logprobs, ...]
 
 
 class Engine:
@@ -93,6 +105,7 @@ class Engine:
         batch_size_max: int = SEQUENCE_COUNT_MAX,
         prompt_count_max: int = PROMPT_COUNT_MAX,
         on_step: Callable[["Engine"], None] | None = None,
+        clock_s: Callable[[], float] = time.monotonic,
     ) -> None:
         """`on_step` is called before each step's computation: a test build's place to raise."""
         self._model = model
@@ -104,6 +117,8 @@ class Engine:
         can_cut = bool(can_trim_prompt_cache(make_prompt_cache(model)))
         self._can_cut = can_cut
         self._cache: PrefixCache[list[Any]] = PrefixCache(int(kv_budget_tokens * CACHE_SHARE), can_cut)
+        self._clock_s = clock_s
+        self._parking: Parking[_Kept] = Parking()
         self._step = 0
         self._pace = Pace()
         self._reset()
@@ -115,17 +130,80 @@ class Engine:
         self._waiting: OrderedDict[int, Insert] = OrderedDict()
         self._running: dict[int, _Running] = {}
         self._uids: dict[int, int] = {}
+        # Tokens that were made before a resume asked for them.
+        self._owed: list[News] = []
 
     @property
     def has_work(self) -> bool:
-        return bool(self._waiting or self._running)
+        return bool(self._waiting or self._running or self._owed)
+
+    @property
+    def parked_count(self) -> int:
+        return len(self._parking)
 
     @property
     def running_keys(self) -> list[int]:
         return [*self._running, *self._waiting]
 
     def insert(self, insert: Insert) -> None:
+        """A resume finds its parked sequence, or goes before new ones; the others wait in order of arrival."""
+        found = self._parking.take(insert.request_id, insert.prompt_token_ids, insert.resume_token_ids)
+        if found is not None:
+            self._resume(insert, found)
+            return
         self._waiting[insert.key] = insert
+        if insert.resume_token_ids:
+            new = [key for key, one in self._waiting.items() if not one.resume_token_ids]
+            for key in new:
+                self._waiting.move_to_end(key)
+
+    def _resume(self, insert: Insert, parked: Parked[_Kept]) -> None:
+        """Tells the rest at once, and goes on from the last token, which is not in the KV yet."""
+        delivered = len(insert.resume_token_ids)
+        rest = parked.token_ids[delivered:]
+        logprobs = parked.kept.logprobs[-len(rest) :] if insert.logprobs and rest else ()
+        news = News(insert.key, list(rest), list(logprobs))
+        last_ends = parked.token_ids[-1] in self._end_token_ids and not insert.ignore_eos
+        left = insert.max_tokens - len(parked.token_ids)
+        if last_ends or left <= 0:
+            news.finish = "stop" if last_ends else "length"
+        else:
+            held = [*parked.prompt_token_ids, *parked.token_ids[:-1]]
+            self._enter(insert, [parked.token_ids[-1]], held, parked.kept.caches, left)
+            self._running[insert.key].has_spoken = True
+            self._running[insert.key].logprobs = list(parked.kept.logprobs)
+        self._owed.append(news)
+
+    def park(self, key: int) -> None:
+        """Its reader is lost: a sequence that has begun to answer is kept, with the token that comes next."""
+        running = self._running.get(key)
+        ahead = self._generator.ahead(running.uid) if running is not None else None
+        if running is None or ahead is None:
+            self.remove(key)
+            return
+        token_id, found = ahead
+        insert = running.insert
+        ((caches, held),) = self._generator.remove([running.uid], return_prompt_caches=True).values()
+        # Left lazy, the whole batch's arrays would live as long.
+        mx.eval([cache.state for cache in caches])
+        del self._running[key]
+        self._forget(running.uid)
+        logprobs = (*running.logprobs, _to_host(found)) if found is not None else tuple(running.logprobs)
+        token_ids = (*held[len(insert.prompt_token_ids) :], token_id)
+        self._parking.put(
+            Parked(
+                insert.request_id,
+                insert.prompt_token_ids,
+                token_ids,
+                insert.kv_tokens,
+                self._clock_s(),
+                _Kept(caches, logprobs),
+            )
+        )
+
+    def expire(self) -> None:
+        """Forgets what was parked too long ago; also called while there is nothing to do."""
+        self._parking.expire(self._clock_s())
 
     def remove(self, key: int) -> None:
         """Frees a sequence at once; what it has computed is kept for the next prompt that begins alike."""
@@ -143,6 +221,7 @@ class Engine:
         lost = self.running_keys
         self._generator.close()
         self._cache.shrink(0)
+        self._parking.clear()
         self._reset()
         return lost
 
@@ -156,7 +235,8 @@ class Engine:
         if self._on_step is not None:
             self._on_step(self)
         _, responses = self._generator.next()
-        news = [self._absorb(response) for response in responses]
+        news = [*self._owed, *(self._absorb(response) for response in responses)]
+        self._owed = []
         prompt_tokens = counters.prompt_tokens - before[0]
         self._pace = self._pace.measured(
             prompt_tokens, counters.prompt_time - before[1], counters.decode_time - before[2]
@@ -175,14 +255,19 @@ class Engine:
             waiting_count=len(self._waiting),
             kv_tokens=self._reserved_tokens + self._cache.tokens,
             cache_tokens=self._cache.tokens,
+            parked_count=len(self._parking),
         )
 
     @property
     def _reserved_tokens(self) -> int:
-        return sum(running.insert.kv_tokens for running in self._running.values())
+        return sum(running.insert.kv_tokens for running in self._running.values()) + self._parking.kv_tokens
 
     def _admit(self) -> None:
+        self.expire()
         sizes = [insert.kv_tokens for insert in self._waiting.values()]
+        while sizes and self._reserved_tokens + sizes[0] > self._kv_budget_tokens:
+            if not self._parking.give_way(self._clock_s()):
+                break
         reserved, running = self._reserved_tokens, len(self._running)
         count = admitted_count(sizes, reserved, running, self._kv_budget_tokens)
         count = min(count, max(0, self._batch_size_max - running))
@@ -197,18 +282,22 @@ class Engine:
     def _start(self, insert: Insert) -> None:
         tokens = [*insert.prompt_token_ids, *insert.resume_token_ids]
         kept, held = self._cached(tokens)
+        self._enter(insert, tokens[held:], tokens[:held], kept, insert.max_tokens - len(insert.resume_token_ids))
+
+    def _enter(self, insert: Insert, rest: list[int], held: list[int], kept: list[Any] | None, max_tokens: int) -> None:
+        """Into the batch: `kept` holds the KV of `held`, `rest` is still to be processed."""
         (uid,) = self._generator.insert(
-            [tokens[held:]],
-            max_tokens=[insert.max_tokens - len(insert.resume_token_ids)],
+            [rest],
+            max_tokens=[max_tokens],
             caches=[kept] if kept is not None else None,
-            all_tokens=[tokens[:held]] if kept is not None else None,
+            all_tokens=[held] if kept is not None else None,
             stop_sequences=[StopSequences()] if insert.ignore_eos else None,
         )
         self._generator.rows[uid] = Row(
             insert.params, len(insert.prompt_token_ids), insert.logprobs, insert.top_logprob_count
         )
         self._uids[uid] = insert.key
-        self._running[insert.key] = _Running(insert, uid, min(held, len(insert.prompt_token_ids)))
+        self._running[insert.key] = _Running(insert, uid, min(len(held), len(insert.prompt_token_ids)))
 
     def _cached(self, tokens: Sequence[int]) -> tuple[list[Any] | None, int]:
         """Caches that hold the beginning of `tokens`, and how many they hold."""
@@ -228,6 +317,7 @@ class Engine:
         news = News(key, [response.token])
         if response.logprobs is not None:
             news.logprobs.append(_to_host(response.logprobs))
+            running.logprobs += news.logprobs
         if not running.has_spoken:
             running.has_spoken = True
             news.cached_tokens = running.cached_tokens

@@ -142,6 +142,14 @@ class RowGenerator(BatchGenerator):  # type: ignore[misc]
         """Running totals: prompt_tokens, prompt_time (s), decode_time (s)."""
         return self._counters
 
+    def ahead(self, uid: int) -> tuple[int, RowLogprobs | None] | None:
+        """The token that is sampled already and comes with the next step; None while its prompt is processed."""
+        batch = self._generation_batch
+        if uid not in batch.uids:
+            return None
+        place = batch.uids.index(uid)
+        return int(batch._next_tokens[place].item()), batch._next_logprobs[place]
+
     def set_chunk(self, tokens: int) -> None:
         """Tokens of each prompt that the next step processes."""
         self.prefill_step_size = tokens

@@ -50,6 +50,7 @@ def step_report(report: "Report") -> rank_pb2.AttachRequest:
         waiting_count=report.waiting_count,
         kv_tokens=report.kv_tokens,
         cache_tokens=report.cache_tokens,
+        parked_count=report.parked_count,
     )
     return rank_pb2.AttachRequest(step=step)
 

@@ -1,5 +1,6 @@
 """The engine thread: loads, warms up, then steps while there is work and sleeps while there is none."""
 
+import functools
 import logging
 import queue
 import threading
@@ -17,6 +18,7 @@ from thunderline.v1 import cluster_pb2, rank_pb2
 # Progress of a load is told this often at most.
 PROGRESS_EVERY_S = 0.2
 WARM_UP_TOKENS = 2
+EXPIRE_EVERY_S = 1.0
 # The engine waits while so many of its reports are unread: at 100 steps a second 10 s of a runner that stands still.
 UNSENT_COUNT_MAX = 1024
 UNSENT_WAIT_S = 0.02
@@ -156,25 +158,30 @@ class Worker:
         """Applies what has come; with nothing to do waits for the first."""
         try:
             while True:
-                operation = self._operations.get(block=wait)
+                # What is parked expires while nothing comes.
+                operation = self._operations.get(block=wait, timeout=EXPIRE_EVERY_S if engine.parked_count else None)
                 wait = False
                 if operation is None:
                     return
                 self._apply(engine, operation)
         except queue.Empty:
-            return
+            engine.expire()
 
     def _apply(self, engine: Any, operation: rank_pb2.Operation) -> None:
         match operation.WhichOneof("operation"):
             case "insert":
-                engine.insert(wire.insert(operation.insert))
+                change = functools.partial(engine.insert, wire.insert(operation.insert))
             case "remove":
-                try:
-                    engine.remove(operation.remove.key)
-                except Exception as error:  # as in a step
-                    self._reset(engine, error)
+                change = functools.partial(engine.remove, operation.remove.key)
+            case "park":
+                change = functools.partial(engine.park, operation.park.key)
             case other:
                 log.warning("an operation is not known", extra={"operation": other})
+                return
+        try:
+            change()
+        except Exception as error:  # as in a step
+            self._reset(engine, error)
 
     def _reset(self, engine: Any, error: Exception) -> None:
         """Drops everything that the engine holds, and says so."""

@@ -92,18 +92,22 @@ def from_call(call: grpc.aio.AioRpcError) -> errors.ClusterError:
 class ErrorInterceptor(grpc.aio.ServerInterceptor):
     """Ends a call with the status of the domain error that its handler raised; a bug becomes INTERNAL_ERROR."""
 
+    def __init__(self) -> None:
+        # Calls of our own services that are under way: what a drain waits for.
+        self.active_count = 0
+
     async def intercept_service(
         self,
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Any:
         handler = await continuation(handler_call_details)
-        if handler is None:
-            return None
+        if handler is None or not handler_call_details.method.startswith("/thunderline."):
+            return handler
         for arity, wrap in _ARITIES.items():
             if behavior := getattr(handler, arity):
                 make = getattr(grpc, f"{arity}_rpc_method_handler")
-                return make(wrap(behavior), handler.request_deserializer, handler.response_serializer)
+                return make(wrap(self, behavior), handler.request_deserializer, handler.response_serializer)
         return handler
 
 
@@ -119,25 +123,29 @@ def _is_ours(error: Exception) -> bool:
     return not isinstance(error, grpc.aio.AbortError)
 
 
-def _unary(behavior: Any) -> Any:
+def _unary(counter: ErrorInterceptor, behavior: Any) -> Any:
     async def call(request: Any, context: Any) -> Any:
+        counter.active_count += 1
         try:
             return await behavior(request, context)
         except Exception as error:
             if not _is_ours(error):
                 raise
             await _abort(context, error)
+        finally:
+            counter.active_count -= 1
 
     return call
 
 
-def _streaming(behavior: Any) -> Any:
+def _streaming(counter: ErrorInterceptor, behavior: Any) -> Any:
     if not inspect.isasyncgenfunction(behavior):
         # It reads and writes through the context.
-        return _unary(behavior)
+        return _unary(counter, behavior)
 
     async def call(request: Any, context: Any) -> AsyncIterator[Any]:
         responses = behavior(request, context)
+        counter.active_count += 1
         try:
             # A caller that leaves ends the handler at once, not when it is collected.
             async with contextlib.aclosing(responses):
@@ -147,6 +155,8 @@ def _streaming(behavior: Any) -> Any:
             if not _is_ours(error):
                 raise
             await _abort(context, error)
+        finally:
+            counter.active_count -= 1
 
     return call
 

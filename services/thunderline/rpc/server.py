@@ -1,5 +1,6 @@
 """The one factory of gRPC servers: limits, health, reflection, errors, and how a role drains."""
 
+import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -12,6 +13,8 @@ from thunderline.process.entry import CannotStart
 from thunderline.rpc.channel import SERVER_OPTIONS
 from thunderline.rpc.errors import ErrorInterceptor
 
+DRAIN_LOOK_S = 0.02
+
 log = logging.getLogger(__name__)
 
 
@@ -22,8 +25,9 @@ class PortTaken(CannotStart):
 class Server:
     """A running server. `health` says NOT_SERVING until `serving()` is called, and again while draining."""
 
-    def __init__(self, server: grpc.aio.Server, services: Sequence[str]) -> None:
+    def __init__(self, server: grpc.aio.Server, services: Sequence[str], calls: ErrorInterceptor) -> None:
         self._server = server
+        self._calls = calls
         self._services = (*services, "")
         self._health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
@@ -38,7 +42,12 @@ class Server:
     async def drain(self, grace_s: float) -> None:
         """Takes no new calls, lets those in flight end, and breaks them after the grace."""
         await self._health.enter_graceful_shutdown()
-        await self._server.stop(grace_s)
+        stopping = asyncio.create_task(self._server.stop(grace_s))
+        # Watches of health and reflection never end by themselves: only our own calls are waited for.
+        while self._calls.active_count and not stopping.done():
+            await asyncio.sleep(DRAIN_LOOK_S)
+        await self._server.stop(0)
+        await stopping
 
 
 @contextlib.asynccontextmanager
@@ -49,8 +58,9 @@ async def serving(
 
     Raises PortTaken. Leaving the block without `drain` breaks the calls in flight.
     """
-    server = grpc.aio.server(interceptors=[ErrorInterceptor()], options=SERVER_OPTIONS)
-    wrapped = Server(server, services)
+    calls = ErrorInterceptor()
+    server = grpc.aio.server(interceptors=[calls], options=SERVER_OPTIONS)
+    wrapped = Server(server, services, calls)
     register(server)
     try:
         server.add_insecure_port(address)
