@@ -11,7 +11,9 @@ from thunderline.rank.parking import PARKED_S, SAFE_S, Parked, Parking
 
 
 def parked(request_id: str = "a", since_s: float = 0.0, tokens: tuple[int, ...] = (7, 8, 9)) -> Parked[str]:
-    return Parked(request_id, (1, 2), tokens, kv_tokens=10, since_s=since_s, kept=f"KV of {request_id}")
+    return Parked(
+        len(request_id), request_id, (1, 2), tokens, kv_tokens=10, since_s=since_s, kept=f"KV of {request_id}"
+    )
 
 
 def parking(*several: Parked[str]) -> Parking[str]:
@@ -44,6 +46,13 @@ def test_the_young_are_safe_and_the_oldest_goes_first() -> None:
     now_s = 100.0 + SAFE_S - 0.1
     assert [here.give_way(now_s), here.give_way(now_s), here.give_way(now_s)] == [True, True, False]
     assert here.take("young", (1, 2), ()) is not None
+
+
+def test_a_client_that_left_frees_it_at_once() -> None:
+    here = parking(parked("a"), parked("bb"))
+    here.remove(len("a"))
+    assert here.take("a", (1, 2), ()) is None
+    assert here.take("bb", (1, 2), ()) is not None
 
 
 def test_a_minute_later_it_is_forgotten() -> None:

@@ -98,6 +98,8 @@ class StandIn:
             if operation.HasField("insert"):
                 insert = operation.insert
                 self.sequences[insert.key] = Sequence(insert, list(insert.resume_token_ids))
+            elif operation.HasField("park"):
+                self.sequences.pop(operation.park.key, None)
             else:
                 self.sequences.pop(operation.remove.key, None)
 

@@ -246,17 +246,24 @@ async def first(call: Any) -> None:
             return
 
 
-async def test_a_client_that_leaves_frees_its_sequence_within_a_step(tmp_path: Path) -> None:
+async def parked(little: Little) -> None:
+    async with asyncio.timeout(5):
+        while "operation park" not in little.log():
+            await asyncio.sleep(0.01)
+
+
+async def test_a_stream_that_breaks_parks_its_sequence(tmp_path: Path) -> None:
     async with running(tmp_path) as little:
         await little.ready()
         call = little.generate(max_tokens=190)
         await first(call)
         call.cancel()
-        await removed(little)
+        await parked(little)
         await idle(little)
+        assert "operation remove" not in little.log()
 
 
-async def test_a_client_that_never_reads_frees_its_sequence_when_it_leaves(tmp_path: Path) -> None:
+async def test_a_client_that_never_reads_frees_its_place_when_it_leaves(tmp_path: Path) -> None:
     async with running(tmp_path) as little:
         await little.ready()
         call = little.generate(max_tokens=190)
@@ -264,8 +271,20 @@ async def test_a_client_that_never_reads_frees_its_sequence_when_it_leaves(tmp_p
             while "operation insert" not in little.log():
                 await asyncio.sleep(0.01)
         call.cancel()
-        await removed(little)
+        await parked(little)
         await idle(little)
+
+
+async def test_a_cancel_that_comes_after_the_break_drops_what_was_parked(tmp_path: Path) -> None:
+    async with running(tmp_path) as little:
+        await little.ready()
+        request_id = str(uuid.uuid4())
+        call = little.generate(request_id=request_id, max_tokens=190)
+        await first(call)
+        call.cancel()
+        await parked(little)
+        await little.stub.CancelGeneration(runner_pb2.CancelGenerationRequest(request_id=request_id), timeout=5)
+        await removed(little)
 
 
 async def test_cancel_generation_drops_the_sequence_and_ends_the_stream(tmp_path: Path) -> None:

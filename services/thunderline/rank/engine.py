@@ -192,6 +192,7 @@ class Engine:
         token_ids = (*held[len(insert.prompt_token_ids) :], token_id)
         self._parking.put(
             Parked(
+                key,
                 insert.request_id,
                 insert.prompt_token_ids,
                 token_ids,
@@ -208,6 +209,7 @@ class Engine:
     def remove(self, key: int) -> None:
         """Frees a sequence at once; what it has computed is kept for the next prompt that begins alike."""
         self._waiting.pop(key, None)
+        self._parking.remove(key)
         running = self._running.pop(key, None)
         if running is None:
             return

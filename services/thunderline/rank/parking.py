@@ -19,6 +19,7 @@ SAFE_S = 5.0
 class Parked(Generic[T]):
     """`token_ids`: all that was generated, the last of which is not in the KV yet."""
 
+    key: int
     request_id: str
     prompt_token_ids: tuple[int, ...]
     token_ids: tuple[int, ...]
@@ -51,6 +52,11 @@ class Parking(Generic[T]):
         if found is None or found.prompt_token_ids != tuple(prompt):
             return None
         return found if found.token_ids[: len(resumed)] == tuple(resumed) else None
+
+    def remove(self, key: int) -> None:
+        """Nobody will resume it: its client has left."""
+        for request_id in [one.request_id for one in self._parked.values() if one.key == key]:
+            del self._parked[request_id]
 
     def expire(self, now_s: float) -> None:
         for key in [key for key, one in self._parked.items() if now_s - one.since_s >= PARKED_S]:

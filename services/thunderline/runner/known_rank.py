@@ -175,6 +175,18 @@ class KnownRank:
         if not self._send(rank_pb2.Operation(remove=rank_pb2.Remove(key=key))):
             self.orphans.add(key)
 
+    def park(self, key: int) -> None:
+        """Keeps a sequence whose reader was lost, for the resume that may come."""
+        if self.generations.pop(key, None) is None:
+            return
+        if not self._send(rank_pb2.Operation(park=rank_pb2.Park(key=key))):
+            self.orphans.add(key)
+
+    def forget_parked(self, key: int) -> None:
+        """Its client has left after all."""
+        if not self._send(rank_pb2.Operation(remove=rank_pb2.Remove(key=key))):
+            self.orphans.add(key)
+
     def fail_generations(self, error: ClusterError) -> None:
         """All of them; the rank is told to forget them when it dials in again."""
         for key, generation in self.generations.items():

@@ -1,6 +1,7 @@
 """The requests that run at this node's ranks: begun, taken over, cancelled, ended."""
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -15,6 +16,8 @@ from thunderline.runner.tokenizing import ModelText
 from thunderline.v1 import cluster_pb2, rank_pb2
 
 RETRY_AFTER_S = 1.0
+# The rank forgets them by itself after a minute.
+PARKED_COUNT_MAX = 256
 
 
 @dataclass(eq=False)
@@ -34,12 +37,21 @@ class Running:
             measures.CANCELLED.inc()
             self.rank.drop(self.key)
 
+    def lost(self) -> None:
+        """The stream broke, and nobody has said why: the scheduler or its way to us may have died (protocols F)."""
+        if self.key in self.rank.generations:
+            self.requests.remember_parked(self)
+            self.rank.park(self.key)
+        self.requests.forget(self)
+
 
 class Requests:
     def __init__(self, ranks: Ranks, limits: Limits) -> None:
         self._ranks = ranks
         self._limits = limits
         self._running: dict[str, Running] = {}
+        # Lost ones, oldest first: a cancel may come after the break that it belongs to.
+        self._parked: OrderedDict[str, Running] = OrderedDict()
 
     async def begin(self, target: RankId, wish: cluster_pb2.Generation, remaining_s: float | None) -> Running:
         """Checks, renders, tokenizes, and gives the sequence to its rank; an older call of this request id ends.
@@ -60,6 +72,7 @@ class Requests:
             older.end()
         elif len(rank.generations) >= self._limits.rank_request_count_max:
             raise Full(f"{len(rank.generations)} requests are at this rank", retry_after_s=RETRY_AFTER_S)
+        self._parked.pop(wish.request_id, None)
         rank.key_count += 1
         running = Running(self, rank, rank.key_count, generation, deadline_s)
         if not generation.finished:
@@ -83,6 +96,13 @@ class Requests:
         if running := self._running.get(request_id):
             running.generation.fail(Superseded("cancelled by CancelGeneration"))
             running.end()
+        elif parked := self._parked.pop(request_id, None):
+            parked.rank.forget_parked(parked.key)
+
+    def remember_parked(self, running: Running) -> None:
+        self._parked[running.generation.wish.request_id] = running
+        while len(self._parked) > PARKED_COUNT_MAX:
+            self._parked.popitem(last=False)
 
     def forget(self, running: Running) -> None:
         """A newer call with the same id stays."""

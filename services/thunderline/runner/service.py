@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from thunderline.cluster import NodeId
-from thunderline.cluster.errors import Full, InvalidRequest, NotOffered
+from thunderline.cluster.errors import ClusterError, Full, InvalidRequest, NotOffered
 from thunderline.cluster.limits import Limits
 from thunderline.process.changes import watch
 from thunderline.runner import fetch
@@ -69,12 +69,16 @@ class RunnerService(runner_pb2_grpc.RunnerServiceServicer):
     ) -> AsyncIterator[runner_pb2.RunnerServiceGenerateResponse]:
         running = await self._requests.begin(rank_id(request.target), request.generation, context.time_remaining())
         # Also when the client is gone while its last message is being written, where no handler runs.
-        context.add_done_callback(lambda _: running.end())
+        context.add_done_callback(lambda _: running.lost())
         try:
             async for delta in running.generation.deltas(running.deadline_s):
                 yield runner_pb2.RunnerServiceGenerateResponse(delta=delta)
-        finally:
+        except ClusterError:
             running.end()
+            raise
+        finally:
+            # After its end nothing is left to lose.
+            running.lost()
 
     async def CancelGeneration(
         self, request: runner_pb2.CancelGenerationRequest, context: Any
