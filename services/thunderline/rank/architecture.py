@@ -1,13 +1,29 @@
-"""Whether mlx-lm knows an architecture, and how many of its sequences may be computed together."""
+"""The architecture audit: whether mlx-lm knows a model's architecture, and what may be done with it in a batch.
+
+mlx-lm answers some architectures differently in a batch of uneven prompts than alone, silently. So a tiny random copy
+of the model's config (tiny.py) answers both ways, once per architecture and mlx-lm version, in a process of its own.
+No architecture is named here: what is measured decides.
+"""
 
 import json
-from collections.abc import Mapping
+import random
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from thunderline.rank.admission import SEQUENCE_COUNT_MAX
 from thunderline.rank.prefill import PROMPT_COUNT_MAX
+from thunderline.rank.tiny import VOCABULARY_SIZE, tiny
+
+# Uneven on purpose, the third longer than a sliding window of the tiny copy; the last joins late.
+PROMPT_LENGTHS = (4, 11, 17, 9)
+LATE_STEP = 5
+ANSWER_TOKENS = 14
+# Rounding of another summation order stays far below; a wrong mask or state is far above.
+LOGPROB_DIFFERENCE_MAX = 1e-3
+# Spreads the logits, so that greedy tokens do not hang on rounding.
+WEIGHT_SCALE = 0.15
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,35 +31,133 @@ class Batching:
     """What may be done with a model."""
 
     name: str
-    reason: str
     batch_size_max: int
     prompt_count_max: int
 
 
-BATCH = Batching("batch", "", SEQUENCE_COUNT_MAX, PROMPT_COUNT_MAX)
-ALONE = Batching("one_sequence_at_a_time", "its caches cannot be merged into a batch", 1, 1)
+BATCH = Batching("batch", SEQUENCE_COUNT_MAX, PROMPT_COUNT_MAX)
+ONE_PROMPT = Batching("one_prompt_at_a_time", SEQUENCE_COUNT_MAX, 1)
+ALONE = Batching("one_sequence_at_a_time", 1, 1)
+BATCHINGS = {one.name: one for one in (BATCH, ONE_PROMPT, ALONE)}
 
 
-def batching_of(config: Mapping[str, Any]) -> Batching:
-    """From the caches that the architecture makes: one without `merge` cannot join a batch."""
-    from mlx_lm.models.cache import make_prompt_cache
-    from mlx_lm.utils import _get_classes
+class CannotServe(Exception):
+    """mlx-lm's batches do not take the architecture, not even one sequence of it."""
 
-    kind, arguments = _get_classes(dict(config))
-    # Lazy: no weight is ever computed.
-    caches = make_prompt_cache(kind(arguments.from_dict(dict(config))))
-    return BATCH if all(hasattr(cache, "merge") for cache in caches) else ALONE
+
+Answers = list[tuple[tuple[int, ...], tuple[float, ...]]]
 
 
 def audit(folder: Path) -> dict[str, Any]:
     """For `thunderline rank --audit`: {"supported", "reason", "batching", "batching_reason"}."""
     try:
         config = json.loads((folder / "config.json").read_text())
-        batching = batching_of(config)
+        build(config)
     except Exception as error:  # whatever an architecture's code raises for this config speaks against the model
         name = _architecture(folder)
         return {"supported": False, "reason": f"mlx-lm cannot build the architecture {name!r}: {error}"}
-    return {"supported": True, "reason": "", "batching": batching.name, "batching_reason": batching.reason}
+    try:
+        batching, reason = judge(config)
+    except CannotServe as error:
+        return {"supported": False, "reason": str(error)}
+    return {"supported": True, "reason": "", "batching": batching.name, "batching_reason": reason}
+
+
+def build(config: Mapping[str, Any]) -> Any:
+    """The model of a config, lazily: no weight is computed. Raises whatever mlx-lm raises."""
+    from mlx_lm.utils import _get_classes
+
+    kind, arguments = _get_classes(dict(config))
+    return kind(arguments.from_dict(dict(config)))
+
+
+def judge(config: Mapping[str, Any]) -> tuple[Batching, str]:
+    """The widest way of batching that gives the answers that the model gives alone, and why no wider one.
+
+    Raises CannotServe.
+    """
+    from mlx_lm.models.cache import make_prompt_cache
+
+    try:
+        model = _random_weights(build(tiny(config)))
+        bare = sorted({type(cache).__name__ for cache in make_prompt_cache(model) if not hasattr(cache, "merge")})
+        if bare:
+            raise CannotServe(f"mlx-lm cannot batch its caches ({', '.join(bare)})")
+        alone = _answers(model, ALONE)
+    except CannotServe:
+        raise
+    except Exception as error:  # a config that cannot be made small is no fault of the model's
+        return ONE_PROMPT, f"a tiny copy cannot be made ({type(error).__name__}: {error})"[:200]
+    reason = ""
+    for batching in (BATCH, ONE_PROMPT):
+        difference = _difference(lambda batching=batching: _answers(model, batching), alone)  # type: ignore[misc]
+        if not difference:
+            return batching, reason
+        reason = f"with {batching.name.replace('_', ' ')} a tiny copy answers otherwise than alone: {difference}"
+    return ALONE, reason
+
+
+def _difference(answer: Callable[[], Answers], alone: Answers) -> str:
+    """How a batch's answers differ from those alone; empty when they do not."""
+    try:
+        together = answer()
+    except Exception as error:  # an architecture that cannot batch says so in its own way
+        return f"{type(error).__name__}: {error}"[:120]
+    for number, ((tokens, logprobs), (wanted, wanted_logprobs)) in enumerate(zip(together, alone, strict=True)):
+        if tokens != wanted:
+            return f"prompt {number} of {PROMPT_LENGTHS[number]} tokens gets other tokens"
+        worst = max(abs(a - b) for a, b in zip(logprobs, wanted_logprobs, strict=True))
+        # A NaN is a difference too.
+        if not worst < LOGPROB_DIFFERENCE_MAX:
+            return f"prompt {number} of {PROMPT_LENGTHS[number]} tokens: log-probabilities differ by {worst:.3g}"
+    return ""
+
+
+def _random_weights(model: Any) -> Any:
+    import mlx.core as mx
+    from mlx.utils import tree_map
+
+    floats = (mx.float32, mx.float16, mx.bfloat16)
+    mx.random.seed(1)
+
+    def fresh(array: mx.array) -> mx.array:
+        if array.dtype not in floats:
+            return array
+        return array.astype(mx.float32) if array.ndim == 1 else mx.random.normal(array.shape) * WEIGHT_SCALE
+
+    model.update(tree_map(fresh, model.parameters()))
+    mx.eval(model.parameters())
+    return model
+
+
+def _prompts() -> list[tuple[int, ...]]:
+    draw = random.Random(5)
+    return [tuple(draw.choices(range(3, VOCABULARY_SIZE), k=length)) for length in PROMPT_LENGTHS]
+
+
+def _answers(model: Any, batching: Batching) -> Answers:
+    """Greedy answers of every prompt with the chosen tokens' log-probabilities; all but the last begin together."""
+    from thunderline.rank.engine import Engine, Insert
+    from thunderline.rank.sampler import Params
+
+    engine = Engine(model, (), 100_000, batching.batch_size_max, batching.prompt_count_max)
+    inserts = [
+        Insert(key, "", prompt, (), Params(), ANSWER_TOKENS, logprobs=True, ignore_eos=True)
+        for key, prompt in enumerate(_prompts())
+    ]
+    for insert in inserts[:-1]:
+        engine.insert(insert)
+    tokens: dict[int, list[int]] = {insert.key: [] for insert in inserts}
+    logprobs: dict[int, list[float]] = {insert.key: [] for insert in inserts}
+    step = 0
+    while engine.has_work or step <= LATE_STEP:
+        step += 1
+        if step == LATE_STEP:
+            engine.insert(inserts[-1])
+        for news in engine.step().news:
+            tokens[news.key] += news.token_ids
+            logprobs[news.key] += [one.chosen for one in news.logprobs]
+    return [(tuple(tokens[insert.key]), tuple(logprobs[insert.key])) for insert in inserts]
 
 
 def _architecture(folder: Path) -> str:

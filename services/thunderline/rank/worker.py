@@ -93,7 +93,7 @@ class Worker:
     def _load(self, load: rank_pb2.Load) -> Any:
         import mlx.core as mx
 
-        from thunderline.rank.architecture import batching_of
+        from thunderline.rank.architecture import BATCHINGS, ONE_PROMPT
         from thunderline.rank.engine import Engine
         from thunderline.rank.load import load as load_model
 
@@ -109,7 +109,7 @@ class Worker:
         model, config = load_model(Path(load.folder), progress)
         self._enter(RankState.WARMING)
         budget = load.placement.kv_budget_tokens or KV_BUDGET_DEFAULT
-        batching = batching_of(config)
+        batching = BATCHINGS.get(load.batching, ONE_PROMPT)
         engine = Engine(model, load.end_token_ids, budget, batching.batch_size_max, batching.prompt_count_max)
         _warm_up(engine)
         values = {**config, **config.get("text_config", {})}
@@ -118,7 +118,7 @@ class Worker:
             context_length_tokens=int(values.get("max_position_embeddings") or CONTEXT_DEFAULT),
             vocabulary_size=int(values.get("vocab_size") or model_vocabulary(model)),
             batching=batching.name,
-            batching_reason=batching.reason,
+            batching_reason=load.batching_reason,
             blas=self._blas,
             device="gpu" if mx.default_device() == mx.Device(mx.gpu) else "cpu",
         )

@@ -47,6 +47,9 @@ class KnownRank:
     terminated_s: float | None = None
     process: "subprocess.Popen[bytes] | None" = None
     words: ModelText | None = None
+    # What the architecture audit allows; known with the words.
+    batching: str = ""
+    batching_reason: str = ""
     cause: ExitCause | None = None
     # Whether the cause is ours, not the rank's own word.
     unheard: bool = False
@@ -116,7 +119,11 @@ class KnownRank:
             return
         if self.state is RankState.PREPARED:
             load = rank_pb2.Load(
-                placement=self.placement, folder=str(self.folder), end_token_ids=self.words.end_token_ids
+                placement=self.placement,
+                folder=str(self.folder),
+                end_token_ids=self.words.end_token_ids,
+                batching=self.batching,
+                batching_reason=self.batching_reason,
             )
             self.load_sent = True
             self.outbox.put_nowait(rank_pb2.AttachResponse(load=load))

@@ -137,9 +137,12 @@ class Ranks:
         self._gone(rank)
 
     async def _read_words(self, rank: KnownRank, folder: Path) -> None:
-        """The model's text side, while the rank imports its engine."""
+        """The model's text side and its audit (remembered, mostly), while the rank imports its engine."""
         try:
-            rank.words = await asyncio.to_thread(tokenizing.read, folder)
+            words = await asyncio.to_thread(tokenizing.read, folder)
+            audit = await self._models.audit(rank.placement.deployment.model)
+            rank.batching, rank.batching_reason = audit.batching, audit.batching_reason
+            rank.words = words
         # The border to a model's files, which may be anything: a broken model must not take other ranks with it.
         except Exception as error:
             log.warning("a model's text side cannot be read", exc_info=error)

@@ -305,7 +305,12 @@ class Load(_message.Message):
     PLACEMENT_FIELD_NUMBER: _builtins.int
     FOLDER_FIELD_NUMBER: _builtins.int
     END_TOKEN_IDS_FIELD_NUMBER: _builtins.int
+    BATCHING_FIELD_NUMBER: _builtins.int
+    BATCHING_REASON_FIELD_NUMBER: _builtins.int
     folder: _builtins.str
+    batching: _builtins.str
+    """What the architecture audit allows, and why no more: see EngineFacts."""
+    batching_reason: _builtins.str
     @_builtins.property
     def placement(self) -> _cluster_pb2.Placement: ...
     @_builtins.property
@@ -318,10 +323,12 @@ class Load(_message.Message):
         placement: _cluster_pb2.Placement | None = ...,
         folder: _builtins.str = ...,
         end_token_ids: _abc.Iterable[_builtins.int] | None = ...,
+        batching: _builtins.str = ...,
+        batching_reason: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["placement", b"placement"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_token_ids", b"end_token_ids", "folder", b"folder", "placement", b"placement"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batching", b"batching", "batching_reason", b"batching_reason", "end_token_ids", b"end_token_ids", "folder", b"folder", "placement", b"placement"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
