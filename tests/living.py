@@ -28,7 +28,9 @@ def evidence() -> Iterator[dict[str, Any]]:
     if name := os.environ.get("PROVE"):
         today = datetime.date.today().isoformat()
         found = {"date": today, "machine": f"{platform.machine()}, {os.cpu_count()} cores", **figures}
-        (Path(__file__).parent / "evidence" / f"{name}.json").write_text(json.dumps(found, indent=1) + "\n")
+        folder = Path(__file__).parent / "evidence"
+        folder.mkdir(exist_ok=True)
+        (folder / f"{name}.json").write_text(json.dumps(found, indent=1) + "\n")
 
 
 @pytest.fixture(scope="session")

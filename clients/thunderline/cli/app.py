@@ -52,6 +52,12 @@ def _settings(home: Path | None, flags: dict[str, dict[str, Any]] | None = None)
         _refuse(str(error), USAGE)
 
 
+def _target(home: Path | None, role: str) -> str:
+    """Where a role of this node serves gRPC."""
+    found = _settings(home)
+    return f"{found.host}:{getattr(found, role).port}"
+
+
 def _run(work: Coroutine[Any, Any, T], target: str) -> T:
     """The result, or one line that says what to do next."""
     try:
@@ -66,7 +72,7 @@ def _run(work: Coroutine[Any, Any, T], target: str) -> T:
 
 def _ask(home: Path | None, ask: Callable[[SchedulerClient], Coroutine[Any, Any, T]]) -> T:
     """One question to the scheduler."""
-    target = f"127.0.0.1:{_settings(home).scheduler.port}"
+    target = _target(home, "scheduler")
 
     async def work() -> T:
         async with SchedulerClient(target) as scheduler:
@@ -115,7 +121,7 @@ def status(home: Home = None, json: Json = False) -> None:
 @app.command()
 def nodes(home: Home = None, json: Json = False) -> None:
     """The nodes of the cluster."""
-    target = f"127.0.0.1:{_settings(home).discovery.port}"
+    target = _target(home, "discovery")
 
     async def work() -> discovery_pb2.Roster:
         async with DiscoveryClient(target) as discovery:
@@ -148,7 +154,7 @@ def _nodes(roster: discovery_pb2.Roster) -> None:
 @app.command()
 def models(home: Home = None, json: Json = False) -> None:
     """The models on this node."""
-    target = f"127.0.0.1:{_settings(home).runner.port}"
+    target = _target(home, "runner")
 
     async def work() -> list[runner_pb2.Model]:
         async with RunnerClient(target) as runner:
@@ -241,7 +247,7 @@ def chat(
     home: Home = None,
 ) -> None:
     """Talk to a model in the terminal."""
-    target = f"127.0.0.1:{_settings(home).scheduler.port}"
+    target = _target(home, "scheduler")
     _run(chatting.chat(target, model, prompt), target)
 
 

@@ -114,7 +114,7 @@ async def up(settings: Settings, model: str | None, with_demo: bool) -> None:
 
 async def announce(settings: Settings, model: str | None) -> None:
     """Deploys the model, waits for it, and says how to use it; a failure is said, and the roles stay up."""
-    async with SchedulerClient(f"127.0.0.1:{settings.scheduler.port}") as scheduler:
+    async with SchedulerClient(f"{settings.host}:{settings.scheduler.port}") as scheduler:
         try:
             names = await _names(scheduler)
             if model is not None:

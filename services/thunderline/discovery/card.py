@@ -34,8 +34,6 @@ def card(settings: Settings, incarnation: int, interfaces: tuple[Interface, ...]
         "scheduler": settings.scheduler.port,
         "runner": settings.runner.port,
     }
-    # One node: its roles are reached where they listen, or by loopback when they listen everywhere.
-    host = "127.0.0.1" if settings.node.bind in ("0.0.0.0", "::") else settings.node.bind
     return cluster_pb2.NodeCard(
         node_id=node_id(settings.home),
         incarnation=incarnation,
@@ -46,7 +44,7 @@ def card(settings: Settings, incarnation: int, interfaces: tuple[Interface, ...]
         chip=_chip(),
         memory_bytes=psutil.virtual_memory().total,
         interfaces=[to_proto(one) for one in interfaces],
-        endpoints=[cluster_pb2.RoleEndpoint(role=role, host=host, port=port) for role, port in ports.items()],
+        endpoints=[cluster_pb2.RoleEndpoint(role=role, host=settings.host, port=port) for role, port in ports.items()],
     )
 
 

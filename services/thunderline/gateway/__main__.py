@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import ipaddress
 import math
 import signal
 import socket
@@ -14,7 +13,7 @@ import uvicorn
 from thunderline.client import SchedulerClient
 from thunderline.gateway.app import Gateway
 from thunderline.process import stopping
-from thunderline.process.entry import CannotStart, run_role
+from thunderline.process.entry import CannotStart, check_loopback, run_role
 from thunderline.process.metrics import ROLE_UP
 from thunderline.process.settings import Settings
 from thunderline.process.version import VERSION
@@ -47,22 +46,12 @@ def listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def check_bind(host: str) -> None:
-    """Raises CannotStart for an address that strangers could reach: there are no API keys yet."""
-    try:
-        loopback = host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        loopback = False
-    if not loopback:
-        raise CannotStart(f"[gateway] bind = {host!r} is wider than loopback, and API keys are not there yet")
-
-
 async def serve(settings: Settings) -> None:
     """Until SIGTERM or SIGINT: no new requests then, those in flight get the drain time."""
-    check_bind(settings.gateway.bind)
+    check_loopback("[gateway] bind", settings.gateway.bind, "API keys")
     listener = listen(settings.gateway.bind, settings.gateway.port)
     ROLE_UP.labels("gateway", VERSION).set(1)
-    async with SchedulerClient(f"127.0.0.1:{settings.scheduler.port}") as scheduler:
+    async with SchedulerClient(f"{settings.host}:{settings.scheduler.port}") as scheduler:
         gateway = Gateway(scheduler, settings.limits)
         config = uvicorn.Config(
             gateway.app(),

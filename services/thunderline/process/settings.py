@@ -107,6 +107,11 @@ class Settings:
     limits: limits.Limits
 
     @property
+    def host(self) -> str:
+        """Where this node's own roles are reached: where they listen, or loopback when they listen everywhere."""
+        return "127.0.0.1" if self.node.bind in ("0.0.0.0", "::") else self.node.bind
+
+    @property
     def models(self) -> Path:
         return self.home / "models"
 

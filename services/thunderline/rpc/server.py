@@ -9,7 +9,7 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from thunderline.process.entry import CannotStart
+from thunderline.process.entry import CannotStart, check_loopback
 from thunderline.rpc.channel import SERVER_OPTIONS
 from thunderline.rpc.errors import ErrorInterceptor
 
@@ -58,6 +58,8 @@ async def serving(
 
     Raises PortTaken. Leaving the block without `drain` breaks the calls in flight.
     """
+    if not address.startswith("unix:"):
+        check_loopback("[node] bind", address.rpartition(":")[0].strip("[]"), "the certificates of a cluster")
     calls = ErrorInterceptor()
     server = grpc.aio.server(interceptors=[calls], options=SERVER_OPTIONS)
     wrapped = Server(server, services, calls)

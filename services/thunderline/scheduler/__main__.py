@@ -22,7 +22,7 @@ from thunderline.scheduler.store import Store
 async def serve(settings: Settings) -> None:
     """Until SIGTERM or SIGINT: requests in flight get the drain time, ranks and their epochs stay."""
     node, limits = node_id(settings.home), settings.limits
-    control = Control(Store(settings.home, node), f"127.0.0.1:{settings.discovery.port}", limits)
+    control = Control(Store(settings.home, node), f"{settings.host}:{settings.discovery.port}", limits)
     admission = Admission(control.door, limits.queue_size_max, limits.rank_request_count_max, limits.queue_wait_s)
     control.listen(admission.pump)
     service = SchedulerService(node, control, admission)
