@@ -24,6 +24,7 @@ def sentence(deployment: cluster_pb2.Deployment) -> str:
 async def until_ready(scheduler: SchedulerClient, name: str, say: Callable[[str], None]) -> cluster_pb2.Deployment:
     """The READY deployment. Raises CrashLoop, PlacementImpossible, Unavailable (attempts used up, scheduler lost)."""
     lost_since_s: float | None = None
+    said = ""
     clock = asyncio.get_running_loop().time
     while True:
         try:
@@ -32,7 +33,9 @@ async def until_ready(scheduler: SchedulerClient, name: str, say: Callable[[str]
                 found = next((one for one in cluster.deployments if one.spec.name == name), None)
                 if found is None:
                     raise PlacementImpossible(f"{name} was undeployed")
-                say(sentence(found))
+                if sentence(found) != said:
+                    said = sentence(found)
+                    say(said)
                 if found.state == cluster_pb2.DEPLOYMENT_STATE_READY:
                     return found
                 _check(found)
@@ -70,7 +73,6 @@ async def deploy(
 ) -> cluster_pb2.Deployment:
     """Raises ClusterError."""
     deployment = await _deployed(scheduler, spec)
-    say(sentence(deployment))
     return await until_ready(scheduler, deployment.spec.name, say) if wait else deployment
 
 
