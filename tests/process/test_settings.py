@@ -117,6 +117,18 @@ def test_everything_of_a_node_lies_under_its_home(tmp_path: Path) -> None:
     assert {folder.parent for folder in (settings.models, settings.run, settings.logs)} == {tmp_path}
 
 
+HOSTS = {
+    "where they listen": ("127.0.0.2", "127.0.0.2"),
+    "by loopback when they listen everywhere": ("0.0.0.0", "127.0.0.1"),
+    "by loopback when they listen everywhere, also by IPv6": ("::", "127.0.0.1"),
+}
+
+
+@pytest.mark.parametrize(("bind", "expected"), HOSTS.values(), ids=HOSTS.keys())
+def test_the_roles_of_a_node_find_each_other(tmp_path: Path, bind: str, expected: str) -> None:
+    assert read({"THUNDERLINE_NODE_BIND": bind}, home=tmp_path).host == expected
+
+
 # A role, its flags, what they set.
 FLAGS: dict[str, tuple[str, list[str], tuple[str, str], Any]] = {
     "a role's own port": ("discovery", ["--port", "9401"], ("discovery", "port"), 9401),

@@ -36,9 +36,13 @@ async def test_a_port_of_any_other_program_is_refused() -> None:
             pass
 
 
-async def test_an_address_that_is_not_ours_is_refused() -> None:
-    with pytest.raises(PortTaken, match=r"203\.0\.113\.7:17701"):
-        async with running("203.0.113.7:17701"):
+WIDER = ["0.0.0.0:17701", "203.0.113.7:17701", "[::]:17701"]
+
+
+@pytest.mark.parametrize("wide", WIDER)
+async def test_nothing_listens_wider_than_loopback_as_long_as_nothing_keeps_strangers_out(wide: str) -> None:
+    with pytest.raises(CannotStart, match="wider than loopback"):
+        async with running(wide):
             pass
 
 
