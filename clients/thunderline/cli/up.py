@@ -66,26 +66,26 @@ async def up(settings: Settings, model: str | None, with_demo: bool) -> None:
     """Until Ctrl-C or SIGTERM. Raises CannotStart, DemoFailed."""
     loop = asyncio.get_running_loop()
     stop: asyncio.Future[None] = loop.create_future()
-    asked = 0
+    supervisor: Supervisor | None = None
 
     def on_signal() -> None:
-        nonlocal asked
-        asked += 1
         if not stop.done():
             saying.err.print("stopping", markup=False)
             stop.set_result(None)
+        elif supervisor is not None:
+            supervisor.hurry()
 
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, on_signal)
     with alone(settings.home):
         check_ports(settings)
         if with_demo and model is None:
-            work = asyncio.to_thread(demo.prepare, settings.models, _say)
-            preparing = asyncio.ensure_future(work)
+            preparing = asyncio.create_task(demo.prepare(settings.models, _say))
             ends: set[asyncio.Future[Any]] = {preparing, stop}
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             if stop.done():
-                # pip and the conversion are in our session and got the same Ctrl-C.
+                preparing.cancel()
+                await asyncio.gather(preparing, return_exceptions=True)
                 return
             model = str(preparing.result())
         folder = Path(model).expanduser() if model else None

@@ -1,7 +1,8 @@
 """The small file in which a rank says where it stands, readable from outside even while it is stuck in C++.
 
 The runner makes it before exec, the rank maps it and locks it (flock) for life. Fixed little-endian layout; the rank
-is the only writer after its start, and a sequence number (odd while writing) keeps a reader from a torn record.
+is the only writer after its start. A sequence number at both ends (odd while writing) keeps a reader from a torn
+record.
 """
 
 import struct
@@ -12,8 +13,8 @@ from thunderline.cluster.ranks import RankState
 
 MAGIC = b"TLRANK01"
 SIZE_BYTES = 256
-# magic, sequence, pid, process start (s since the epoch), boot id, state, stand, step, entered, deadline.
-_LAYOUT = struct.Struct("<8sQqd36sxxxxIIQdd")
+# magic, sequence, pid, process start (s since the epoch), boot id, state, stand, step, entered, deadline, sequence.
+_LAYOUT = struct.Struct("<8sQqd36sxxxxIIQddQ")
 
 
 class Stand(Enum):
@@ -51,6 +52,7 @@ def encode(mark: RankMark, sequence: int) -> bytes:
         mark.step,
         mark.entered_s,
         mark.deadline_s,
+        sequence,
     )
     return head.ljust(SIZE_BYTES, b"\0")
 
@@ -59,8 +61,12 @@ def decode(data: bytes) -> RankMark | None:
     """The record, or None when it is torn (read again), foreign or empty."""
     if len(data) < _LAYOUT.size:
         return None
-    magic, sequence, pid, start, boot, state, stand, step, entered, deadline = _LAYOUT.unpack_from(data)
-    if magic != MAGIC or sequence % 2:
+    magic, sequence, pid, start, boot, state, stand, step, entered, deadline, last = _LAYOUT.unpack_from(data)
+    if magic != MAGIC or sequence % 2 or sequence != last:
         return None
     boot_id = boot.rstrip(b"\0").decode("ascii", "replace")
-    return RankMark(pid, start, boot_id, RankState(state), Stand(stand), step, entered, deadline)
+    try:
+        return RankMark(pid, start, boot_id, RankState(state), Stand(stand), step, entered, deadline)
+    except ValueError:
+        # A state that we do not know: written by another version.
+        return None

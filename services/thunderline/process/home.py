@@ -9,6 +9,7 @@ import uuid
 from pathlib import Path
 
 from thunderline.cluster import NodeId
+from thunderline.process.entry import CannotStart
 
 # A Unix socket's path holds 107 bytes on Linux, 103 on macOS.
 SOCKET_PATH_BYTES_MAX = 100
@@ -32,17 +33,20 @@ def write_atomically(path: Path, data: bytes, mode: int = 0o600) -> None:
 
 
 def node_id(home: Path) -> NodeId:
-    """The id in node.json, made once; whichever process comes first makes it. Raises OSError, ValueError."""
+    """The id in node.json, made once; whichever process comes first makes it. Raises OSError, CannotStart."""
     path = home / "node.json"
     if not path.exists():
         home.mkdir(parents=True, exist_ok=True)
         draft = home / f".node.json.{uuid.uuid4()}"
-        draft.write_text(json.dumps({"node_id": str(uuid.uuid4())}) + "\n")
+        write_atomically(draft, (json.dumps({"node_id": str(uuid.uuid4())}) + "\n").encode())
         with contextlib.suppress(FileExistsError):
             # A hard link is refused when the name is taken: the first process wins, the others read.
             os.link(draft, path)
         draft.unlink()
-    return NodeId(str(uuid.UUID(json.loads(path.read_text())["node_id"])))
+    try:
+        return NodeId(str(uuid.UUID(json.loads(path.read_text())["node_id"])))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise CannotStart(f"{path} holds no node_id; remove it to be another node from now on") from None
 
 
 def socket_path(home: Path, name: str) -> Path:

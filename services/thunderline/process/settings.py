@@ -193,9 +193,14 @@ def _environment(environ: Mapping[str, str]) -> dict[str, dict[str, Any]]:
 
 def _value(kind: type[Section], key: str, text: str) -> Any:
     """A list may be written as JSON or separated by `:`, as paths are."""
-    if get_args(kind.model_fields[key].annotation):
-        return json.loads(text) if text.startswith("[") else [part for part in text.split(":") if part]
-    return text
+    if not get_args(kind.model_fields[key].annotation):
+        return text
+    if not text.startswith("["):
+        return [part for part in text.split(":") if part]
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise SettingsError(f"{key} = {text!r} is no JSON list: {error}") from None
 
 
 def parse_role(role: str, description: str, argv: Sequence[str]) -> Settings:

@@ -64,6 +64,11 @@ class Supervisor:
         self._interrupted = interrupted
         self._say = say
         self._stopping = False
+        self._hurried = False
+
+    def hurry(self) -> None:
+        """No more patience: what is being ended is killed."""
+        self._hurried = True
 
     async def run(self, stop: "asyncio.Future[Any]") -> None:
         """Until `stop` is done; then everything is ended. Raises CannotStart when a role refuses its first start."""
@@ -121,7 +126,7 @@ class Supervisor:
         for role in roles:
             role.send(number)
         end_s = time.monotonic() + wait_s
-        while any(role.is_alive for role in roles) and time.monotonic() < end_s:
+        while any(role.is_alive for role in roles) and time.monotonic() < end_s and not self._hurried:
             await asyncio.sleep(0.02)
         for role in roles:
             role.send(signal.SIGKILL)
