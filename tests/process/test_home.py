@@ -32,7 +32,7 @@ def test_processes_that_start_at_once_agree_on_the_id(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["", "{}", '{"node_id": "me"}'], ids=["empty", "without an id", "no uuid"])
 def test_a_broken_id_is_no_new_id(tmp_path: Path, text: str) -> None:
     (tmp_path / "node.json").write_text(text)
-    with pytest.raises(CannotStart, match="node.json"):
+    with pytest.raises(CannotStart, match=r"node\.json"):
         node_id(tmp_path)
     assert (tmp_path / "node.json").read_text() == text
 

@@ -71,7 +71,7 @@ class SmallRunner(rank_pb2_grpc.RankServiceServicer):
 
     def load(self, folder: Path) -> None:
         placement = cluster_pb2.Placement(instance="i1", epoch=3, kv_budget_tokens=4096)
-        load = rank_pb2.Load(placement=placement, folder=str(folder), end_token_ids=[2])
+        load = rank_pb2.Load(batching="batch", placement=placement, folder=str(folder), end_token_ids=[2])
         self.commands.put_nowait(rank_pb2.AttachResponse(load=load))
 
     def operate(self, number: int, **operation: Any) -> None:
