@@ -1,6 +1,7 @@
 """The README says what the code says."""
 
 import dataclasses
+import json
 import re
 from pathlib import Path
 
@@ -30,3 +31,12 @@ def test_every_folder_in_the_tree_exists() -> None:
     tree = README[README.index("## The tree") : README.index("## How a request")]
     for line in re.findall(r"^    (\w\S*/)", tree, flags=re.MULTILINE):
         assert (ROOT / line).is_dir(), line
+
+
+def test_every_measured_figure_is_the_evidences() -> None:
+    section = README[README.index("## Measured") : README.index("## Settings")]
+    rows = re.findall(r"^\| [^|]+ \| ([^|]+) \| `(\w+)\.json: (\w+)` \|", section, flags=re.MULTILINE)
+    assert rows
+    for shown, name, key in rows:
+        figures = json.loads((ROOT / "tests/evidence" / f"{name}.json").read_text())
+        assert shown.split()[0] == str(figures[key]), f"{name}.json: {key}"
