@@ -3,7 +3,8 @@ SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 MODEL ?=
-PORT ?= 8000
+PORT ?=
+BASE_PORT ?=
 
 .PHONY: install up test check prove protos lock fix clean
 
@@ -14,7 +15,8 @@ install: .venv/installed
 	@PYTHON=$(PYTHON) bash deploy/install.sh
 
 up: install
-	@exec $(BIN)/thunderline up --port $(PORT) $(if $(MODEL),--model '$(MODEL)',--demo)
+	@exec $(BIN)/thunderline up $(if $(PORT),--port $(PORT)) $(if $(BASE_PORT),--base-port $(BASE_PORT)) \
+	  $(if $(MODEL),--model '$(MODEL)',--demo)
 
 test: install
 	@$(BIN)/python tests/run.py test

@@ -12,6 +12,7 @@ from thunderline.client import DiscoveryClient, RunnerClient, SchedulerClient
 from thunderline.cluster.errors import ClusterError, Unreachable
 from thunderline.process import settings as settings_module
 from thunderline.process.entry import FAILED, USAGE, CannotStart
+from thunderline.process.home import remembered_ports
 from thunderline.process.settings import Settings, SettingsError
 from thunderline.process.version import VERSION
 from thunderline.v1 import cluster_pb2, discovery_pb2, runner_pb2, scheduler_pb2
@@ -53,9 +54,12 @@ def _settings(home: Path | None, flags: dict[str, dict[str, Any]] | None = None)
 
 
 def _target(home: Path | None, role: str) -> str:
-    """Where a role of this node serves gRPC."""
+    """Where a role of this home serves gRPC: as the `up` that runs in it has said, else as the settings say."""
     found = _settings(home)
-    return f"{found.host}:{getattr(found, role).port}"
+    if not found.home.is_dir():
+        _refuse(f"there is no {found.home}: start `thunderline up` there first, or set THUNDERLINE_HOME", FAILED)
+    port = remembered_ports(found.home).get(role, getattr(found, role).port)
+    return f"{found.host}:{port}"
 
 
 def _run(work: Coroutine[Any, Any, T], target: str) -> T:

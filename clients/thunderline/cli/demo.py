@@ -79,7 +79,7 @@ async def _convert(wheel: Path, folder: Path, say: Callable[[str], None]) -> Non
             assert child.stdout is not None
             async for line in child.stdout:
                 last = line.decode(errors="replace").strip()
-                say(f"demo model: {last}")
+                say(last)
             code = await child.wait()
     if code:
         raise DemoFailed(f"the demo model could not be converted: {last}")

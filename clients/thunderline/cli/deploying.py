@@ -17,7 +17,8 @@ def state_name(deployment: cluster_pb2.Deployment) -> str:
 
 
 def sentence(deployment: cluster_pb2.Deployment) -> str:
-    waits = f" (waits for {deployment.waits_for})" if deployment.waits_for else ""
+    known = deployment.waits_for in deployment.reason
+    waits = f" (waits for {deployment.waits_for})" if deployment.waits_for and not known else ""
     return f"{deployment.spec.name} is {state_name(deployment)}: {deployment.reason}{waits}"
 
 
@@ -65,7 +66,8 @@ async def until_gone(scheduler: SchedulerClient, name: str, say: Callable[[str],
         found = next((one for one in cluster.deployments if one.spec.name == name), None)
         if found is None:
             return
-        say(sentence(found))
+        if found.state == cluster_pb2.DEPLOYMENT_STATE_UNDEPLOYING:
+            say(sentence(found))
 
 
 async def deploy(

@@ -7,6 +7,10 @@ from google.protobuf import json_format
 from google.protobuf.message import Message
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
+
+# In a pipe nothing is wrapped: programs and grep read it.
+PIPE_WIDTH = 2000
 
 out = Console(soft_wrap=True, highlight=False)
 err = Console(stderr=True, soft_wrap=True, highlight=False)
@@ -32,10 +36,15 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], emp
         return
     found = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
     for column in columns:
-        found.add_column(column, overflow="fold")
+        # The first names the row: it is copied and searched for.
+        found.add_column(column, overflow="fold", no_wrap=column == columns[0])
     for row in rows:
-        found.add_row(*row)
-    out.print(found)
+        # Text, not markup: a reason may hold [brackets].
+        found.add_row(*(Text(cell) for cell in row))
+    if out.is_terminal:
+        out.print(found)
+    else:
+        Console(width=PIPE_WIDTH, highlight=False).print(found)
 
 
 class Progress:

@@ -11,6 +11,7 @@ from typing import Any
 from thunderline.cli import demo, deploying, saying
 from thunderline.client import SchedulerClient
 from thunderline.cluster.errors import ClusterError
+from thunderline.process import home
 from thunderline.process.entry import CannotStart
 from thunderline.process.metrics import PORT_OFFSET
 from thunderline.process.settings import Settings
@@ -34,18 +35,13 @@ def check_ports(settings: Settings) -> None:
             try:
                 probe.bind(("127.0.0.1", port))
             except OSError as error:
-                flag = "--port" if what == "gateway" else "--base-port"
+                flag = "--port (make up PORT=...)" if what == "gateway" else "--base-port (make up BASE_PORT=...)"
                 raise CannotStart(f"port {port} ({what}): {error.strerror}; choose another {flag}") from None
 
 
-def environment(settings: Settings, model_root: Path | None) -> dict[str, str]:
-    """What the roles are started with: our settings, and the one folder that was given as a model."""
-    roots = [*settings.runner.model_roots, *([str(model_root)] if model_root else [])]
-    mine = {
-        "THUNDERLINE_HOME": str(settings.home),
-        "THUNDERLINE_GATEWAY_PORT": str(settings.gateway.port),
-        "THUNDERLINE_RUNNER_MODEL_ROOTS": ":".join(roots),
-    }
+def environment(settings: Settings) -> dict[str, str]:
+    """What the roles are started with: our settings."""
+    mine = {"THUNDERLINE_HOME": str(settings.home), "THUNDERLINE_GATEWAY_PORT": str(settings.gateway.port)}
     mine |= {f"THUNDERLINE_{role.upper()}_PORT": str(getattr(settings, role).port) for role in ROLES}
     return {**os.environ, **mine}
 
@@ -70,7 +66,7 @@ async def up(settings: Settings, model: str | None, with_demo: bool) -> None:
 
     def on_signal() -> None:
         if not stop.done():
-            saying.err.print("stopping", markup=False)
+            saying.err.print("stopping (once more to kill)", markup=False)
             stop.set_result(None)
         elif supervisor is not None:
             supervisor.hurry()
@@ -92,7 +88,9 @@ async def up(settings: Settings, model: str | None, with_demo: bool) -> None:
         root = folder.resolve() if folder is not None and folder.is_dir() else None
         if root is not None:
             model = str(root)
-        variables = environment(settings, root)
+            home.allow_model_root(settings.home, root)
+        home.remember_ports(settings.home, {role: getattr(settings, role).port for role in ROLES})
+        variables = environment(settings)
         roles = [
             RoleProcess(
                 role,
@@ -110,6 +108,8 @@ async def up(settings: Settings, model: str | None, with_demo: bool) -> None:
         finally:
             announcing.cancel()
             await asyncio.gather(announcing, return_exceptions=True)
+            home.forget_ports(settings.home)
+    _say("stopped")
 
 
 async def announce(settings: Settings, model: str | None) -> None:

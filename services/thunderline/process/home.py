@@ -6,11 +6,13 @@ import json
 import os
 import tempfile
 import uuid
+from collections.abc import Mapping
 from pathlib import Path
 
 from thunderline.cluster import NodeId
 from thunderline.process.entry import CannotStart
 
+MODEL_ROOTS, PORTS = "model_roots", "run/ports.json"
 # A Unix socket's path holds 107 bytes on Linux, 103 on macOS.
 SOCKET_PATH_BYTES_MAX = 100
 
@@ -47,6 +49,39 @@ def node_id(home: Path) -> NodeId:
         return NodeId(str(uuid.UUID(json.loads(path.read_text())["node_id"])))
     except (ValueError, KeyError, TypeError, AttributeError):
         raise CannotStart(f"{path} holds no node_id; remove it to be another node from now on") from None
+
+
+def allow_model_root(home: Path, folder: Path) -> None:
+    """Remembers a folder that the operator gave as a model, beside [runner] model_roots. Raises OSError."""
+    known = allowed_model_roots(home)
+    if str(folder) not in known and not folder.is_relative_to(home / "models"):
+        write_atomically(home / MODEL_ROOTS, "".join(f"{one}\n" for one in [*known, folder]).encode())
+
+
+def allowed_model_roots(home: Path) -> list[str]:
+    """Folders given to `thunderline up --model`, one a line."""
+    try:
+        return [line for line in (home / MODEL_ROOTS).read_text().splitlines() if line]
+    except FileNotFoundError:
+        return []
+
+
+def remember_ports(home: Path, ports: Mapping[str, int]) -> None:
+    """Where the roles of this home listen, for the command line. Raises OSError."""
+    write_atomically(home / PORTS, json.dumps(dict(ports)).encode())
+
+
+def forget_ports(home: Path) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        (home / PORTS).unlink()
+
+
+def remembered_ports(home: Path) -> dict[str, int]:
+    """Empty when no `thunderline up` runs here."""
+    try:
+        return {str(role): int(port) for role, port in json.loads((home / PORTS).read_text()).items()}
+    except (FileNotFoundError, ValueError, AttributeError):
+        return {}
 
 
 def socket_path(home: Path, name: str) -> Path:

@@ -57,7 +57,9 @@ class Scheduler(Section):
 
 class Runner(Section):
     port: int = Field(7404, ge=1, le=65435, description="gRPC port; metrics are at + 100")
-    model_roots: list[str] = Field([], description="folders outside $THUNDERLINE_HOME/models that may hold models")
+    model_roots: list[str] = Field(
+        [], description="other folders that may hold models; separated by : (in TOML a list)"
+    )
     memory_bytes: int = Field(0, ge=0, description="memory for ranks; 0 means 75%% of the machine's")
 
 
@@ -238,5 +240,5 @@ def _add_flags(parser: argparse.ArgumentParser, section: str) -> None:
             flag.replace("_", "-"),
             dest=f"{section}.{key}",
             metavar=key.upper(),
-            help=f"{field.description} (default: {default or 'none'})",
+            help=f"{field.description} (default: {'none' if default == '' else default})",
         )

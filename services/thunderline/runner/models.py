@@ -14,6 +14,7 @@ from typing import Any
 import psutil
 
 from thunderline.cluster.errors import InvalidRequest
+from thunderline.process.home import allowed_model_roots
 from thunderline.process.settings import Settings
 from thunderline.runner import model_files
 from thunderline.runner.model_files import Facts, WeightFile
@@ -97,9 +98,14 @@ class Models:
         if not folder.is_dir():
             return Audit(Verdict.UNUSABLE, (f"{folder} does not exist or is no folder",))
         real = folder.resolve()
-        roots = [self._settings.models, *(Path(root).expanduser() for root in self._settings.runner.model_roots)]
+        given = [*self._settings.runner.model_roots, *allowed_model_roots(self._settings.home)]
+        roots = [self._settings.models, *(Path(root).expanduser() for root in given)]
         if not any(real.is_relative_to(root.resolve()) for root in roots):
-            text = f"{folder} lies outside {self._settings.models}: add its folder to [runner] model_roots, and restart"
+            file, root = self._settings.home / "config.toml", real.parent
+            text = (
+                f"{folder} lies outside {self._settings.models}: put model_roots = ['{root}'] under [runner] in {file} "
+                f"and start `thunderline up` again, or start it with --model {folder}"
+            )
             return Audit(Verdict.UNUSABLE, (text,))
         return Audit(Verdict.USABLE, folder=real)
 

@@ -54,7 +54,8 @@ class SchedulerService(scheduler_pb2_grpc.SchedulerServiceServicer):
             raise NameTaken(f"{name} is being undeployed; deploy it again in a moment", name=name)
         elif known.spec != spec:
             raise NameTaken(
-                f"{name} is deployed from {known.spec.model} already; undeploy it first, or give another --name",
+                f"{name} is deployed already, from {known.spec.model}: run `thunderline undeploy {name}` first, "
+                "or give another --name",
                 name=name,
             )
         else:
