@@ -69,7 +69,7 @@ def test_a_killed_role_is_back_within_five_seconds_and_nothing_hangs(
 ) -> None:
     until("a good answer", fresh.answers, 60)
     streams = four_unfinished(fresh)
-    pid = fresh.pid(role)
+    pid, rank = fresh.pid(role), fresh.pid("rank")
     os.kill(pid, signal.SIGKILL)
     killed = time.monotonic()
     fresh.pid(role, other_than=pid, timeout_s=BACK_S)
@@ -78,6 +78,7 @@ def test_a_killed_role_is_back_within_five_seconds_and_nothing_hangs(
         until("a good answer", fresh.answers, 60)
     else:
         until("a good answer", fresh.answers, BACK_S)
+        assert fresh.pid("rank") == rank, "the model was loaded again"
     evidence[f"{role}_answers_again_after_s"] = round(time.monotonic() - killed, 2)
     for stream in streams:
         stream.join(120)

@@ -1,0 +1,155 @@
+"""Who may go to an instance, in which order, and what the others get."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import pytest
+
+from thunderline.cluster import InstanceId
+from thunderline.cluster.errors import CrashLoop, DeadlinePassed, Full, NoReadyInstance, NotFound
+from thunderline.scheduler.admission import Admission, Door
+from thunderline.scheduler.values import DeploymentState, Standing
+
+I1 = InstanceId("i1")
+
+
+@dataclass
+class House:
+    """One deployment, m, whose state the test sets."""
+
+    state: DeploymentState | None = DeploymentState.READY
+
+    def look(self, name: str) -> Door | None:
+        if self.state is None or name != "m":
+            return None
+        return Door(I1, Standing(self.state, "because"))
+
+
+def admission(house: House, queue: int = 2, room: int = 1, wait_s: float = 0.05) -> Admission:
+    return Admission(house.look, queue, room, wait_s)
+
+
+def soon(seconds: float = 5.0) -> float:
+    return asyncio.get_running_loop().time() + seconds
+
+
+async def settled() -> None:
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+@asynccontextmanager
+async def holding(door: Admission) -> AsyncIterator[None]:
+    async with door.admitted("m", False, soon()):
+        yield
+
+
+async def enter(door: Admission, log: list[str], name: str, resume: bool = False, deadline_s: float = 5.0) -> None:
+    async with door.admitted("m", resume, soon(deadline_s)):
+        log.append(name)
+
+
+async def test_a_free_place_is_taken_at_once() -> None:
+    door = admission(House())
+    async with door.admitted("m", False, soon()) as instance:
+        assert instance == I1
+    assert door.depth("m") == 0
+
+
+async def test_those_who_wait_go_in_order_and_a_resume_goes_first() -> None:
+    door, log = admission(House(), queue=4), list[str]()
+    async with asyncio.TaskGroup() as group, holding(door):
+        for name in ("first", "second"):
+            group.create_task(enter(door, log, name))
+            await settled()
+        group.create_task(enter(door, log, "resume", resume=True))
+        await settled()
+        assert door.depth("m") == 3
+        assert log == []
+    assert log == ["resume", "first", "second"]
+
+
+async def test_a_full_queue_refuses_and_says_when_to_come_back() -> None:
+    door, log = admission(House(), queue=1), list[str]()
+    async with asyncio.TaskGroup() as group, holding(door):
+        group.create_task(enter(door, log, "waits"))
+        await settled()
+        with pytest.raises(Full) as refused:
+            await enter(door, log, "too many")
+        assert refused.value.retry_after_s
+        group.create_task(enter(door, log, "resume", resume=True))
+        await settled()
+    assert log == ["resume", "waits"], "a resume is never refused for a full queue"
+
+
+async def test_the_queue_wait_ends_with_the_deployments_sentence() -> None:
+    door = admission(House(DeploymentState.STARTING))
+    with pytest.raises(NoReadyInstance, match="m is STARTING: because"):
+        await enter(door, [], "x")
+    assert door.depth("m") == 0
+
+
+async def test_room_is_waited_for_until_the_deadline_not_the_queue_wait() -> None:
+    door = admission(House(), wait_s=0.02)
+    async with holding(door):
+        with pytest.raises(DeadlinePassed):
+            await enter(door, [], "x", deadline_s=0.2)
+
+
+async def test_ready_lets_those_in_who_waited_for_it() -> None:
+    house, log = House(DeploymentState.STARTING), list[str]()
+    door = admission(house, wait_s=5)
+    async with asyncio.TaskGroup() as group:
+        group.create_task(enter(door, log, "x"))
+        await settled()
+        house.state = DeploymentState.READY
+        door.pump()
+    assert log == ["x"]
+
+
+@pytest.mark.parametrize(
+    ("state", "error"),
+    [
+        pytest.param(DeploymentState.CRASH_LOOP, CrashLoop, id="a crash loop ends the wait at once"),
+        pytest.param(None, NotFound, id="an undeployed model ends the wait at once"),
+    ],
+)
+async def test_what_nothing_can_help_is_turned_away(state: DeploymentState | None, error: type[Exception]) -> None:
+    house = House(DeploymentState.STARTING)
+    door = admission(house, wait_s=5)
+    waiting = asyncio.create_task(enter(door, [], "x"))
+    await settled()
+    house.state = state
+    door.pump()
+    with pytest.raises(error):
+        await asyncio.wait_for(waiting, 1)
+
+
+async def test_a_client_that_leaves_while_it_waits_leaves_no_trace() -> None:
+    door, log = admission(House()), list[str]()
+    async with asyncio.TaskGroup() as group, holding(door):
+        leaver = group.create_task(enter(door, log, "leaver"))
+        await settled()
+        group.create_task(enter(door, log, "next"))
+        await settled()
+        leaver.cancel()
+        await settled()
+        assert door.depth("m") == 1
+    assert log == ["next"]
+
+
+async def test_a_place_that_comes_as_its_client_leaves_goes_to_the_next() -> None:
+    door, log = admission(House()), list[str]()
+    async with asyncio.TaskGroup() as group:
+        async with holding(door):
+            leaver = group.create_task(enter(door, log, "leaver"))
+            await settled()
+            group.create_task(enter(door, log, "next"))
+            await settled()
+        # The place was given to the leaver this moment; it has not run since.
+        leaver.cancel()
+    assert log == ["next"]
+    async with asyncio.timeout(1), holding(door):
+        pass
