@@ -27,6 +27,8 @@ PARTS = {
 PROOFS = {
     "greedy": ["tests/e2e/test_greedy.py"],
     "kills": ["tests/faults/test_kills.py"],
+    "hostile": ["tests/e2e/test_hostile.py"],
+    "seeds": ["tests/faults/test_seeds.py"],
 }
 WHOLE_SYSTEMS = ("simulation", "e2e", "faults", "evidence", "prove")
 
