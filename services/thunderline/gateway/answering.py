@@ -2,12 +2,13 @@
 
 import asyncio
 import contextlib
+import logging
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from thunderline.client import SchedulerClient
-from thunderline.cluster.errors import ClusterError
+from thunderline.cluster.errors import ClusterError, InstanceFailed, InternalError
 from thunderline.gateway import metrics
 from thunderline.gateway.openai_errors import HttpError, to_http
 from thunderline.gateway.openai_requests import Asked
@@ -16,6 +17,8 @@ from thunderline.v1 import cluster_pb2
 
 # Deltas that wait for a slow reader; beyond that its generation's own stream fills, and the runner joins tokens.
 QUEUE_SIZE_MAX = 16
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +62,20 @@ class Answering:
         metrics.TOKENS.labels(self._label, "out").inc(sum(choice.token_count for choice in self.choices))
 
     async def _run(self, index: int, wish: cluster_pb2.Generation) -> None:
+        """Ends with a finish or an error in the queue, whatever happens: somebody waits for it."""
+        finished = False
         try:
             async with contextlib.aclosing(self._scheduler.generate(wish, self._deadline_s)) as deltas:  # type: ignore[type-var]
                 async for delta in deltas:
+                    finished = finished or bool(delta.finish_reason)
                     await self._queue.put(Piece(index, delta))
+            if not finished:
+                raise InstanceFailed("the stream ended without a finish")
         except ClusterError as error:
             await self._queue.put(Piece(index, error=error))
+        except Exception as error:  # a bug of ours must not become a client that waits
+            log.exception("a generation failed by a bug")
+            await self._queue.put(Piece(index, error=InternalError(f"{type(error).__name__}: {error}")))
 
     async def pieces(self, silence_s: float) -> AsyncIterator[Piece | None]:
         """News until every choice is finished; None after each silence of `silence_s`. Raises the first error."""
