@@ -7,6 +7,7 @@ import signal
 from typing import Any
 
 import httpx
+import pytest
 
 from e2e.questions import QUESTIONS
 from installation import DEMO, Installation, until
@@ -82,6 +83,8 @@ async def in_company(target: str, seed: int) -> list[tuple[int, ...]]:
     return [found[number] for number in range(SAMPLED + GREEDY)]
 
 
+# 80 sequences one by one take six minutes on two cores.
+@pytest.mark.timeout(1800)
 def test_a_seed_means_the_same_in_any_company_and_after_a_restart(
     fresh: Installation, evidence: dict[str, Any]
 ) -> None:
