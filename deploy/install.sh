@@ -31,7 +31,8 @@ if [ "$(uname -s)" = Linux ]; then
   fi
 fi
 
-[ -x .venv/bin/python ] || { say "making .venv"; "${PYTHON:-python3}" -m venv .venv; }
+# One that was left unfinished has no pip.
+.venv/bin/python -m pip --version >/dev/null 2>&1 || { say "making .venv"; "${PYTHON:-python3}" -m venv --clear .venv; }
 say "installing the locked versions (about a minute the first time)"
 log=$(mktemp)
 { .venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock \

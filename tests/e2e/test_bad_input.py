@@ -174,9 +174,12 @@ def test_a_model_that_is_still_loading_is_waited_for_and_then_503(narrow: Instal
             )
         except httpx.TransportError:
             return None
-        return answer if answer.status_code == 503 and "Retry-After" in answer.headers else None
+        waited = answer.status_code == 503 and answer.json()["error"]["code"] == "no_ready_instance"
+        return answer if waited else None
 
-    answer = until("a 503 with Retry-After", refused, 30)
+    answer = until("a 503 after the queue wait", refused, 30)
+    assert int(answer.headers["Retry-After"]) >= 1
+    assert answer.elapsed.total_seconds() >= 1
     readiness = httpx.get(f"{narrow.url}/readyz", timeout=10)
     assert readiness.status_code == 503
     assert "error" in answer.json()

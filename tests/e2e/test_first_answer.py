@@ -92,7 +92,7 @@ def test_every_table_has_json_beside_it(fresh: Installation, command: str) -> No
 
 
 def test_chat_answers_once_when_given_a_prompt(fresh: Installation) -> None:
-    answer = fresh.run("chat", "What is the capital of France?")
+    answer = fresh.run("chat", "What is the capital of France?", "--temperature", "0", "--max-tokens", "40")
     assert answer.returncode == 0, answer.stderr
     assert "Paris" in answer.stdout
 

@@ -6,8 +6,10 @@ import threading
 import time
 from typing import Any
 
+import grpc
 import httpx
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from installation import DEMO, ROLES, Installation, until
 
@@ -53,6 +55,17 @@ class Stream(threading.Thread):
             self.events += 1
 
 
+def serves(up: Installation, role: str) -> bool:
+    """What the role's own health service says."""
+    with grpc.insecure_channel(up.target(role)) as channel:
+        health: Any = health_pb2_grpc.HealthStub(channel)
+        try:
+            answer = health.Check(health_pb2.HealthCheckRequest(), timeout=1)
+        except grpc.RpcError:
+            return False
+        return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
+
+
 def four_unfinished(up: Installation) -> list[Stream]:
     """Four streams that have begun; fails when one is at its end already."""
     streams = [Stream(up.url, seed) for seed in range(4)]
@@ -73,6 +86,8 @@ def test_a_killed_role_is_back_within_five_seconds_and_nothing_hangs(
     os.kill(pid, signal.SIGKILL)
     killed = time.monotonic()
     fresh.pid(role, other_than=pid, timeout_s=BACK_S)
+    if role != "gateway":
+        until(f"{role} serves", lambda: serves(fresh, role), BACK_S)
     if role == "runner":
         # The rank ends with its runner for now, so the answer waits for the model.
         until("a good answer", fresh.answers, 60)

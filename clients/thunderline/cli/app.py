@@ -248,11 +248,13 @@ def undeploy(
 def chat(
     prompt: Annotated[str | None, typer.Argument(help="one question; without it a conversation")] = None,
     model: Annotated[str | None, typer.Option(help="a deployment's name (default: the only one that is READY)")] = None,
+    temperature: Annotated[float, typer.Option(help="0 is greedy")] = 0.7,
+    max_tokens: Annotated[int, typer.Option(help="tokens of an answer; 0: as many as fit")] = 1024,
     home: Home = None,
 ) -> None:
     """Talk to a model in the terminal."""
     target = _target(home, "scheduler")
-    _run(chatting.chat(target, model, prompt), target)
+    _run(chatting.chat(target, model, prompt, temperature, max_tokens), target)
 
 
 bench = typer.Typer(no_args_is_help=True, help="Measure, side by side, in one run.")

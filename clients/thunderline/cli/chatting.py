@@ -21,10 +21,12 @@ async def model_to_ask(scheduler: SchedulerClient, wanted: str | None) -> str:
     return ready[0]
 
 
-async def answer(scheduler: SchedulerClient, model: str, messages: list[cluster_pb2.ChatMessage]) -> str:
+async def answer(
+    scheduler: SchedulerClient, model: str, messages: list[cluster_pb2.ChatMessage], temperature: float, max_tokens: int
+) -> str:
     """Prints as it comes. Ctrl-C ends the answer, not the program."""
-    wish = cluster_pb2.Generation(model=model, chat=cluster_pb2.Chat(messages=messages))
-    wish.sampling.temperature = 0.7
+    wish = cluster_pb2.Generation(model=model, chat=cluster_pb2.Chat(messages=messages), max_tokens=max_tokens)
+    wish.sampling.temperature = temperature
     wish.sampling.top_p = 0.95
     pieces: list[str] = []
 
@@ -48,14 +50,16 @@ async def answer(scheduler: SchedulerClient, model: str, messages: list[cluster_
     return "".join(pieces)
 
 
-async def chat(target: str, wanted: str | None, prompt: str | None) -> None:
+async def chat(target: str, wanted: str | None, prompt: str | None, temperature: float, max_tokens: int) -> None:
     """Raises ClusterError."""
     async with SchedulerClient(target) as scheduler:
         model = await model_to_ask(scheduler, wanted)
         if prompt is None and not sys.stdin.isatty():
             prompt = (await asyncio.to_thread(sys.stdin.read)).strip()
         if prompt is not None:
-            await answer(scheduler, model, [cluster_pb2.ChatMessage(role="user", content=prompt)])
+            await answer(
+                scheduler, model, [cluster_pb2.ChatMessage(role="user", content=prompt)], temperature, max_tokens
+            )
             return
         saying.err.print(f"chatting with {model}; Ctrl-C stops an answer, Ctrl-D ends", markup=False)
         messages: list[cluster_pb2.ChatMessage] = []
@@ -67,5 +71,5 @@ async def chat(target: str, wanted: str | None, prompt: str | None) -> None:
             if not line.strip():
                 continue
             messages.append(cluster_pb2.ChatMessage(role="user", content=line))
-            text = await answer(scheduler, model, messages)
+            text = await answer(scheduler, model, messages, temperature, max_tokens)
             messages.append(cluster_pb2.ChatMessage(role="assistant", content=text))

@@ -105,8 +105,9 @@ class Answering:
             metrics.BETWEEN_TOKENS.labels(self._label).observe(now_s - self._last_s[index])
         self._last_s[index] = now_s
 
-    async def events(self, silence_s: float) -> AsyncIterator[bytes]:
-        """Server-sent events. The first comes when something was generated, or after a silence.
+    async def events(self, silence_s: float, patience_s: float) -> AsyncIterator[bytes]:
+        """Server-sent events. The first comes when something was generated, or in a silence after `patience_s`: until
+        then a refusal (the queue wait is over, say) still gets a status of its own.
 
         Raises the error only before the first event; later it is an event itself, and the last one.
         """
@@ -116,6 +117,8 @@ class Answering:
         try:
             async for piece in self.pieces(silence_s):
                 if piece is None:
+                    if not begun and time.monotonic() - self._begun_s < patience_s:
+                        continue
                     begun = True
                     yield KEEP_ALIVE
                     continue

@@ -34,6 +34,8 @@ LOOK_DEADLINE_S = 3.0
 # A name that is not known is looked up no more often than this.
 LOOK_AGAIN_S = 0.5
 CLIENT_CLOSED = 499
+# Beyond the queue wait: its refusal has to travel back.
+PATIENCE_MARGIN_S = 2.0
 # After the request's deadline its error has to reach the client too.
 READ_MARGIN_S = 5.0
 # A body that does not come keeps nothing waiting for longer.
@@ -129,7 +131,9 @@ class Gateway:
         try:
             await stack.enter_async_context(answering)
             events = await stack.enter_async_context(
-                contextlib.aclosing(answering.events(self._limits.sse_keep_alive_s))  # type: ignore[type-var]
+                contextlib.aclosing(
+                    answering.events(self._limits.sse_keep_alive_s, self._limits.queue_wait_s + PATIENCE_MARGIN_S)
+                )  # type: ignore[type-var]
             )
             leaving = asyncio.create_task(disconnected(request.receive))
             first = asyncio.ensure_future(anext(events))

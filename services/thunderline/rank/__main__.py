@@ -19,20 +19,19 @@ from thunderline.cluster import InstanceId, RankId
 from thunderline.process import logs
 from thunderline.process.entry import DONE, USAGE, refuse
 from thunderline.rank import blas
+from thunderline.rank.mark import Mark
 
 RUNNER_GONE = 5
 FLUSH_S = 1.0
 STOP_WAIT_S = 3.0
 
 
-async def attend(arguments: argparse.Namespace, computes: blas.Blas) -> int:
+async def attend(arguments: argparse.Namespace, computes: blas.Blas, mark: Mark) -> int:
     """From hello to the end. Returns the exit code."""
     from thunderline.rank.attach import Attachment
-    from thunderline.rank.mark import Mark
     from thunderline.rank.worker import Worker
 
     loop = asyncio.get_running_loop()
-    mark = Mark(arguments.map)
     rank = RankId(InstanceId(arguments.instance), arguments.epoch, arguments.rank)
     attachment = Attachment(rank, mark, arguments.socket, os.getpid())
     ended: asyncio.Future[int] = loop.create_future()
@@ -112,11 +111,13 @@ def main(argv: Sequence[str]) -> int:
         return refuse("rank", "is started by a runner: --instance --epoch --rank --map --socket are needed", USAGE)
     faulthandler.enable()
     logs.configure("rank", "info")
+    # Locked before the slow imports: who looks for ranks to end has to find this one.
+    mark = Mark(arguments.map)
     # The slow imports belong before PREPARED: all ranks of an epoch meet after them.
     import mlx.core  # noqa: F401
     import mlx_lm  # noqa: F401
 
-    code = asyncio.run(attend(arguments, computes))
+    code = asyncio.run(attend(arguments, computes, mark))
     sys.stdout.flush()
     sys.stderr.flush()
     # The engine thread may be inside C++ for seconds; nobody waits for it.

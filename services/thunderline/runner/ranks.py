@@ -18,6 +18,7 @@ from thunderline.runner.exit_cause import name_cause
 from thunderline.runner.fence import Goal, Verdict
 from thunderline.runner.known_rank import KnownRank
 from thunderline.runner.models import Models
+from thunderline.runner.models import Verdict as ModelVerdict
 from thunderline.runner.rank_life import Push, Signal
 from thunderline.v1 import cluster_pb2
 
@@ -142,6 +143,9 @@ class Ranks:
             words = await asyncio.to_thread(tokenizing.read, folder)
             audit = await self._models.audit(rank.placement.deployment.model)
             rank.batching, rank.batching_reason = audit.batching, audit.batching_reason
+            if audit.verdict is not ModelVerdict.USABLE:
+                # What could not be audited now is run in the one way that is right for all.
+                rank.batching, rank.batching_reason = "one_sequence_at_a_time", "; ".join(audit.problems)[:200]
             rank.words = words
         # The border to a model's files, which may be anything: a broken model must not take other ranks with it.
         except Exception as error:

@@ -23,7 +23,7 @@ from thunderline.supervisor.role_process import RoleProcess
 REFUSAL_S = 3.0
 # From Ctrl-C: those that would start or send something new first, then the runner, which ends its ranks.
 FIRST_STOP_S = 1.5
-KILL_AFTER_S = 4.0
+KILL_AFTER_S = 3.5
 
 log = logging.getLogger(__name__)
 
@@ -113,9 +113,13 @@ class Supervisor:
     async def _end(self) -> None:
         """Nothing is left within five seconds."""
         end_s = time.monotonic() + KILL_AFTER_S
+        # SIGINT: somebody waits for the prompt.
         await self._stop(
-            [self._roles[name] for name in self._first if name in self._roles], signal.SIGTERM, FIRST_STOP_S
+            [self._roles[name] for name in self._first if name in self._roles], signal.SIGINT, FIRST_STOP_S
         )
+        for role in self._roles.values():
+            if role.name != self._interrupted:
+                role.send(signal.SIGTERM)
         runner = self._roles.get(self._interrupted)
         if runner is not None:
             await self._stop([runner], signal.SIGINT, max(0.1, end_s - time.monotonic() - 0.5))
