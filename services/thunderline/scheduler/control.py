@@ -131,9 +131,13 @@ class Control:
             await asyncio.sleep(IDLE_PASS_S)
         except ClusterError as error:
             log.warning("an action failed", extra={"action": str(action), "why": error.message})
-            if (highest := is_stale(error)) is not None:
-                await self._stored(self._store.raise_epochs_above, highest)
-            await self._refused(action, error)
+            try:
+                if (highest := is_stale(error)) is not None:
+                    await self._stored(self._store.raise_epochs_above, highest)
+                await self._refused(action, error)
+            except StoreUnavailable as unwritten:
+                # The next pass meets the same refusal and tries to write it down again.
+                log.error("the store cannot be written", extra={"why": unwritten.message, "action": str(action)})
             await asyncio.sleep(FAILED_ACTION_S)
         finally:
             self._in_flight -= actions.targets(action)
