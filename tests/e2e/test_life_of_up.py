@@ -5,6 +5,7 @@ from pathlib import Path
 import psutil
 
 from installation import Installation, end, free_base_port, until
+from streams import four_unfinished
 
 
 def test_ctrl_c_ends_everything_within_five_seconds(tmp_path: Path, demo_folder: Path) -> None:
@@ -16,6 +17,24 @@ def test_ctrl_c_ends_everything_within_five_seconds(tmp_path: Path, demo_folder:
         assert len(mine) >= 7
         assert up.interrupt() < 5
         assert not [pid for pid in mine if psutil.pid_exists(pid)]
+    finally:
+        end(up)
+
+
+def test_ctrl_c_under_four_streams_ends_each_with_a_typed_error_and_everything_in_time(
+    tmp_path: Path, demo_folder: Path
+) -> None:
+    up = Installation(tmp_path / "home")
+    up.start("--model", str(demo_folder))
+    try:
+        up.wait_ready()
+        streams = four_unfinished(up)
+        mine = set(up.processes())
+        assert up.interrupt() < 4, "clear of the five seconds that are promised"
+        assert not [pid for pid in mine if psutil.pid_exists(pid)]
+        for stream in streams:
+            stream.join(5)
+        assert [(stream.end, stream.error["code"]) for stream in streams] == [("typed error", "draining")] * 4
     finally:
         end(up)
 

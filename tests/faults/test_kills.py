@@ -2,57 +2,17 @@
 
 import os
 import signal
-import threading
 import time
 from typing import Any
 
 import grpc
-import httpx
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from installation import DEMO, ROLES, Installation, until
+from installation import ROLES, Installation, until
+from streams import four_unfinished
 
 BACK_S = 5.0
-# No end token: each stream is long, whatever its seed says.
-BODY = {
-    "model": DEMO,
-    "prompt": "Tell me a very long story.",
-    "max_tokens": 200,
-    "temperature": 1,
-    "logit_bias": {"0": -100, "2": -100},
-    "stream": True,
-}
-
-
-class Stream(threading.Thread):
-    """One HTTP stream, and how it ended."""
-
-    def __init__(self, url: str, seed: int) -> None:
-        super().__init__(daemon=True)
-        self.url, self.body = url, {**BODY, "seed": seed}
-        self.events = 0
-        self.end = ""
-
-    def run(self) -> None:
-        try:
-            with httpx.stream("POST", f"{self.url}/v1/completions", json=self.body, timeout=90) as answer:
-                if answer.status_code != 200:
-                    self.end = f"status {answer.status_code}"
-                    return
-                for line in answer.iter_lines():
-                    self._line(line)
-            self.end = self.end or "closed"
-        except httpx.TransportError as error:
-            self.end = f"broken: {type(error).__name__}"
-
-    def _line(self, line: str) -> None:
-        if line == "data: [DONE]":
-            self.end = "finished"
-        elif line.startswith('data: {"error"'):
-            self.end = "typed error"
-        elif line.startswith("data: "):
-            self.events += 1
 
 
 def serves(up: Installation, role: str) -> bool:
@@ -64,16 +24,6 @@ def serves(up: Installation, role: str) -> bool:
         except grpc.RpcError:
             return False
         return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
-
-
-def four_unfinished(up: Installation) -> list[Stream]:
-    """Four streams that have begun; fails when one is at its end already."""
-    streams = [Stream(up.url, seed) for seed in range(4)]
-    for stream in streams:
-        stream.start()
-    until("a token on each stream", lambda: all(stream.events >= 2 for stream in streams), 60)
-    assert not any(stream.end for stream in streams), "the fault came too late"
-    return streams
 
 
 @pytest.mark.parametrize("role", ROLES)

@@ -64,17 +64,20 @@ async def serve(settings: Settings) -> None:
             timeout_graceful_shutdown=math.ceil(settings.limits.drain_s),
         )
         server = Server(config)
-        serving = asyncio.create_task(server.serve(sockets=[listener]))
-        names = asyncio.create_task(gateway.keep_names())
-        stop = asyncio.create_task(stopping.stop_asked())
-        await asyncio.wait({serving, stop}, return_when=asyncio.FIRST_COMPLETED)
-        gateway.draining = True
-        if stop.done() and stop.result() is signal.SIGINT:
-            config.timeout_graceful_shutdown = INTERRUPT_GRACE_S
-        server.should_exit = True
-        await serving
-        for task in (names, stop):
-            task.cancel()
+        # A bug in one of the tasks ends the role with its reason.
+        async with asyncio.TaskGroup() as tasks:
+            serving = tasks.create_task(server.serve(sockets=[listener]))
+            names = tasks.create_task(gateway.keep_names())
+            stop = tasks.create_task(stopping.stop_asked())
+            await asyncio.wait({serving, stop}, return_when=asyncio.FIRST_COMPLETED)
+            gateway.draining = True
+            if stop.done() and stop.result() is signal.SIGINT:
+                config.timeout_graceful_shutdown = INTERRUPT_GRACE_S
+                gateway.interrupt()
+            server.should_exit = True
+            await asyncio.wait({serving})
+            for task in (names, stop):
+                task.cancel()
 
 
 def main(argv: Sequence[str]) -> int:

@@ -43,6 +43,7 @@ class Answering:
         self._tasks: list[asyncio.Task[None]] = []
         self._begun_s = time.monotonic()
         self._last_s: dict[int, float] = {}
+        self._interrupted: ClusterError | None = None
         self.failed_with: HttpError | None = None
         self.choices = [Choice(index) for index in range(len(asked.generations))]
 
@@ -77,10 +78,19 @@ class Answering:
             log.exception("a generation failed by a bug")
             await self._queue.put(Piece(index, error=InternalError(f"{type(error).__name__}: {error}")))
 
+    def interrupt(self, error: ClusterError) -> None:
+        """Ends it with this error at once, whatever waits in the queue."""
+        self._interrupted = error
+        # A reader that waits is woken; one that does not will look before it reads on.
+        with contextlib.suppress(asyncio.QueueFull):
+            self._queue.put_nowait(Piece(0, error=error))
+
     async def pieces(self, silence_s: float) -> AsyncIterator[Piece | None]:
         """News until every choice is finished; None after each silence of `silence_s`. Raises the first error."""
         left = len(self.choices)
         while left:
+            if self._interrupted is not None:
+                raise self._interrupted
             try:
                 async with asyncio.timeout(silence_s):
                     piece = await self._queue.get()

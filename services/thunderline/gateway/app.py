@@ -6,6 +6,7 @@ import logging
 import random
 import time
 import uuid
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -52,7 +53,14 @@ class Gateway:
         self._limits = limits
         self._names: frozenset[str] = frozenset()
         self._looked_s = 0.0
+        self._answering: weakref.WeakSet[Answering] = weakref.WeakSet()
         self.draining = False
+
+    def interrupt(self) -> None:
+        """Refuses new requests and ends those in flight, each with its typed error."""
+        self.draining = True
+        for one in list(self._answering):
+            one.interrupt(Draining("the gateway is stopping", retry_after_s=1.0))
 
     def app(self) -> Starlette:
         app = Starlette(
@@ -97,6 +105,7 @@ class Gateway:
                 choices_per_prompt=asked.choices_per_prompt,
             )
             answering = Answering(self._scheduler, asked, answer, label, self._limits.request_deadline_s)
+            self._answering.add(answering)
             return await (self._stream if asked.stream else self._whole)(request, answering, answer, label)
         except ClusterError as error:
             return _counted(label, _error_response(to_http(error)))

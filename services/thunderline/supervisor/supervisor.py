@@ -23,7 +23,7 @@ from thunderline.supervisor.role_process import RoleProcess
 REFUSAL_S = 3.0
 # From Ctrl-C: those that would start or send something new first, then the runner, which ends its ranks.
 FIRST_STOP_S = 1.5
-KILL_AFTER_S = 3.5
+KILL_AFTER_S = 3.0
 
 log = logging.getLogger(__name__)
 
