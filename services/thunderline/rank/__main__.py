@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from thunderline.cluster import InstanceId, RankId
-from thunderline.process import logs
+from thunderline.process import logs, tethered
 from thunderline.process.entry import DONE, USAGE, refuse
 from thunderline.rank import blas
 from thunderline.rank.mark import Mark
@@ -98,6 +98,9 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--socket", type=Path)
     parser.add_argument("--runner-gone-s", type=float, default=60.0)
     arguments = parser.parse_args(argv)
+    if arguments.probe or arguments.audit:
+        # Asked by somebody who waits; a rank proper outlives its runner.
+        tethered.end_with_parent()
     computes = blas.load()
     if arguments.probe:
         print(json.dumps(probe(computes)))

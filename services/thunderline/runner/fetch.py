@@ -2,21 +2,23 @@
 
 import asyncio
 import contextlib
+import fcntl
 import json
 import os
 import shutil
-import sys
 import time
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from thunderline.cluster.errors import HubUnreachable, InternalError, NotFound
+from thunderline.cluster.errors import Full, HubUnreachable, InternalError, NotFound
+from thunderline.process import tethered
 
 PROGRESS_EVERY_S = 0.5
 # Without a byte for this long the hub is taken for silent.
 STALL_S = 120.0
+FETCH_AGAIN_S = 5.0
 
 Command = Callable[[str, Path], Sequence[str]]
 
@@ -29,7 +31,7 @@ class Progress:
 
 
 def command(model: str, folder: Path) -> list[str]:
-    return [sys.executable, "-m", "thunderline.runner.hub", model, str(folder)]
+    return tethered.command("thunderline.runner.hub", model, str(folder))
 
 
 async def fetch(
@@ -37,23 +39,54 @@ async def fetch(
 ) -> AsyncGenerator[Progress, None]:
     """Progress until the folder is there; a started download is gone on with at the next try.
 
-    Raises NotFound, HubUnreachable, InternalError (a full disk). Leaving the loop ends the download.
+    Raises NotFound, HubUnreachable, Full (somebody fetches it already), InternalError (a full disk). Leaving the loop
+    ends the download.
     """
     partial = folder.with_name(f".{folder.name}.partial")
+    with _locked(model, partial) as lock:
+        if folder.is_dir():
+            # Another has fetched it while we came.
+            shutil.rmtree(partial, ignore_errors=True)
+            yield Progress(0, 0, done=True)
+            return
+        told: dict[str, Any] = {}
+        async with contextlib.aclosing(_download(model, partial, command, lock, stall_s, told)) as steps:
+            async for step in steps:
+                yield step
+        _raise_for(model, told)
+        shutil.rmtree(partial / ".cache", ignore_errors=True)
+        await asyncio.to_thread(os.rename, partial, folder)
+    total = int(told.get("total_bytes", 0))
+    yield Progress(total, total, done=True)
+
+
+@contextlib.contextmanager
+def _locked(model: str, partial: Path) -> Iterator[int]:
+    """The unfinished folder, ours alone: a lock on the folder itself, gone with the last process that holds it.
+
+    Raises Full.
+    """
     partial.mkdir(parents=True, exist_ok=True)
-    process = await asyncio.create_subprocess_exec(
-        *command(model, partial),
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        # Its progress bars; what matters comes as JSON.
-        stderr=asyncio.subprocess.DEVNULL,
-        start_new_session=True,
-        env={**os.environ, "HF_HUB_DISABLE_PROGRESS_BARS": "1"},
-    )
-    assert process.stdout is not None
-    told: dict[str, Any] = {}
-    fetched, moved_s = 0, time.monotonic()
+    lock = os.open(partial, os.O_RDONLY)
     try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Full(f"{model} is being fetched already", retry_after_s=FETCH_AGAIN_S) from None
+        yield lock
+    finally:
+        os.close(lock)
+
+
+async def _download(
+    model: str, partial: Path, command: Command, lock: int, stall_s: float, told: dict[str, Any]
+) -> AsyncGenerator[Progress, None]:
+    """Runs the child to its end; what it says is in `told`. It keeps the lock for as long as it lives."""
+    # Its progress bars go nowhere: what matters comes as JSON.
+    silent, variables = asyncio.subprocess.DEVNULL, {"HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+    fetched, moved_s = 0, time.monotonic()
+    async with tethered.child(command(model, partial), silent, variables, (lock,)) as process:
+        assert process.stdout is not None
         async with contextlib.aclosing(_lines(process.stdout)) as lines:
             async for line in lines:
                 told |= line or {}
@@ -64,16 +97,6 @@ async def fetch(
                     raise _unreachable(model, f"no byte for {stall_s:g} s")
                 total = int(told.get("total_bytes", 0))
                 yield Progress(min(fetched, total), total)
-    finally:
-        if process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
-        await process.wait()
-    _raise_for(model, told)
-    shutil.rmtree(partial / ".cache", ignore_errors=True)
-    await asyncio.to_thread(os.rename, partial, folder)
-    total = int(told.get("total_bytes", 0))
-    yield Progress(total, total, done=True)
 
 
 async def _lines(stream: asyncio.StreamReader) -> AsyncGenerator[dict[str, Any] | None, None]:

@@ -1,9 +1,7 @@
 """The models on this node: where they are, what they are, what speaks against running them. Reads files."""
 
 import asyncio
-import contextlib
 import json
-import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,6 +12,7 @@ from typing import Any
 import psutil
 
 from thunderline.cluster.errors import InvalidRequest
+from thunderline.process import tethered
 from thunderline.process.home import allowed_model_roots
 from thunderline.process.settings import Settings
 from thunderline.runner import model_files
@@ -198,28 +197,17 @@ def _head(path: Path, problems: list[str]) -> WeightFile | None:
 
 async def ask_the_engine(command: Sequence[str], folder: Path) -> Answer:
     """Runs the child. It prints one JSON object on its last line: supported, reason, batching, batching_reason."""
+    variables = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
     try:
-        process = await asyncio.create_subprocess_exec(
-            *command,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            start_new_session=True,
-            env={**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"},
-        )
-    except OSError as error:
-        return Answer(False, f"the audit of {folder} cannot be started: {error}")
-    try:
-        async with asyncio.timeout(AUDIT_DEADLINE_S):
+        async with (
+            asyncio.timeout(AUDIT_DEADLINE_S),
+            tethered.child(command, asyncio.subprocess.PIPE, variables) as process,
+        ):
             out, err = await process.communicate()
     except TimeoutError:
         return Answer(False, f"the audit of {folder} took longer than {AUDIT_DEADLINE_S:.0f} s")
-    finally:
-        # Also when the caller has gone.
-        if process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
-            await process.wait()
+    except OSError as error:
+        return Answer(False, f"the audit of {folder} cannot be started: {error}")
     try:
         told = json.loads(out.splitlines()[-1])
         return Answer(
