@@ -9,7 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from thunderline.cluster import NodeId
-from thunderline.scheduler.placement import KV_TOKENS_MAX, KV_TOKENS_MIN, NotPlaced, Placed, fixed_bytes, place
+from thunderline.scheduler.placement import (
+    KV_TOKENS_MAX,
+    KV_TOKENS_MIN,
+    NotPlaced,
+    Placed,
+    fixed_bytes,
+    kv_tokens_least,
+    kv_tokens_useful,
+    place,
+)
 from thunderline.scheduler.values import Audit, Spec, Verdict
 
 GIB = 2**30
@@ -49,9 +58,31 @@ def test_a_model_is_placed_on(
     assert found.node == node
 
 
+# The weights of `audit()` with their activations, and the least KV.
+FIXED, LEAST = fixed_bytes(audit()), KV_TOKENS_MIN * 65_536
 BUDGETS = {
-    "as many tokens as fit": (spec(), audit(usable_gib=5), (5 * GIB - fixed_bytes(audit())) // 65_536),
-    "never more than one engine can use": (spec(), audit(usable_gib=64), KV_TOKENS_MAX),
+    "as many tokens as fit, where only one model does": (spec(), audit(usable_gib=5), (5 * GIB - FIXED) // 65_536),
+    "less than one context, where no more fits": (
+        spec(),
+        audit(usable_gib=5, context=131_072),
+        (5 * GIB - FIXED) // 65_536,
+    ),
+    "what a second model of the size leaves": (spec(), audit(), (16 * GIB - FIXED - FIXED - LEAST) // 65_536),
+    "the least, where two models just fit": (
+        spec(),
+        replace(audit(), usable_memory_bytes=2 * (FIXED + LEAST)),
+        KV_TOKENS_MIN,
+    ),
+    "all, where a second model would just not fit": (
+        spec(),
+        replace(audit(), usable_memory_bytes=2 * (FIXED + LEAST) - 65_536),
+        (FIXED + 2 * LEAST) // 65_536 - 1,
+    ),
+    "eight full contexts, although more would fit": (spec(), audit(usable_gib=64, context=16_384), 131_072),
+    "eight full contexts of a short one": (spec(), audit(usable_gib=64, context=512), 4_096),
+    "eight times the least, where the context is not known": (spec(), audit(usable_gib=64, context=0), 65_536),
+    "never more than one engine can use": (spec(), audit(usable_gib=64, context=131_072), KV_TOKENS_MAX),
+    "what the operator asked for, although a second model then has none": (spec(140_000), audit(), 140_000),
     "what the operator asked for, where it fits": (spec(10_000), audit(), 10_000),
     "what the operator asked for, although more would fit": (spec(1_000), audit(usable_gib=64), 1_000),
     "the least, where the cost of a token is unknown": (spec(), audit(kv_bytes=0), KV_TOKENS_MIN),
@@ -65,6 +96,25 @@ def test_the_kv_budget_is(wanted: Spec, found: Audit, tokens: int) -> None:
     placed = place(wanted, {A: found}, {})
     assert isinstance(placed, Placed)
     assert placed.kv_budget_tokens == tokens
+
+
+NEIGHBOURS = {
+    "one after the other until only the least is left": (audit(usable_gib=32), [262_144, 37_683, 8_192]),
+    "two of a machine that holds two": (audit(usable_gib=11), [27_852, 8_192]),
+    "many small ones, each with its eight contexts": (
+        audit(usable_gib=16, weight_gib=1, kv_bytes=16_384, context=8_192),
+        [65_536] * 7,
+    ),
+}
+
+
+@pytest.mark.parametrize(("found", "budgets"), NEIGHBOURS.values(), ids=NEIGHBOURS.keys())
+def test_models_of_one_size_are_placed(found: Audit, budgets: list[int]) -> None:
+    held, given_out = 0, []
+    while isinstance(placed := place(spec(), {A: found}, {A: held}), Placed):
+        held += placed.memory_bytes
+        given_out.append(placed.kv_budget_tokens)
+    assert given_out == budgets
 
 
 REFUSED = {
@@ -154,7 +204,12 @@ def test_laws(audits: dict[NodeId, Audit], reserved: dict[NodeId, int], tokens: 
             chosen.kv_bytes_per_token == 0
         ), "memory is never promised twice"
         assert not tokens or placed.kv_budget_tokens == tokens
-        assert placed.kv_budget_tokens <= max(KV_TOKENS_MAX, tokens)
+        assert tokens or placed.kv_budget_tokens <= max(kv_tokens_useful(chosen), KV_TOKENS_MIN)
+        held = reserved.get(placed.node, 0)
+        least = fixed_bytes(chosen) + kv_tokens_least(spec(), chosen) * chosen.kv_bytes_per_token
+        if not tokens and held + 2 * least <= chosen.usable_memory_bytes:
+            second = place(spec(), {placed.node: chosen}, {placed.node: held + placed.memory_bytes})
+            assert isinstance(second, Placed), "where there is room for two, the first leaves the second some"
     else:
         empty = place(spec(tokens), audits, {})
         assert not placed.permanent or isinstance(empty, NotPlaced), "impossible means: not even with nothing promised"

@@ -10,6 +10,8 @@ from thunderline.scheduler.values import Audit, Spec, Verdict
 KV_TOKENS_MAX = 262_144
 # Less than this is no service; a model with a shorter context needs only that.
 KV_TOKENS_MIN = 8_192
+# Requests of full length that run side by side; shorter ones are the rule, and 32 rows are the most that one batch has.
+KV_CONTEXT_COUNT = 8
 # Activations of a prefill chunk and the allocator's slack, as a share of the weights: 1.1 x the weights was seen.
 ACTIVATION_SHARE = 0.1
 ACTIVATION_BYTES_MIN = 256 * 1024 * 1024
@@ -68,7 +70,10 @@ def kv_tokens_least(spec: Spec, audit: Audit) -> int:
 
 
 def kv_tokens(spec: Spec, audit: Audit, free_bytes: int) -> int | None:
-    """Tokens of KV that the free memory allows; None when it is too little."""
+    """Tokens of KV, of the memory that is free beside the weights; None when it is too little.
+
+    Without a wish of the operator's: some full contexts, and no more than leaves a second such model its least.
+    """
     least = kv_tokens_least(spec, audit)
     if audit.kv_bytes_per_token == 0:
         # Unknown cost: what is asked for, or the least.
@@ -76,7 +81,17 @@ def kv_tokens(spec: Spec, audit: Audit, free_bytes: int) -> int | None:
     room = free_bytes // audit.kv_bytes_per_token
     if room < least:
         return None
-    return spec.kv_budget_tokens or min(room, KV_TOKENS_MAX)
+    if spec.kv_budget_tokens:
+        return spec.kv_budget_tokens
+    second = fixed_bytes(audit) + least * audit.kv_bytes_per_token
+    shared = (free_bytes - second) // audit.kv_bytes_per_token
+    # Where there is no room for two, the first has no reason to leave any.
+    return min(kv_tokens_useful(audit), shared if shared >= least else room)
+
+
+def kv_tokens_useful(audit: Audit) -> int:
+    """More than this is not taken by default: it belongs to the next model."""
+    return min(KV_TOKENS_MAX, KV_CONTEXT_COUNT * (audit.context_length_tokens or KV_TOKENS_MIN))
 
 
 def _gib(count: int) -> str:
