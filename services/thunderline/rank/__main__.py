@@ -10,7 +10,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,9 @@ FLUSH_S = 1.0
 STOP_WAIT_S = 3.0
 
 
-async def attend(arguments: argparse.Namespace, computes: blas.Blas, mark: Mark) -> int:
+async def attend(
+    arguments: argparse.Namespace, computes: blas.Blas, mark: Mark, on_step: Callable[[Any], None] | None
+) -> int:
     """From hello to the end. Returns the exit code."""
     from thunderline.rank.attach import Attachment
     from thunderline.rank.worker import Worker
@@ -47,7 +49,7 @@ async def attend(arguments: argparse.Namespace, computes: blas.Blas, mark: Mark)
         # Until READY the default action ends us even inside C++; from then on the step under way may end.
         loop.call_soon_threadsafe(loop.add_signal_handler, signal.SIGTERM, end, DONE)
 
-    worker = Worker(mark, str(computes), attachment.post, attachment.unsent_count, ready, end_soon)
+    worker = Worker(mark, str(computes), attachment.post, attachment.unsent_count, ready, end_soon, on_step)
 
     async def watch() -> None:
         """A rank whose runner stays away ends itself; one that is not wanted too."""
@@ -86,7 +88,8 @@ def probe(computes: blas.Blas) -> dict[str, object]:
     }
 
 
-def main(argv: Sequence[str]) -> int:
+def main(argv: Sequence[str], on_step: Callable[[Any], None] | None = None) -> int:
+    """`on_step` is the engine's hook: a test build's `thunderline` gives one."""
     parser = argparse.ArgumentParser(prog="thunderline rank", description=__doc__)
     parser.add_argument("--probe", action="store_true", help="print what MLX can do here, as JSON")
     parser.add_argument("--audit", type=Path, metavar="FOLDER", help="print what may be done with a model, as JSON")
@@ -120,7 +123,7 @@ def main(argv: Sequence[str]) -> int:
     import mlx.core  # noqa: F401
     import mlx_lm  # noqa: F401
 
-    code = asyncio.run(attend(arguments, computes, mark))
+    code = asyncio.run(attend(arguments, computes, mark, on_step))
     sys.stdout.flush()
     sys.stderr.flush()
     # The engine thread may be inside C++ for seconds; nobody waits for it.

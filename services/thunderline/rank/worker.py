@@ -41,8 +41,10 @@ class Worker:
         unsent_count: Callable[[], int],
         ready: Callable[[], None],
         ended: Callable[[int], None],
+        on_step: Callable[[Any], None] | None = None,
     ) -> None:
-        """All four are called from the engine thread: `ready` just before READY is said, `ended` with an exit code."""
+        """All are called from the engine thread: `ready` just before READY is said, `ended` with an exit code."""
+        self._on_step = on_step
         self._unsent_count = unsent_count
         self._ready = ready
         self._mark = mark
@@ -110,7 +112,9 @@ class Worker:
         self._enter(RankState.WARMING)
         budget = load.placement.kv_budget_tokens or KV_BUDGET_DEFAULT
         batching = BATCHINGS.get(load.batching, ONE_PROMPT)
-        engine = Engine(model, load.end_token_ids, budget, batching.batch_size_max, batching.prompt_count_max)
+        engine = Engine(
+            model, load.end_token_ids, budget, batching.batch_size_max, batching.prompt_count_max, self._on_step
+        )
         _warm_up(engine)
         values = {**config, **config.get("text_config", {})}
         self.facts = cluster_pb2.EngineFacts(
