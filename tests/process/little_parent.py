@@ -6,15 +6,11 @@ import sys
 from pathlib import Path
 
 from thunderline.cli import demo
-from thunderline.process import tethered
 from thunderline.runner import fetch, models
 
 
 async def main(kind: str, folder: Path, address: str) -> None:
     match kind:
-        case "any":
-            async with tethered.child(tethered.command("http.server", "0"), asyncio.subprocess.DEVNULL) as child:
-                await child.wait()
         case "download":
             os.environ |= {"HF_ENDPOINT": address, "HF_HUB_OFFLINE": "0"}
             async for _ in fetch.fetch("org/little", folder / "org--little"):

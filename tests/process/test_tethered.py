@@ -25,7 +25,7 @@ def silence() -> Iterator[str]:
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
 
 
-@pytest.mark.parametrize("kind", ["any", "download", "audit", "demo download", "conversion"])
+@pytest.mark.parametrize("kind", ["download", "audit", "demo download", "conversion"])
 def test_a_killed_parent_takes_its_child_along(tmp_path: Path, silence: str, kind: str) -> None:
     parent = subprocess.Popen(
         [sys.executable, str(PARENT), kind, str(tmp_path), silence], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE

@@ -7,7 +7,6 @@ from pathlib import Path
 import grpc
 
 from thunderline.cluster import RankId
-from thunderline.cluster.ranks import RankState
 from thunderline.rank import wire
 from thunderline.rank.mark import Mark
 from thunderline.rank.worker import Worker
@@ -88,13 +87,12 @@ class Attachment:
             await call.write(await self._outbox.get())
 
     def _hello(self, worker: Worker) -> rank_pb2.Hello:
-        # Before it was told to load, a rank that can say hello is PREPARED.
-        state = RankState.PREPARED if self._mark.state is RankState.STARTING else self._mark.state
-        self._mark.enter(state)
+        # A rank that can say hello is PREPARED; from its load on only the engine thread says where it stands.
+        state = self._mark.prepared()
         return rank_pb2.Hello(
             id=wire.rank_id(self._rank),
             pid=self._pid,
-            state=state.value,
+            state=state.value,  # type: ignore[arg-type]
             last_operation=worker.last_operation,
             engine=worker.facts,
         )

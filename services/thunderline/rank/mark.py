@@ -3,6 +3,7 @@
 import fcntl
 import mmap
 import os
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from thunderline.cluster.ranks import RankState
 
 
 class Mark:
-    """Written by this process alone; each write leaves a whole record."""
+    """Written by this process alone, by any of its threads; each write leaves a whole record."""
 
     def __init__(self, path: Path) -> None:
         """Raises OSError; BlockingIOError when another process is this rank already."""
@@ -22,6 +23,8 @@ class Mark:
         fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         self._file.truncate(SIZE_BYTES)
         self._map = mmap.mmap(self._file.fileno(), SIZE_BYTES)
+        # The engine thread and the event loop write: one record at a time, and none from an old one.
+        self._writing = threading.Lock()
         self._sequence = 0
         self._mark = RankMark(pid=os.getpid(), process_start_s=psutil.Process().create_time(), boot_id=_boot_id())
         self.enter(RankState.STARTING)
@@ -31,11 +34,20 @@ class Mark:
         return self._mark.state
 
     def enter(self, state: RankState) -> None:
-        self._write(replace(self._mark, state=state, entered_s=time.monotonic()))
+        with self._writing:
+            self._write(replace(self._mark, state=state, entered_s=time.monotonic()))
+
+    def prepared(self) -> RankState:
+        """STARTING becomes PREPARED; from any later state nothing changes. Returns the state that it is in then."""
+        with self._writing:
+            if self._mark.state is RankState.STARTING:
+                self._write(replace(self._mark, state=RankState.PREPARED, entered_s=time.monotonic()))
+            return self._mark.state
 
     def step(self, step: int, stand: Stand) -> None:
         """A step begins (COMPUTE) or the engine waits for work (IDLE)."""
-        self._write(replace(self._mark, step=step, stand=stand, entered_s=time.monotonic()))
+        with self._writing:
+            self._write(replace(self._mark, step=step, stand=stand, entered_s=time.monotonic()))
 
     def close(self) -> None:
         """Lets the lock go; the process's end does that as well."""

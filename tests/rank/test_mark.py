@@ -1,0 +1,77 @@
+"""The rank's mark: whole records, whoever writes."""
+
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from thunderline.cluster.rank_map import SIZE_BYTES, RankMark, Stand, decode
+from thunderline.cluster.ranks import RankState
+from thunderline.rank.mark import Mark
+
+ROUNDS = 30_000
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    found = tmp_path / "rank.map"
+    found.write_bytes(bytes(SIZE_BYTES))
+    return found
+
+
+@pytest.fixture
+def mark(path: Path) -> Iterator[Mark]:
+    found = Mark(path)
+    yield found
+    found.close()
+
+
+@pytest.fixture
+def eager() -> Iterator[None]:
+    """Threads take turns after every few instructions."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+def read(path: Path) -> RankMark:
+    found = decode(path.read_bytes())
+    assert found is not None, "torn"
+    return found
+
+
+def test_the_first_hello_makes_it_prepared(path: Path, mark: Mark) -> None:
+    assert mark.prepared() is RankState.PREPARED
+    assert read(path).state is RankState.PREPARED
+
+
+@pytest.mark.parametrize("state", [one for one in RankState if one is not RankState.STARTING], ids=lambda one: one.name)
+def test_a_later_hello_changes_nothing(path: Path, mark: Mark, state: RankState) -> None:
+    mark.enter(state)
+    mark.step(7, Stand.COMPUTE)
+    before = path.read_bytes()
+    assert mark.prepared() is state
+    assert path.read_bytes() == before
+
+
+@pytest.mark.usefixtures("eager")
+def test_two_writers_lose_nothing_of_each_other(path: Path, mark: Mark) -> None:
+    together = threading.Barrier(2)
+
+    def enter() -> None:
+        together.wait(10)
+        for _ in range(ROUNDS):
+            mark.enter(RankState.READY)
+
+    other = threading.Thread(target=enter)
+    other.start()
+    together.wait(10)
+    for step in range(1, ROUNDS + 1):
+        mark.step(step, Stand.COMPUTE)
+    other.join(60)
+    # The first word after the magic is the sequence: two for each write, the one of the start among them.
+    assert int.from_bytes(path.read_bytes()[8:16], "little") == 2 * (2 * ROUNDS + 1)
+    assert (read(path).state, read(path).step) == (RankState.READY, ROUNDS)
