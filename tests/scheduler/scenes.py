@@ -31,6 +31,8 @@ MODEL = "org/m"
 R = RankState
 S = DeploymentState
 CRASHED = Cause("SIGNAL", "SIGSEGV", R.LOADING)
+LOST = Cause("LOST", "its runner does not have it any more", R.READY)
+STOPPED = Cause("STOPPED", "told to end", R.READY)
 USABLE = Audit(Verdict.USABLE, (), 4 * GIB, 65_536, 32_768, 30, 16 * GIB, at_s=900.0)
 FETCHABLE = Audit(Verdict.FETCHABLE, at_s=995.0)
 UNUSABLE = Audit(Verdict.UNUSABLE, ("no config.json in the folder",), at_s=995.0)
@@ -58,13 +60,16 @@ def world(
     audit: Audit | None = USABLE,
     fetch: Fetch | None = None,
     in_flight: frozenset[object] = frozenset(),
+    served: bool = False,
 ) -> World:
+    """`served`: whether this scheduler has seen the deployment READY."""
     return World(
         wishes=() if wished is None else (wished,),
         runners={} if view is None else {view.node: view},
         audits={} if audit is None else {(A, MODEL): audit},
         fetches={} if fetch is None else {(A, MODEL): fetch},
         in_flight=in_flight,
+        served=frozenset({I1}) if served else frozenset(),
     )
 
 

@@ -9,12 +9,14 @@ from scheduler.scenes import (
     GIB,
     GONE,
     I1,
+    LOST,
     MODEL,
     PERMANENT,
     SERVED,
     SERVED_AND_ENDED,
     START,
     STARTED,
+    STOPPED,
     USABLE,
     A,
     R,
@@ -44,6 +46,15 @@ SERVING: dict[str, Situation] = {
         "epoch 4 serves on node a",
         [],
     ),
+    "a rank that is batched otherwise than plainly says how and why": (
+        world(
+            SERVED,
+            runner(replace(rank(4, R.READY), batching="one_sequence_at_a_time", batching_reason="a copy differs")),
+        ),
+        S.READY,
+        "epoch 4 serves on node a, one sequence at a time (a copy differs)",
+        [],
+    ),
     "a restarted scheduler routes to what is READY, even before the view is complete": (
         world(SERVED, runner(rank(4, R.READY), complete=False), audit=None),
         S.READY,
@@ -70,13 +81,25 @@ SERVING: dict[str, Situation] = {
     ),
     # The end of an epoch.
     "a READY rank that a complete view lacks is lost": (
-        world(SERVED, runner()),
+        world(SERVED, runner(), served=True),
         S.REPAIRING,
         "does not have it any more",
-        [EndEpoch(I1, 4, Cause("LOST", "its runner does not have it any more", R.READY))],
+        [EndEpoch(I1, 4, LOST)],
+    ),
+    "a rank that went while the scheduler was away needs a start, no repair": (
+        world(SERVED, runner()),
+        S.WAITING,
+        "does not have it any more",
+        [EndEpoch(I1, 4, LOST)],
+    ),
+    "a rank that was told to end needs a start, no repair": (
+        world(SERVED, runner(rank(4, R.ABSENT, STOPPED)), served=True),
+        S.WAITING,
+        "STOPPED while READY",
+        [EndEpoch(I1, 4, STOPPED)],
     ),
     "a FAILED rank ends its epoch first": (
-        world(SERVED, runner(rank(4, R.FAILED, CRASHED))),
+        world(SERVED, runner(rank(4, R.FAILED, CRASHED)), served=True),
         S.REPAIRING,
         "SIGNAL while LOADING: SIGSEGV",
         [EndEpoch(I1, 4, CRASHED)],
@@ -88,7 +111,7 @@ SERVING: dict[str, Situation] = {
         [EndEpoch(I1, 4, CRASHED)],
     ),
     "a rank that goes without a word has a cause all the same": (
-        world(SERVED, runner(rank(4, R.STOPPING))),
+        world(SERVED, runner(rank(4, R.STOPPING)), served=True),
         S.REPAIRING,
         "LOST: it is STOPPING and nobody told it to",
         [EndEpoch(I1, 4, Cause("LOST", "it is STOPPING and nobody told it to", R.UNKNOWN))],
@@ -100,7 +123,7 @@ SERVING: dict[str, Situation] = {
         [],
     ),
     "the wait after an epoch that served is a repair": (
-        world(SERVED_AND_ENDED, runner()),
+        world(SERVED_AND_ENDED, runner(), served=True),
         S.REPAIRING,
         "the last epoch ended: SIGNAL while LOADING: SIGSEGV",
         [],

@@ -159,3 +159,10 @@ def test_an_ended_epoch_keeps_its_cause_and_the_others_are_untouched() -> None:
     after = ended(before, 4, PERMANENT, NOW_S)
     assert after.epochs == (before.epochs[0], epoch(4, NOW_S, PERMANENT))
     assert after.current is None
+
+
+@pytest.mark.parametrize("batching", ["", "batch"])
+def test_plain_batching_is_not_mentioned(batching: str) -> None:
+    standing, _ = run(world(SERVED, runner(replace(rank(4, R.READY), batching=batching, batching_reason="?"))))
+    assert standing is not None
+    assert standing.reason == "epoch 4 serves on node a"

@@ -41,7 +41,9 @@ def test_a_report_becomes_a_view() -> None:
             name="LOAD_FAILED", detail="no such architecture", state=cluster_pb2.RANK_STATE_LOADING, permanent=True
         ),
         placement=cluster_pb2.Placement(ranks=[cluster_pb2.RankAssignment(memory_bytes=7)]),
-        engine=cluster_pb2.EngineFacts(kv_budget_tokens=8_192, context_length_tokens=2_048),
+        engine=cluster_pb2.EngineFacts(
+            kv_budget_tokens=8_192, context_length_tokens=2_048, batching="batch", batching_reason="why"
+        ),
     )
     assert wire.rank_view(A, report) == RankView(
         RankId(I1, 4, 0),
@@ -52,6 +54,8 @@ def test_a_report_becomes_a_view() -> None:
         7,
         8_192,
         2_048,
+        "batch",
+        "why",
     )
 
 

@@ -11,7 +11,7 @@ from thunderline.scheduler.values import DeploymentState, RankView, Wish, World
 
 
 def of_a_decision(world: World, decision: Decision) -> None:
-    """One action per target; only READY is routed to; READY is wished only of a rank whose elders are ABSENT."""
+    """One action per target; READY is wished only of a rank whose elders are ABSENT; states mean what they say."""
     taken = set(world.in_flight)
     for action in decision.actions:
         if not taken.isdisjoint(targets(action)):
@@ -20,6 +20,9 @@ def of_a_decision(world: World, decision: Decision) -> None:
         if isinstance(action, MakeReady) and _elders(world, action.rank):
             raise Broken(f"{action} although {_elders(world, action.rank)} are not ABSENT")
     for wish in world.wishes:
+        repairs = decision.standings[wish.instance].state is DeploymentState.REPAIRING
+        if repairs and wish.instance not in world.served:
+            raise Broken(f"{wish.instance} is REPAIRING although nobody has seen it READY")
         if decision.standings[wish.instance].state is DeploymentState.READY and not _is_ready(world, wish):
             raise Broken(f"{wish.instance} is routed to without a READY rank of its epoch")
 

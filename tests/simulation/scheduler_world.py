@@ -60,6 +60,7 @@ class Cluster:
         self.audits: dict[tuple[NodeId, str], Audit] = {}
         self.in_flight: set[object] = set()
         self.standings: dict[InstanceId, DeploymentState] = {}
+        self.served: frozenset[InstanceId] = frozenset()
         # What is on its way: (time, order, call).
         self._order = itertools.count()
         self._coming: list[tuple[float, int, Callable[[], None]]] = []
@@ -96,9 +97,11 @@ class Cluster:
             dict(self.views),
             dict(self.audits),
             in_flight=frozenset(self.in_flight),
+            served=self.served,
         )
         decision = self.decide(world, self.now_s, WAITS)
         self.standings = {instance: standing.state for instance, standing in decision.standings.items()}
+        self.served |= {one for one, state in self.standings.items() if state is DeploymentState.READY}
         scheduler_laws.of_a_decision(world, decision)
         for action in decision.actions:
             self.action_count += 1
@@ -254,7 +257,7 @@ class Cluster:
 
     def _restart_scheduler(self) -> None:
         self.life += 1
-        self.views, self.audits, self.in_flight = {}, {}, set()
+        self.views, self.audits, self.in_flight, self.served = {}, {}, set(), frozenset()
         if not self.numbers_survive:
             self.last_epoch = 0
 

@@ -27,6 +27,7 @@ async def serve(settings: Settings) -> None:
     control.listen(admission.pump)
     service = SchedulerService(node, control, admission)
     relay = Relay(control, admission, limits.request_deadline_s)
+    control.listen(relay.tidy)
 
     def register(server: grpc.aio.Server) -> None:
         relay.register(service, server)

@@ -55,6 +55,8 @@ class Admission:
         self._queue_wait_s = queue_wait_s
         self._queues: dict[str, _Queue] = {}
         self._outstanding: Counter[InstanceId] = Counter()
+        # Whose depth is shown: no longer than they are known.
+        self._shown: set[str] = set()
 
     def depth(self, name: str) -> int:
         return len(self._queues.get(name, ()))
@@ -71,10 +73,7 @@ class Admission:
         try:
             yield instance
         finally:
-            self._outstanding[instance] -= 1
-            if not self._outstanding[instance]:
-                del self._outstanding[instance]
-            self.pump()
+            self._leave(instance)
 
     async def _enter(self, name: str, resume: bool, deadline_s: float) -> InstanceId:
         found, door = self._way(name)
@@ -88,20 +87,19 @@ class Admission:
             raise Full(f"{len(line)} requests wait for {name} already", retry_after_s=FULL_RETRY_AFTER_S)
         waiter = _Waiter(asyncio.get_running_loop().create_future())
         line.append(waiter)
-        DEPTH.labels(name).set(len(queue))
+        self._show(name)
         try:
             return await self._turn(name, waiter, resume, deadline_s)
         except asyncio.CancelledError:
             if waiter.turn.done() and waiter.turn.exception() is None:
                 # Its turn came in the moment in which its client left: the place goes to the next.
-                self._outstanding[waiter.turn.result()] -= 1
-                self.pump()
+                self._leave(waiter.turn.result())
             raise
         finally:
             if waiter in line:
                 line.remove(waiter)
-            DEPTH.labels(name).set(len(queue))
             self._drop_empty(name)
+            self._show(name)
 
     async def _turn(self, name: str, waiter: _Waiter, resume: bool, deadline_s: float) -> InstanceId:
         """Waits for READY no longer than the queue wait, for room until the deadline."""
@@ -118,14 +116,31 @@ class Admission:
                 raise routing.waited_in_vain(name, door.standing if door else None)
             give_up_s = min(deadline_s, loop.time() + self._queue_wait_s)
 
+    def _leave(self, instance: InstanceId) -> None:
+        self._outstanding[instance] -= 1
+        if not self._outstanding[instance]:
+            del self._outstanding[instance]
+        self.pump()
+
     def _way(self, name: str) -> tuple[Way, Door | None]:
         door = self._look(name)
         outstanding = self._outstanding[door.instance] if door else 0
         found = routing.way(name, door.standing if door else None, outstanding, self._outstanding_max)
         return found, door
 
+    def _show(self, name: str) -> None:
+        """The depth of a deployment's queue, as a metric; of one that is gone none."""
+        if self._look(name) is None:
+            self._shown.discard(name)
+            DEPTH.remove(name)
+        else:
+            self._shown.add(name)
+            DEPTH.labels(name).set(self.depth(name))
+
     def pump(self) -> None:
         """Lets in who may go, and turns away whom nothing can help: after every change of a standing or a place."""
+        for name in [name for name in self._shown if self._look(name) is None]:
+            self._show(name)
         for name, queue in list(self._queues.items()):
             while len(queue):
                 line = queue.resumed or queue.new

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -15,6 +15,7 @@ from thunderline.cluster.errors import ClusterError, StoreUnavailable
 from thunderline.cluster.limits import Limits
 from thunderline.cluster.ranks import RankState
 from thunderline.process.changes import Changes
+from thunderline.process.entry import CannotStart
 from thunderline.scheduler import actions, reconciler, wire
 from thunderline.scheduler.actions import Action
 from thunderline.scheduler.admission import Door
@@ -52,7 +53,10 @@ class Control:
         self._awake = asyncio.Event()
         self._wishes: dict[InstanceId, Wish] = {}
         self._standings: dict[InstanceId, tuple[Standing, float]] = {}
+        self._served: frozenset[InstanceId] = frozenset()
         self._in_flight: set[object] = set()
+        # Of one epoch the end and an answer may come at once: each change starts from what the one before has stored.
+        self._changing = asyncio.Lock()
         self._tasks: asyncio.TaskGroup | None = None
         self._on_change: list[Callable[[], None]] = []
 
@@ -61,8 +65,12 @@ class Control:
         self._on_change.append(call)
 
     async def load(self) -> None:
-        """Reads the store; before `run`."""
-        self._wishes = {wish.instance: wish for wish in await self._stored(self._store.wishes)}
+        """Reads the store; before `run`. Raises CannotStart."""
+        try:
+            wishes = await self._stored(self._store.wishes)
+        except StoreUnavailable as error:
+            raise CannotStart(error.message) from None
+        self._wishes = {wish.instance: wish for wish in wishes}
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -89,12 +97,14 @@ class Control:
         self._awake.set()
 
     def _pass(self, tasks: asyncio.TaskGroup) -> None:
+        self.runners.keep({wish.spec.model for wish in self._wishes.values()})
         world = World(
             wishes=tuple(sorted(self._wishes.values(), key=lambda wish: wish.spec.name)),
             runners={node: runner.view for node, runner in self.runners.nodes.items()},
             audits=self.runners.audits,
             fetches=self.runners.fetches,
             in_flight=frozenset(self._in_flight),
+            served=self._served,
         )
         now_s = time.time()
         waits = Waits(self._limits.epoch_wait_min_s, self._limits.epoch_wait_max_s)
@@ -107,20 +117,29 @@ class Control:
         for call in self._on_change:
             call()
 
-    def _note(self, standings: "dict[InstanceId, Standing] | Any", now_s: float) -> None:
+    def _note(self, standings: Mapping[InstanceId, Standing], now_s: float) -> None:
         for instance, standing in standings.items():
             before = self._standings.get(instance)
             since_s = before[1] if before and before[0].state is standing.state else now_s
             if before is None or before[0].state is not standing.state:
                 name = self._wishes[instance].spec.name
-                log.info(
-                    "deployment", extra={"deployment": name, "state": standing.state.name, "reason": standing.reason}
-                )
+                told = {"deployment": name, "state": standing.state.name, "reason": standing.reason}
+                if standing.state is DeploymentState.READY:
+                    told["batching"] = self._batching(instance)
+                log.info("deployment", extra=told)
                 for state in DeploymentState:
                     STATE.labels(name, state.name).set(state is standing.state)
             self._standings[instance] = (standing, since_s)
         for gone in self._standings.keys() - standings.keys():
             del self._standings[gone]
+        ready = {one for one, standing in standings.items() if standing.state is DeploymentState.READY}
+        self._served = (self._served & standings.keys()) | ready
+
+    def _batching(self, instance: InstanceId) -> str:
+        """What the audit allows, as the READY rank says; why it is no more stands in the reason."""
+        route = self.route(instance)
+        ranks = self.runners.nodes[route[0]].view.ranks if route else ()
+        return next((one.batching for one in ranks if route and one.id == route[1]), "") or "unknown"
 
     async def _carry_out(self, action: Action) -> None:
         try:
@@ -182,12 +201,14 @@ class Control:
                     await self._end_epoch(rank.instance, rank.epoch, actions.UNDEPLOYED)
                 await asyncio.sleep(VIEW_S)
             case actions.MarkReady(instance, number):
-                await self._change_epoch(instance, number, lambda epoch: replace(epoch, ready_s=time.time()))
+                now_s = time.time()
+                await self._change_epoch(instance, number, lambda e: e if e.is_over else replace(e, ready_s=now_s))
             case actions.EndEpoch(instance, number, cause):
                 await self._end_epoch(instance, number, cause)
             case actions.Forget(instance):
                 await self._stored(self._store.forget, instance)
-                self._wishes.pop(instance, None)
+                if wish := self._wishes.pop(instance, None):
+                    _unlabel(wish.spec.name)
 
     async def _start_epoch(self, action: actions.StartEpoch) -> None:
         wish = self._wishes[action.instance]
@@ -211,27 +232,37 @@ class Control:
         return await self.runners.set_rank(node, rank, goal, placement)
 
     async def _end_epoch(self, instance: InstanceId, number: int, cause: Cause) -> None:
-        await self._change_epoch(instance, number, lambda epoch: replace(epoch, ended_s=time.time(), cause=cause))
+        now_s = time.time()
+        await self._change_epoch(
+            instance, number, lambda epoch: epoch if epoch.is_over else replace(epoch, ended_s=now_s, cause=cause)
+        )
 
     async def answered(self, rank: RankId) -> None:
-        """A request of this epoch was answered to its end: the epoch is no crash."""
-        wish = self._wishes.get(rank.instance)
-        if wish and wish.current and wish.current.number == rank.epoch and not wish.current.answered:
-            try:
-                await self._change_epoch(rank.instance, rank.epoch, lambda epoch: replace(epoch, answered=True))
-            except StoreUnavailable as error:
-                log.error("the store cannot be written", extra={"why": error.message})
+        """A request of this epoch was answered to its end: the epoch is no crash, also when it has ended meanwhile."""
+        epoch = self._epoch(rank.instance, rank.epoch)
+        if epoch is None or epoch.answered:
+            return
+        try:
+            await self._change_epoch(rank.instance, rank.epoch, lambda epoch: replace(epoch, answered=True))
+        except StoreUnavailable as error:
+            log.error("the store cannot be written", extra={"why": error.message})
 
     async def _change_epoch(self, instance: InstanceId, number: int, change: Callable[[Epoch], Epoch]) -> None:
+        """On disk, then in memory: a pass sees nothing that a restart would not. Raises StoreUnavailable."""
+        async with self._changing:
+            epoch = self._epoch(instance, number)
+            changed = change(epoch) if epoch else None
+            if changed is None or changed == epoch:
+                return
+            await self._stored(self._store.update, changed)
+            # The wish may have changed meanwhile, or be forgotten.
+            if wish := self._wishes.get(instance):
+                epochs = tuple(changed if one.number == number else one for one in wish.epochs)
+                self._wishes[instance] = replace(wish, epochs=epochs)
+
+    def _epoch(self, instance: InstanceId, number: int) -> Epoch | None:
         wish = self._wishes.get(instance)
-        epoch = next((one for one in wish.epochs if one.number == number), None) if wish else None
-        if wish is None or epoch is None or epoch.is_over:
-            return
-        changed = change(epoch)
-        self._wishes[instance] = replace(
-            wish, epochs=tuple(changed if one.number == number else one for one in wish.epochs)
-        )
-        await self._stored(self._store.update, changed)
+        return next((one for one in wish.epochs if one.number == number), None) if wish else None
 
     async def _stored(self, call: Callable[..., T], *arguments: Any) -> T:
         """One call of the store, on its own thread."""
@@ -281,3 +312,10 @@ class Control:
     def close(self) -> None:
         self._writer.shutdown(wait=True)
         self._store.close()
+
+
+def _unlabel(name: str) -> None:
+    """A deployment that is gone leaves no series behind: names come and go without bound."""
+    for state in DeploymentState:
+        STATE.remove(name, state.name)
+    EPOCHS.remove(name)

@@ -40,6 +40,7 @@ from thunderline.scheduler.values import (
 
 AUDIT_AGAIN_S = 10.0
 FETCH_AGAIN_S = 60.0
+NEXT_ATTEMPT = "the next attempt"
 # Causes in a sentence: the newest so many, each so long.
 CAUSE_COUNT_MAX, CAUSE_LENGTH_MAX = 8, 200
 
@@ -155,19 +156,20 @@ def _follow(world: World, wish: Wish, epoch: Epoch) -> tuple[Standing, list[Acti
             return Standing(DeploymentState.WAITING, f"waits for {waits_for}", waits_for), []
         if not was_ready:
             # Written down, not yet heard by the runner: say it again; one that it has ended answers with its report.
-            return _starting(wish, epoch, "is being started"), [MakePrepared(rank_id, epoch.node)]
+            return _starting(world, wish, epoch, "is being started"), [MakePrepared(rank_id, epoch.node)]
         lost = Cause("LOST", "its runner does not have it any more", RankState.READY)
-        return _repairing(wish, lost), [EndEpoch(wish.instance, epoch.number, lost)]
+        return _between(world, wish, lost), [EndEpoch(wish.instance, epoch.number, lost)]
     if rank.state in {RankState.ABSENT, RankState.FAILED, RankState.STOPPING}:
         cause = rank.cause or Cause("LOST", f"it is {rank.state.name} and nobody told it to", RankState.UNKNOWN)
-        return _repairing(wish, cause), [EndEpoch(wish.instance, epoch.number, cause)]
+        return _between(world, wish, cause), [EndEpoch(wish.instance, epoch.number, cause)]
     if rank.state is RankState.READY:
         mark: list[Action] = [] if was_ready else [MarkReady(wish.instance, epoch.number)]
-        return Standing(DeploymentState.READY, f"epoch {epoch.number} serves on node {_short(epoch.node)}"), mark
+        serves = f"epoch {epoch.number} serves on node {_short(epoch.node)}{_how(rank)}"
+        return Standing(DeploymentState.READY, serves), mark
     if rank.state is RankState.PREPARED and not _older_living(world, wish, epoch):
-        return _starting(wish, epoch, "is PREPARED"), [MakeReady(rank_id, epoch.node)]
+        return _starting(world, wish, epoch, "is PREPARED"), [MakeReady(rank_id, epoch.node)]
     share = "" if rank.loaded_share is None else f", {rank.loaded_share:.0%}"
-    return _starting(wish, epoch, f"is {rank.state.name}{share}"), []
+    return _starting(world, wish, epoch, f"is {rank.state.name}{share}"), []
 
 
 def _begin(
@@ -196,7 +198,7 @@ def _begin(
     if older := [rank for rank in _ranks(world, wish.instance) if rank.state is not RankState.ABSENT]:
         # It holds its memory until it is ABSENT: placed beside it, the next epoch would get less for its whole life.
         waits_for = f"rank {older[0].id} to end"
-        return replace(_between(wish, attempt), waits_for=waits_for), again
+        return replace(_after(world, wish, attempt), waits_for=waits_for), again
     usable = {node: audit for node, audit in audits.items() if audit.verdict is Verdict.USABLE}
     if not usable:
         standing, fetch = _without_files(world, wish, audits, now_s)
@@ -214,10 +216,10 @@ def _begin(
             return Standing(DeploymentState.IMPOSSIBLE, f"{model} does not fit: {why}"), again
         return Standing(DeploymentState.WAITING, f"{model} does not fit now: {why}", "memory"), again
     if attempt.next is Next.AT and now_s < attempt.at_s:
-        return _between(wish, attempt), again
+        return _after(world, wish, attempt), again
     audit = usable[placed.node]
     start = StartEpoch(wish.instance, placed, audit.layer_count, audit.digest)
-    return _starting(wish, None, "is being started"), [*again, start]
+    return _starting(world, wish, None, "is being started"), [*again, start]
 
 
 def _without_files(
@@ -250,28 +252,36 @@ def _files_changed(attempt: Attempt, audits: Mapping[NodeId, Audit]) -> bool:
     return audit is not None and audit.verdict is Verdict.USABLE and audit.digest != last.digest
 
 
-def _between(wish: Wish, attempt: Attempt) -> Standing:
+def _after(world: World, wish: Wish, attempt: Attempt) -> Standing:
     """After a failure, before the next epoch."""
-    waits_for = "the next attempt"
     if attempt.used_up:
         causes = "; ".join(f"epoch {epoch.number}: {_say(epoch.cause)}" for epoch in attempt.failed[-CAUSE_COUNT_MAX:])
-        return Standing(DeploymentState.WAITING, f"attempts used up: {causes}", waits_for)
-    if any(epoch.ready_s is not None for epoch in wish.epochs):
-        return Standing(DeploymentState.REPAIRING, f"the last epoch ended: {_last(attempt)}", waits_for)
-    return Standing(DeploymentState.WAITING, f"the last epoch ended: {_last(attempt)}", waits_for)
+        return Standing(DeploymentState.WAITING, f"attempts used up: {causes}", NEXT_ATTEMPT)
+    return _between(world, wish, attempt.failed[-1].cause if attempt.failed else None)
 
 
-def _starting(wish: Wish, epoch: Epoch | None, what: str) -> Standing:
-    repaired = any(one.ready_s is not None for one in wish.epochs)
-    state = DeploymentState.REPAIRING if repaired else DeploymentState.STARTING
+def _between(world: World, wish: Wish, cause: Cause | None) -> Standing:
+    state = DeploymentState.REPAIRING if _is_repair(world, wish, cause) else DeploymentState.WAITING
+    return Standing(state, f"the last epoch ended: {_say(cause)}", NEXT_ATTEMPT)
+
+
+def _starting(world: World, wish: Wish, epoch: Epoch | None, what: str) -> Standing:
+    last = next((one.cause for one in reversed(wish.epochs) if one.is_over), None)
+    state = DeploymentState.REPAIRING if _is_repair(world, wish, last) else DeploymentState.STARTING
     which = "the next epoch" if epoch is None else f"epoch {epoch.number} on node {_short(epoch.node)}"
     return Standing(state, f"{which} {what}", "its rank to become READY")
 
 
-def _repairing(wish: Wish, cause: Cause) -> Standing:
-    repaired = any(one.ready_s is not None for one in wish.epochs)
-    state = DeploymentState.REPAIRING if repaired else DeploymentState.WAITING
-    return Standing(state, f"the last epoch ended: {_say(cause)}", "the next attempt")
+def _is_repair(world: World, wish: Wish, cause: Cause | None) -> bool:
+    """Whether it served, and ended without having been told to. After a restart of everything it is a plain start."""
+    return wish.instance in world.served and (cause is None or cause.name != UNDEPLOYED.name)
+
+
+def _how(rank: RankView) -> str:
+    """How its requests are batched, where that is not the plain way."""
+    if rank.batching in {"", "batch"}:
+        return ""
+    return f", {rank.batching.replace('_', ' ')}" + (f" ({rank.batching_reason})" if rank.batching_reason else "")
 
 
 def _older_living(world: World, wish: Wish, epoch: Epoch) -> bool:

@@ -17,6 +17,8 @@ from thunderline.v1 import scheduler_pb2, scheduler_pb2_grpc
 # The answer has to travel back before the caller's own deadline.
 DEADLINE_MARGIN_S = 0.2
 SERVICE = "thunderline.v1.SchedulerService"
+# A request's model that no deployment has: whatever clients send makes one series.
+UNKNOWN = "unknown"
 REQUEST_ID = re.compile(r"[0-9a-fA-F-]{32,36}")
 
 GENERATIONS = Counter("thunderline_generations_total", "Requests by how they ended.", ["deployment", "outcome"])
@@ -29,6 +31,8 @@ class Relay:
         self._control = control
         self._admission = admission
         self._deadline_s = deadline_s
+        # Deployments whose requests are counted.
+        self._shown: set[str] = set()
 
     async def generate(
         self, request: scheduler_pb2.SchedulerServiceGenerateRequest, context: Any
@@ -40,7 +44,7 @@ class Relay:
         given_s = context.time_remaining()
         deadline_s = loop.time() + min(self._deadline_s, given_s or self._deadline_s) - DEADLINE_MARGIN_S
         known = self._control.named(wish.model) is not None
-        label = wish.model if known else "unknown"
+        label = wish.model if known else UNKNOWN
         outcome = "cancelled"
         try:
             async with self._admission.admitted(wish.model, bool(wish.resume_token_ids), deadline_s) as instance:
@@ -72,6 +76,13 @@ class Relay:
             raise
         finally:
             GENERATIONS.labels(label, outcome).inc()
+            self._shown.add(label)
+
+    def tidy(self) -> None:
+        """Stops counting for deployments that are gone: names come and go without bound."""
+        for name in [name for name in self._shown if name != UNKNOWN and self._control.named(name) is None]:
+            self._shown.remove(name)
+            GENERATIONS.remove_by_labels({"deployment": name})
 
     def register(self, service: scheduler_pb2_grpc.SchedulerServiceServicer, server: grpc.aio.Server) -> None:
         """The generated handlers of a service, with ours for Generate: it sends bytes as they are."""

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Collection
 
 import grpc
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_fixed
@@ -161,7 +161,7 @@ class Runners:
                 self._changed()
             # The audit of before says FETCHABLE.
             self.audits.pop((node, model), None)
-            del self.fetches[(node, model)]
+            self.fetches.pop((node, model), None)
         except grpc.aio.AioRpcError as error:
             problem = from_call(error)
             permanent = isinstance(problem, NotFound | InvalidRequest)
@@ -172,8 +172,12 @@ class Runners:
 
     def forget(self, model: str) -> None:
         """A human deploys it again: what was found out about it is found out anew."""
-        self.audits = {key: value for key, value in self.audits.items() if key[1] != model}
-        self.fetches = {key: value for key, value in self.fetches.items() if key[1] != model}
+        self.keep({key[1] for key in (*self.audits, *self.fetches)} - {model})
+
+    def keep(self, models: Collection[str]) -> None:
+        """What was found out about other models is of no use any more."""
+        self.audits = {key: value for key, value in self.audits.items() if key[1] in models}
+        self.fetches = {key: value for key, value in self.fetches.items() if key[1] in models}
 
     async def generate(
         self, node: NodeId, rank: RankId, generation: cluster_pb2.Generation, deadline_s: float

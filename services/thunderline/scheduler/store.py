@@ -34,7 +34,7 @@ CREATE TABLE IF NOT EXISTS epochs (
 
 
 class Store:
-    """Blocking; belongs to one thread. Every method raises StoreUnavailable when the disk does not take it."""
+    """Blocking; belongs to one thread. Every method raises StoreUnavailable when the disk does not take or give it."""
 
     def __init__(self, folder: Path, node: NodeId) -> None:
         """Opens or makes the store. Raises CannotStart when another scheduler holds it or it is another node's."""
@@ -54,7 +54,7 @@ class Store:
             self._db.execute("PRAGMA foreign_keys = ON")
             self._db.executescript(_SCHEMA)
             self._adopt(path, node)
-        except sqlite3.Error as error:
+        except (sqlite3.Error, StoreUnavailable) as error:
             self._lock.close()
             raise CannotStart(f"{path} cannot be used: {error}") from None
         except CannotStart:
@@ -84,19 +84,29 @@ class Store:
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 yield self._db
+                self._db.execute("COMMIT")
             except BaseException:
-                self._db.execute("ROLLBACK")
+                # A COMMIT that fails may leave its transaction open: the next one could not begin.
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
                 raise
-            self._db.execute("COMMIT")
         except sqlite3.Error as error:
             raise StoreUnavailable(f"the scheduler's store cannot be written: {error}") from None
 
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[sqlite3.Connection]:
+        try:
+            yield self._db
+        except sqlite3.Error as error:
+            raise StoreUnavailable(f"the scheduler's store cannot be read: {error}") from None
+
     def wishes(self) -> list[Wish]:
-        rows = self._db.execute("SELECT * FROM deployments ORDER BY name").fetchall()
-        return [
-            Wish(Spec(name, model, kv), InstanceId(instance), fresh, bool(undeploying), self._epochs(instance))
-            for instance, name, model, kv, fresh, undeploying in rows
-        ]
+        with self._reading() as db:
+            rows = db.execute("SELECT * FROM deployments ORDER BY name").fetchall()
+            return [
+                Wish(Spec(name, model, kv), InstanceId(instance), fresh, bool(undeploying), self._epochs(instance))
+                for instance, name, model, kv, fresh, undeploying in rows
+            ]
 
     def _epochs(self, instance: str) -> tuple[Epoch, ...]:
         columns = "number, started_s, node, kv_budget_tokens, memory_bytes, ready_s, ended_s, cause, answered, digest"
@@ -110,7 +120,8 @@ class Store:
 
     def placement(self, epoch: int) -> bytes:
         """The serialized Placement of an epoch; empty when it is forgotten."""
-        row = self._db.execute("SELECT placement FROM epochs WHERE number = ?", (epoch,)).fetchone()
+        with self._reading() as db:
+            row = db.execute("SELECT placement FROM epochs WHERE number = ?", (epoch,)).fetchone()
         return bytes(row[0]) if row else b""
 
     def put(self, wish: Wish) -> None:

@@ -79,6 +79,9 @@ class RankView:
     memory_bytes: int = 0
     kv_budget_tokens: int = 0
     context_length_tokens: int = 0
+    # What the architecture audit allows, and why no more; "" and "batch" are the plain way.
+    batching: str = ""
+    batching_reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +141,8 @@ class World:
     fetches: Mapping[tuple[NodeId, str], Fetch] = field(default_factory=dict)
     # Targets of actions that have not been answered yet: no second one is issued.
     in_flight: frozenset[object] = frozenset()
+    # Instances that were READY in this life of the scheduler: a start after that is a repair.
+    served: frozenset[InstanceId] = frozenset()
 
 
 class DeploymentState(Enum):
@@ -146,7 +151,7 @@ class DeploymentState(Enum):
     WAITING = 1  # For a runner, files, memory or the next attempt: `waits_for` says which.
     STARTING = 2  # An epoch is on its way to READY.
     READY = 3  # All its ranks are READY: requests are routed.
-    REPAIRING = 4  # Was READY; the next epoch is under way.
+    REPAIRING = 4  # Was READY in this life of the scheduler, and lost it unasked; the next epoch is under way.
     CRASH_LOOP = 5  # Too many crashes in a row: only a human helps.
     IMPOSSIBLE = 6  # A permanent cause.
     UNDEPLOYING = 7  # Its ranks are being ended.

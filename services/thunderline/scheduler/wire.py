@@ -22,6 +22,8 @@ def rank_view(node: NodeId, report: cluster_pb2.RankReport) -> RankView:
         memory_bytes=sum(rank.memory_bytes for rank in report.placement.ranks),
         kv_budget_tokens=report.engine.kv_budget_tokens,
         context_length_tokens=report.engine.context_length_tokens,
+        batching=report.engine.batching,
+        batching_reason=report.engine.batching_reason,
     )
 
 
