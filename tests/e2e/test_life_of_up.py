@@ -64,6 +64,26 @@ def test_a_killed_up_takes_its_roles_and_ranks_along(tmp_path: Path, demo_folder
         end(up)
 
 
+def test_up_lists_every_deployment_that_is_not_ready(tmp_path: Path, demo_folder: Path) -> None:
+    broken = tmp_path / "home" / "models" / "broken"
+    broken.mkdir(parents=True)
+    (broken / "config.json").write_text("{}")
+    up = Installation(tmp_path / "home")
+    try:
+        up.start("--model", str(demo_folder))
+        up.wait_ready()
+        assert up.run("deploy", "broken").returncode == 1
+        up.interrupt()
+        up.lines.clear()
+        up.start()
+        up.wait_ready()
+        line = until("the list", lambda: next((one for one in up.lines if one.startswith("not ready: ")), None), 10)
+        assert line.startswith("not ready: broken is IMPOSSIBLE: ")
+        assert not [one for one in up.lines if "epoch" in one]
+    finally:
+        end(up)
+
+
 def test_a_second_up_on_the_same_home_says_so_in_one_line(fresh: Installation) -> None:
     second = Installation(fresh.home, base_port=free_base_port() + 1000)
     answer = second.run("up", timeout_s=20)

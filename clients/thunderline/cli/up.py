@@ -1,6 +1,7 @@
 """`thunderline up`: every role of this node under one supervisor, and a model that answers."""
 
 import asyncio
+import contextlib
 import os
 import signal
 import socket
@@ -12,7 +13,7 @@ from thunderline.cli import demo, deploying, saying
 from thunderline.client import SchedulerClient
 from thunderline.cluster.errors import ClusterError
 from thunderline.process import home
-from thunderline.process.entry import CannotStart
+from thunderline.process.entry import CannotStart, first
 from thunderline.process.metrics import PORT_OFFSET
 from thunderline.process.settings import Settings
 from thunderline.supervisor.role_process import RoleProcess
@@ -22,6 +23,7 @@ from thunderline.v1 import cluster_pb2
 ROLES = ("discovery", "topology", "scheduler", "runner", "gateway")
 PROGRAM = Path(sys.executable).parent / "thunderline"
 GATEWAY_DEADLINE_S = 20.0
+LIST_DEADLINE_S = 5.0
 
 
 def check_ports(settings: Settings) -> None:
@@ -76,14 +78,9 @@ async def up(settings: Settings, model: str | None, with_demo: bool) -> None:
     with alone(settings.home):
         check_ports(settings)
         if with_demo and model is None:
-            preparing = asyncio.create_task(demo.prepare(settings.models, _say))
-            ends: set[asyncio.Future[Any]] = {preparing, stop}
-            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            model = await _demo_model(settings, stop)
             if stop.done():
-                preparing.cancel()
-                await asyncio.gather(preparing, return_exceptions=True)
                 return
-            model = str(preparing.result())
         folder = Path(model).expanduser() if model else None
         root = folder.resolve() if folder is not None and folder.is_dir() else None
         if root is not None:
@@ -102,14 +99,28 @@ async def up(settings: Settings, model: str | None, with_demo: bool) -> None:
         ]
         _say(f"starting {', '.join(ROLES)}; logs are in {settings.logs}")
         supervisor = Supervisor(roles, settings.limits, settings.run / "ranks", say=_say)
-        announcing = asyncio.create_task(announce(settings, model))
         try:
-            await supervisor.run(stop)
+            async with asyncio.TaskGroup() as tasks:
+                announcing = tasks.create_task(announce(settings, model))
+                await supervisor.run(stop)
+                announcing.cancel()
+        except BaseExceptionGroup as group:
+            raise first(group) from None
         finally:
-            announcing.cancel()
-            await asyncio.gather(announcing, return_exceptions=True)
             home.forget_ports(settings.home)
     _say("stopped")
+
+
+async def _demo_model(settings: Settings, stop: "asyncio.Future[None]") -> str | None:
+    """The demo model's folder; None when `stop` is done before it is there. Raises DemoFailed."""
+    preparing = asyncio.create_task(demo.prepare(settings.models, _say))
+    ends: set[asyncio.Future[Any]] = {preparing, stop}
+    try:
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        return None if stop.done() else str(preparing.result())
+    finally:
+        preparing.cancel()
+        await asyncio.gather(preparing, return_exceptions=True)
 
 
 async def announce(settings: Settings, model: str | None) -> None:
@@ -121,7 +132,7 @@ async def announce(settings: Settings, model: str | None) -> None:
                 spec = cluster_pb2.DeploymentSpec(model=model)
                 ready = await deploying.deploy(scheduler, spec, wait=True, say=_say)
             elif names:
-                ready = await deploying.until_ready(scheduler, names[0], _say)
+                ready = await deploying.until_one_ready(scheduler, names, _say)
             else:
                 _say("no model is deployed; `thunderline deploy MODEL` does that")
                 print(f"ready: http://127.0.0.1:{settings.gateway.port}/v1", flush=True)
@@ -129,10 +140,21 @@ async def announce(settings: Settings, model: str | None) -> None:
             await _gateway_answers(settings.gateway.port)
         except (ClusterError, TimeoutError) as error:
             saying.error(f"the model cannot be served: {error}")
+            await _say_who_is_not_ready(scheduler, str(error))
             _say("the services stay up: mend it and run `thunderline deploy MODEL`, or stop them with Ctrl-C")
             return
-    print(f"ready: http://127.0.0.1:{settings.gateway.port}/v1", flush=True)
-    print(curl(settings, ready.spec.name), flush=True)
+        print(f"ready: http://127.0.0.1:{settings.gateway.port}/v1", flush=True)
+        print(curl(settings, ready.spec.name), flush=True)
+        await _say_who_is_not_ready(scheduler)
+
+
+async def _say_who_is_not_ready(scheduler: SchedulerClient, said: str = "") -> None:
+    """Every deployment that cannot answer now, a line each, but what is said already."""
+    with contextlib.suppress(ClusterError, TimeoutError):
+        async with asyncio.timeout(LIST_DEADLINE_S):
+            for one in await scheduler.deployments():
+                if one.state != cluster_pb2.DEPLOYMENT_STATE_READY and deploying.sentence(one) not in said:
+                    _say(f"not ready: {deploying.sentence(one)}")
 
 
 async def _names(scheduler: SchedulerClient) -> list[str]:

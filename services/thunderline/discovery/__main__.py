@@ -45,9 +45,11 @@ async def serve(settings: Settings) -> None:
     async with serving(f"{settings.node.bind}:{settings.discovery.port}", [SERVICE], register) as server:
         with metrics.served("discovery", VERSION, settings.node.metrics_bind, settings.discovery.port):
             await server.serving()
-            keeping = asyncio.create_task(keep_card(settings, incarnation, service))
-            await stopping.stop_asked()
-            keeping.cancel()
+            # A bug in the task ends the role with its reason.
+            async with asyncio.TaskGroup() as tasks:
+                keeping = tasks.create_task(keep_card(settings, incarnation, service))
+                await stopping.stop_asked()
+                keeping.cancel()
             service.changes.stop()
             await server.drain(settings.limits.drain_s)
 

@@ -47,9 +47,11 @@ async def serve(settings: Settings) -> None:
     async with serving(f"{settings.node.bind}:{settings.topology.port}", [SERVICE], register) as server:
         with metrics.served("topology", VERSION, settings.node.metrics_bind, settings.topology.port):
             await server.serving()
-            looking = asyncio.create_task(keep_looking(service))
-            await stopping.stop_asked()
-            looking.cancel()
+            # A bug in the task ends the role with its reason.
+            async with asyncio.TaskGroup() as tasks:
+                looking = tasks.create_task(keep_looking(service))
+                await stopping.stop_asked()
+                looking.cancel()
             service.changes.stop()
             await server.drain(settings.limits.drain_s)
 
