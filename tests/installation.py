@@ -60,6 +60,7 @@ class Installation:
     environment: dict[str, str] = field(default_factory=dict)
     lines: list[str] = field(default_factory=list)
     process: subprocess.Popen[str] | None = None
+    bin: Path = BIN
 
     @property
     def url(self) -> str:
@@ -69,7 +70,7 @@ class Installation:
         return f"127.0.0.1:{self.base_port + GRPC_ROLES[role]}"
 
     def command(self, *arguments: str) -> list[str]:
-        return [str(BIN / "thunderline"), *arguments]
+        return [str(self.bin / "thunderline"), *arguments]
 
     def variables(self) -> dict[str, str]:
         ports = {f"THUNDERLINE_{role.upper()}_PORT": str(self.base_port + n) for role, n in GRPC_ROLES.items()}
