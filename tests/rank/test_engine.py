@@ -9,7 +9,7 @@ import mlx.core as mx
 import pytest
 from mlx.utils import tree_map
 from mlx_lm.generate import generate_step
-from mlx_lm.models import gemma3_text
+from mlx_lm.models import gemma3_text, mamba
 
 from thunderline.rank.engine import Engine, Insert, Logprobs, Report
 from thunderline.rank.sampler import Params
@@ -254,11 +254,59 @@ def test_a_rotated_cache_is_used_whole_or_not_at_all(sliding: Any) -> None:
     one.run()
     assert one.tokens[first] == reference(sliding, mine)
     assert one.tokens[again] == one.tokens[first]
+    assert one.cached[again] == len(mine) - 1
     longer = (*mine, *one.tokens[first], *prompt(2, 9))
     further = one.insert(longer)
     one.run()
     assert one.cached[further] == len(mine) + LENGTH
     assert one.tokens[further] == reference(sliding, longer)
+
+
+@pytest.fixture(scope="module")
+def stateful() -> Any:
+    """A tiny mamba: its cache is a state, which cannot be cut back to a prefix."""
+    sizes = {"vocab_size": 512, "hidden_size": 64, "intermediate_size": 128, "state_size": 16, "num_hidden_layers": 2}
+    flags = {"conv_kernel": 4, "use_bias": False, "use_conv_bias": True, "time_step_rank": 4}
+    mx.random.seed(0)
+    model = mamba.Model(mamba.ModelArgs.from_dict({"model_type": "mamba", **sizes, **flags}))
+    mx.eval(model.parameters())
+    return model
+
+
+def test_a_repeated_prompt_is_found_where_nothing_can_be_cut(stateful: Any) -> None:
+    mine, one = prompt(1, 60), story(stateful, prompt_count_max=1)
+    first = one.insert(mine)
+    one.run()
+    again = one.insert(mine)
+    one.run()
+    assert one.cached[again] == len(mine) - 1
+    assert one.tokens[again] == one.tokens[first] == reference(stateful, mine)
+
+
+@dataclass
+class Counting:
+    """A model that counts its passes over single tokens."""
+
+    model: Any
+    passes: int = 0
+
+    def __call__(self, inputs: mx.array, **more: Any) -> Any:
+        self.passes += inputs.shape[1] == 1
+        return self.model(inputs, **more)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.model, name)
+
+
+def test_a_prompt_that_joins_needs_no_pass_of_its_own(tiny: Any) -> None:
+    counting = Counting(tiny)
+    one = story(counting)
+    for seed in range(4):
+        one.insert(prompt(seed, 33))
+        for _ in range(3):
+            before = counting.passes
+            one.step()
+            assert counting.passes - before <= 1
 
 
 def test_what_does_not_fit_the_budget_waits_in_order(tiny: Any) -> None:

@@ -3,39 +3,71 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from thunderline.rank.prefill import (
+    BUDGET_ALONE_S,
     BUDGET_S,
     CHUNK_TOKENS_MAX,
     CHUNK_TOKENS_MIN,
     DECODE_SHARE_MAX,
     PROMPT_COUNT_MAX,
     Pace,
+    Plan,
 )
+
+# At 150 tokens/s and nobody decoding there is room for 120 tokens, at 0.1 s of decoding for 75.
+SLOW, BUSY = Pace(150, 0.0), Pace(150, 0.1)
+LONG = 1000
 
 
 @pytest.mark.parametrize(
-    ("pace", "prompts", "chunk"),
+    ("pace", "begun", "waiting", "decoding", "count_max", "plan"),
     [
-        pytest.param(Pace(150, 0.0), 1, 90, id="one prompt alone gets the whole budget"),
-        pytest.param(Pace(150, 0.1), 1, 75, id="decoding comes out of the budget"),
-        pytest.param(Pace(150, 0.1), 2, 37, id="two prompts share it"),
-        pytest.param(Pace(150, 0.1), 9, 37, id="a third prompt takes nothing, because two at most are processed"),
-        pytest.param(Pace(100, 5.0), 1, 24, id="decoding that fills the budget leaves prompts a share"),
-        pytest.param(Pace(1.0, 0.0), 1, CHUNK_TOKENS_MIN, id="a very slow machine still moves"),
-        pytest.param(Pace(1e6, 0.0), 1, CHUNK_TOKENS_MAX, id="a fast machine is cut at the longest chunk"),
-        pytest.param(Pace(150, 0.0), 0, CHUNK_TOKENS_MAX, id="with no prompt the size does not matter"),
+        pytest.param(SLOW, [], [], False, 8, Plan((), 120), id="with no prompt there is nothing to take"),
+        pytest.param(SLOW, [], [LONG], False, 8, Plan((0,), 120), id="a prompt alone gets the whole budget"),
+        pytest.param(BUSY, [], [LONG], True, 8, Plan((0,), 75), id="decoding comes out of a smaller budget"),
+        pytest.param(BUSY, [], [LONG], False, 8, Plan((0,), 120), id="decoding that is over does not"),
+        pytest.param(BUSY, [LONG], [LONG], True, 8, Plan((0,), 37), id="two long prompts share it"),
+        pytest.param(BUSY, [], [LONG] * 8, True, 8, Plan((0, 1), 37), id="a third long prompt waits"),
+        pytest.param(BUSY, [LONG, LONG], [LONG], True, 8, Plan((), 37), id="also when two have begun"),
+        pytest.param(BUSY, [LONG], [LONG, LONG, 9], True, 8, Plan((0, 2), 25), id="a short one passes a long one"),
+        pytest.param(
+            SLOW, [], [50] * 9, False, 8, Plan(tuple(range(8)), 15), id="short ones go together, eight at most"
+        ),
+        pytest.param(Pace(1000), [], [260, 260, 260], False, 8, Plan((0, 1, 2), 266), id="short is what a share holds"),
+        pytest.param(Pace(1000), [], [270, 270, 270], False, 8, Plan((0, 1), 400), id="and one token more is long"),
+        pytest.param(
+            Pace(30), [], [50] * 8, False, 8, Plan((0, 1, 2), 8), id="not more than the smallest chunk allows"
+        ),
+        pytest.param(SLOW, [], [50] * 8, False, 1, Plan((0,), 120), id="one at a time where the audit says so"),
+        pytest.param(SLOW, [50], [50], False, 1, Plan((), 120), id="and no second beside it"),
+        pytest.param(SLOW, [LONG, LONG], [0], False, 8, Plan((0,), 40), id="a prompt that was found whole is short"),
+        pytest.param(Pace(100, 5.0), [], [LONG], True, 8, Plan((0,), 24), id="decoding that fills it leaves a share"),
+        pytest.param(Pace(1.0), [], [LONG, 9], False, 8, Plan((0,), CHUNK_TOKENS_MIN), id="a very slow machine moves"),
+        pytest.param(
+            Pace(1e6), [], [LONG], False, 8, Plan((0,), CHUNK_TOKENS_MAX), id="a fast one is cut at the longest"
+        ),
     ],
 )
-def test_chunk(pace: Pace, prompts: int, chunk: int) -> None:
-    assert pace.chunk_tokens(prompts) == chunk
+def test_plan(pace: Pace, begun: list[int], waiting: list[int], decoding: bool, count_max: int, plan: Plan) -> None:
+    assert pace.plan(begun, waiting, decoding, count_max) == plan
 
 
-@given(rate=st.floats(0.1, 1e6), decode_s=st.floats(0, 10), prompts=st.integers(1, 40))
-def test_a_step_keeps_its_budget_if_the_smallest_chunk_does(rate: float, decode_s: float, prompts: int) -> None:
-    chunk = Pace(rate, decode_s).chunk_tokens(prompts)
-    assert CHUNK_TOKENS_MIN <= chunk <= CHUNK_TOKENS_MAX
-    prefill_s = chunk * min(prompts, PROMPT_COUNT_MAX) / rate
-    if chunk > CHUNK_TOKENS_MIN:
-        assert min(decode_s, DECODE_SHARE_MAX * BUDGET_S) + prefill_s <= BUDGET_S * 1.0001
+@given(
+    rate=st.floats(0.1, 1e6),
+    decode_s=st.floats(0, 10),
+    waiting=st.lists(st.integers(0, 2000), min_size=1, max_size=40),
+    decoding=st.booleans(),
+    count_max=st.integers(1, 40),
+)
+def test_a_step_keeps_its_budget_if_the_smallest_chunk_does(
+    rate: float, decode_s: float, waiting: list[int], decoding: bool, count_max: int
+) -> None:
+    plan = Pace(rate, decode_s).plan([], waiting, decoding, count_max)
+    assert CHUNK_TOKENS_MIN <= plan.chunk_tokens <= CHUNK_TOKENS_MAX
+    assert plan.taken[0] == 0 and len(set(plan.taken)) == len(plan.taken) <= min(count_max, PROMPT_COUNT_MAX)
+    prefill_s = plan.chunk_tokens * len(plan.taken) / rate
+    if plan.chunk_tokens > CHUNK_TOKENS_MIN:
+        decoded_s = min(decode_s, DECODE_SHARE_MAX * BUDGET_S) if decoding else 0
+        assert decoded_s + prefill_s <= (BUDGET_S if decoding else BUDGET_ALONE_S) * 1.0001
 
 
 @pytest.mark.parametrize(
@@ -63,6 +95,6 @@ def test_decode_time_rises_at_once_and_falls_slowly() -> None:
 def test_the_rate_is_found_from_any_start(true_rate: float) -> None:
     pace = Pace()
     for _ in range(60):
-        tokens = pace.chunk_tokens(1)
+        tokens = pace.plan([], [LONG], False, 1).chunk_tokens
         pace = pace.measured(tokens, tokens / true_rate, 0.0)
     assert pace.rate_tokens_per_s == pytest.approx(true_rate, rel=0.01)

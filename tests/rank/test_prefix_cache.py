@@ -10,9 +10,9 @@ LONG = tuple(range(40))
 
 
 def cache_with(*entries: Sequence[int], budget_tokens: int = 1000, can_cut: bool = True) -> PrefixCache[str]:
-    cache: PrefixCache[str] = PrefixCache(budget_tokens, can_cut)
+    cache: PrefixCache[str] = PrefixCache(budget_tokens)
     for number, entry in enumerate(entries):
-        cache.put(entry, f"kept {number}")
+        cache.put(entry, f"kept {number}", can_cut)
     return cache
 
 
@@ -56,7 +56,7 @@ def test_the_one_not_used_for_longest_goes_first() -> None:
     cache = cache_with(*entries, budget_tokens=130)
     assert cache.tokens == 123
     cache.find(entries[0])
-    cache.put((103, *LONG), "newest")
+    cache.put((103, *LONG), "newest", True)
     assert [bool(cache.find(entry)) for entry in entries] == [True, False, True]
 
 
@@ -104,17 +104,28 @@ def test_common_prefix_equals_counting(a: list[int], b: list[int]) -> None:
     assert common_prefix(a, b) == _naive_prefix(a, b)
 
 
-@given(st.lists(TOKENS, max_size=12), TOKENS, st.integers(0, 200), st.booleans())
+def test_each_entry_knows_whether_it_can_be_cut() -> None:
+    cache: PrefixCache[str] = PrefixCache(1000)
+    cache.put(LONG, "the end of a prompt", False)
+    cache.put((*LONG[:30], 50, 51), "a window that has not moved yet", True)
+    for wanted, kept in (((*LONG, 60), "the end of a prompt"), ((*LONG[:35], 60), "a window that has not moved yet")):
+        found = cache.find(wanted)
+        assert found is not None and found.kept == kept
+
+
+@given(st.lists(st.tuples(TOKENS, st.booleans()), max_size=12), TOKENS, st.integers(0, 200))
 def test_a_hit_is_a_true_prefix_and_the_bound_holds(
-    entries: list[list[int]], wanted: list[int], budget_tokens: int, can_cut: bool
+    entries: list[tuple[list[int], bool]], wanted: list[int], budget_tokens: int
 ) -> None:
-    cache: PrefixCache[tuple[int, ...]] = PrefixCache(budget_tokens, can_cut)
-    for entry in entries:
-        cache.put(entry, tuple(entry))
+    cache: PrefixCache[tuple[int, ...]] = PrefixCache(budget_tokens)
+    cuttable: dict[tuple[int, ...], bool] = {}
+    for entry, can_cut in entries:
+        cache.put(entry, tuple(entry), can_cut)
+        cuttable[tuple(entry)] = can_cut
         assert cache.tokens <= budget_tokens
     hit = cache.find(wanted)
     if hit is not None:
         assert list(hit.kept[: hit.tokens]) == wanted[: hit.tokens]
         assert PREFIX_TOKENS_MIN <= hit.tokens < len(wanted)
         assert hit.kept_tokens == len(hit.kept)
-        assert can_cut or hit.tokens == hit.kept_tokens
+        assert cuttable[hit.kept] or hit.tokens == hit.kept_tokens

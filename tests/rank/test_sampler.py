@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from thunderline.rank.sampler import CANDIDATE_COUNT, Params, Sampler, Shaping, gumbel, row_logprobs
+from thunderline.rank.sampler import CANDIDATE_COUNT, Params, Sampler, Shaping, gather_logprobs, gumbel
 
 VOCABULARY = 512
 Floats = npt.NDArray[np.floating[Any]]
@@ -162,17 +162,21 @@ def test_counts_go_on_from_step_to_step() -> None:
     assert found.tolist() == [[0] * 6, [0, 0, 0, -2, 0, -1]]
 
 
-@pytest.mark.parametrize("count", [0, 1, 5, 20], ids=lambda count: f"top {count}")
-def test_logprobs_are_those_of_the_model(count: int) -> None:
-    values = logits(1)[0]
-    found = row_logprobs(values, mx.array([7], dtype=mx.uint32), count)
-    wanted = np.array(values, dtype=np.float64)
-    wanted -= np.log(np.exp(wanted).sum())
-    assert found.chosen.item() == pytest.approx(wanted[7], abs=1e-4)
-    if count == 0:
-        assert found.top_ids is None
-        return
-    assert found.top_ids is not None and found.top_values is not None
-    best = np.argsort(-wanted)[:count]
-    assert found.top_ids.tolist() == best.tolist()
-    assert np.array(found.top_values) == pytest.approx(wanted[best], abs=1e-4)
+def test_logprobs_are_those_of_the_model_for_each_row_that_asked() -> None:
+    values = logits(6)
+    chosen = mx.array([7, 8, 9, 10, 11, 12], dtype=mx.uint32)
+    wanted = {0: 0, 2: 1, 3: 20, 5: 5}
+    found = gather_logprobs(values, chosen, wanted)
+    assert found.keys() == wanted.keys()
+    for row, count in wanted.items():
+        true = np.array(values[row], dtype=np.float64)
+        true -= np.log(np.exp(true).sum())
+        own, ids, tops = found[row].to_host()
+        best = np.argsort(-true)[:count]
+        assert own == pytest.approx(true[7 + row], abs=1e-4)
+        assert list(ids) == best.tolist()
+        assert np.array(tops) == pytest.approx(true[best], abs=1e-4)
+
+
+def test_nobody_asked_for_logprobs() -> None:
+    assert gather_logprobs(logits(2), mx.array([1, 2], dtype=mx.uint32), {}) == {}

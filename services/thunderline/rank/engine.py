@@ -3,7 +3,6 @@
 step() = admit, decide the chunk, run, absorb. Plain values cross its border; nothing of MLX does.
 """
 
-import copy
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -12,13 +11,14 @@ from typing import Any
 
 import mlx.core as mx
 from mlx_lm.generate import StopSequences
-from mlx_lm.models.cache import can_trim_prompt_cache, make_prompt_cache, trim_prompt_cache
+from mlx_lm.models.cache import can_trim_prompt_cache, trim_prompt_cache
 
 from thunderline.rank.admission import SEQUENCE_COUNT_MAX, admitted_count
+from thunderline.rank.generator import RowGenerator
 from thunderline.rank.parking import Parked, Parking
 from thunderline.rank.prefill import PROMPT_COUNT_MAX, Pace
 from thunderline.rank.prefix_cache import PrefixCache
-from thunderline.rank.rows import Row, RowGenerator
+from thunderline.rank.rows import Row, shared
 from thunderline.rank.sampler import Params, RowLogprobs
 
 # Of the KV budget, the prefix cache may hold this share; admitted requests come first.
@@ -114,9 +114,7 @@ class Engine:
         self._batch_size_max = batch_size_max
         self._prompt_count_max = prompt_count_max
         self._on_step = on_step
-        can_cut = bool(can_trim_prompt_cache(make_prompt_cache(model)))
-        self._can_cut = can_cut
-        self._cache: PrefixCache[list[Any]] = PrefixCache(int(kv_budget_tokens * CACHE_SHARE), can_cut)
+        self._cache: PrefixCache[list[Any]] = PrefixCache(int(kv_budget_tokens * CACHE_SHARE))
         self._clock_s = clock_s
         self._parking: Parking[_Kept] = Parking()
         self._step = 0
@@ -124,9 +122,7 @@ class Engine:
         self._reset()
 
     def _reset(self) -> None:
-        self._generator = RowGenerator(
-            self._model, self._end_token_ids, self._batch_size_max, min(self._prompt_count_max, self._batch_size_max)
-        )
+        self._generator = RowGenerator(self._model, self._end_token_ids, self._batch_size_max, self._keep)
         self._waiting: OrderedDict[int, Insert] = OrderedDict()
         self._running: dict[int, _Running] = {}
         self._uids: dict[int, int] = {}
@@ -231,8 +227,10 @@ class Engine:
         """One engine step. Whatever it raises, `drop` comes next."""
         begun = time.monotonic()
         self._admit()
-        self._generator.set_chunk(self._pace.chunk_tokens(min(self._generator.prompt_count, self._prompt_count_max)))
-        counters = self._generator.counters
+        generator = self._generator
+        count_max = min(self._prompt_count_max, self._batch_size_max)
+        generator.plan(self._pace.plan(generator.begun, generator.waiting, generator.decoding_count > 0, count_max))
+        counters = generator.counters
         before = (counters.prompt_tokens, counters.prompt_time, counters.decode_time)
         if self._on_step is not None:
             self._on_step(self)
@@ -306,7 +304,7 @@ class Engine:
         hit = self._cache.find(tokens)
         if hit is None:
             return None, 0
-        kept, surplus = copy.deepcopy(hit.kept), hit.kept_tokens - hit.tokens
+        kept, surplus = shared(hit.kept), hit.kept_tokens - hit.tokens
         # A rotating cache that has wrapped cannot be cut any more, whatever it could when it was empty; mlx-lm then
         # cuts nothing and says 0.
         if surplus and trim_prompt_cache(kept, surplus) != surplus:
@@ -339,11 +337,8 @@ class Engine:
         if not caches or len(tokens) == 0:
             return
         mx.eval([cache.state for cache in caches])
-        self._cache.put(tokens, caches)
+        self._cache.put(tokens, caches, bool(can_trim_prompt_cache(caches)))
 
 
 def _to_host(found: RowLogprobs) -> Logprobs:
-    top_ids: Any = found.top_ids.tolist() if found.top_ids is not None else ()
-    top_values: Any = found.top_values.tolist() if found.top_values is not None else ()
-    chosen: Any = found.chosen.item()
-    return Logprobs(chosen, tuple(top_ids), tuple(top_values))
+    return Logprobs(*found.to_host())

@@ -1,13 +1,18 @@
 """How much of the waiting prompts one engine step takes. Pure.
 
-A step decodes for everybody, then processes one chunk of at most two prompts; it should take a fixed budget, so that
-no long prompt stalls those who are being answered. Chunk = measured rate x (budget - decode) / prompts.
+A step decodes for everybody, then processes one chunk of a few prompts; it should take a fixed budget, so that no long
+prompt stalls those who are being answered. Tokens for all = measured rate x (budget - decode), in equal shares.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-BUDGET_S = 0.6
-PROMPT_COUNT_MAX = 2
+# While somebody is answered, and while nobody is: then only a newcomer has to wait for the step's end.
+BUDGET_S, BUDGET_ALONE_S = 0.6, 0.8
+# Long prompts are processed two at a time, so that the first answer does not wait for the last prompt.
+LONG_COUNT_MAX, PROMPT_COUNT_MAX = 2, 8
+# A prompt with no more than this left is short, whatever its share of a step.
+SHORT_TOKENS = 64
 CHUNK_TOKENS_MIN, CHUNK_TOKENS_MAX = 8, 512
 # Before anything was measured: a slow machine's rate, so that the first chunk is not a stall.
 RATE_START_TOKENS_PER_S = 150.0
@@ -19,19 +24,42 @@ DECODE_SHARE_MAX = 0.6
 
 
 @dataclass(frozen=True, slots=True)
+class Plan:
+    """`taken`: places among the waiting prompts that begin now. `chunk_tokens`: of each prompt, in this step."""
+
+    taken: tuple[int, ...]
+    chunk_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
 class Pace:
     """What is known of this machine's speed."""
 
     rate_tokens_per_s: float = RATE_START_TOKENS_PER_S
     decode_s: float = 0.0
 
-    def chunk_tokens(self, prompt_count: int) -> int:
-        """Tokens of each of `prompt_count` prompts for the next step."""
-        if prompt_count <= 0:
-            return CHUNK_TOKENS_MAX
-        budget_s = BUDGET_S - min(self.decode_s, DECODE_SHARE_MAX * BUDGET_S)
-        wanted = int(self.rate_tokens_per_s * budget_s / min(prompt_count, PROMPT_COUNT_MAX))
-        return max(CHUNK_TOKENS_MIN, min(CHUNK_TOKENS_MAX, wanted))
+    def room_tokens(self, decoding: bool) -> float:
+        """Prompt tokens that the next step can process within its budget."""
+        if not decoding:
+            return self.rate_tokens_per_s * BUDGET_ALONE_S
+        return self.rate_tokens_per_s * (BUDGET_S - min(self.decode_s, DECODE_SHARE_MAX * BUDGET_S))
+
+    def plan(self, begun: Sequence[int], waiting: Sequence[int], decoding: bool, count_max: int) -> Plan:
+        """For the next step, from the tokens that each prompt has left; `count_max` is what the audit allows.
+
+        Two prompts in order of arrival; more only if they are short, and those may pass a long one that waits.
+        """
+        room = self.room_tokens(decoding)
+        count_max = max(1, min(count_max, PROMPT_COUNT_MAX, int(room / CHUNK_TOKENS_MIN)))
+        count, taken = len(begun), []
+        for place, tokens in enumerate(waiting):
+            if count >= count_max:
+                break
+            if count < LONG_COUNT_MAX or tokens <= max(SHORT_TOKENS, room / (count + 1)):
+                taken.append(place)
+                count += 1
+        share = int(room / max(1, count))
+        return Plan(tuple(taken), max(CHUNK_TOKENS_MIN, min(CHUNK_TOKENS_MAX, share)))
 
     def measured(self, prompt_tokens: int, prompt_s: float, decode_s: float) -> "Pace":
         """After a step. Decoding falls slowly in memory, so that one quick step promises nothing."""

@@ -26,38 +26,37 @@ class Hit(Generic[T]):
 
 
 class PrefixCache(Generic[T]):
-    """`can_cut`: whether what is kept can be trimmed to a prefix of itself; else only whole entries are of use."""
+    """An entry that cannot be cut (a state that has no past, a window that has moved on) is of use only as a whole."""
 
-    def __init__(self, budget_tokens: int, can_cut: bool) -> None:
+    def __init__(self, budget_tokens: int) -> None:
         self._budget_tokens = budget_tokens
-        self._can_cut = can_cut
-        self._entries: OrderedDict[tuple[int, ...], T] = OrderedDict()
+        self._entries: OrderedDict[tuple[int, ...], tuple[T, bool]] = OrderedDict()
         self.tokens = 0
 
     def find(self, wanted: Sequence[int]) -> Hit[T] | None:
         """The entry that shares most with `wanted`; at least one token of `wanted` is left to process."""
         best: tuple[int, tuple[int, ...]] | None = None
-        for tokens in reversed(self._entries):
-            shared = min(common_prefix(tokens, wanted), len(wanted) - 1)
-            usable = shared if self._can_cut or shared == len(tokens) else 0
+        for tokens, (_, can_cut) in reversed(self._entries.items()):
+            common = min(common_prefix(tokens, wanted), len(wanted) - 1)
+            usable = common if can_cut or common == len(tokens) else 0
             if usable >= PREFIX_TOKENS_MIN and (best is None or usable > best[0]):
                 best = (usable, tokens)
         if best is None:
             return None
         self._entries.move_to_end(best[1])
-        return Hit(self._entries[best[1]], best[0], len(best[1]))
+        return Hit(self._entries[best[1]][0], best[0], len(best[1]))
 
-    def put(self, tokens: Sequence[int], kept: T) -> None:
+    def put(self, tokens: Sequence[int], kept: T, can_cut: bool) -> None:
         """Keeps an entry; entries that are its prefixes go when it can be cut, since it serves for them too."""
         key = tuple(tokens)
         if not PREFIX_TOKENS_MIN <= len(key) <= self._budget_tokens:
             return
-        if self._can_cut:
+        if can_cut:
             for other in [one for one in self._entries if len(one) <= len(key) and key[: len(one)] == one]:
                 self._drop(other)
         elif key in self._entries:
             self._drop(key)
-        self._entries[key] = kept
+        self._entries[key] = (kept, can_cut)
         self.tokens += len(key)
         self.shrink(self._budget_tokens)
 

@@ -1,18 +1,18 @@
 """mlx-lm's batches, with a decode step that knows its rows: one sampler for all of them.
 
 BatchGenerator calls its sampler without saying whose rows it gets, so a seed for each request needs the step itself.
-Everything else (caches, padding, joining and leaving) is mlx-lm's.
+Caches, padding, joining and leaving are mlx-lm's.
 """
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import mlx.core as mx
-from mlx_lm.generate import BatchGenerator, GenerationBatch, PromptProcessingBatch
-from mlx_lm.sample_utils import greedy_sampler
+from mlx_lm.generate import GenerationBatch, PromptProcessingBatch
 
-from thunderline.rank.sampler import Params, RowLogprobs, Sampler, Shaping, row_logprobs
+from thunderline.rank.sampler import Params, RowLogprobs, Sampler, Shaping, gather_logprobs
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,17 +30,60 @@ PLAIN = Row(Params(), 0)
 
 
 class RowBatch(GenerationBatch):  # type: ignore[misc]
-    """`rows` is shared with the generator: uid to Row."""
+    """`rows` is shared with the generator: uid to Row.
+
+    A prompt's last token is computed in the step of all the others: a row that joins needs no pass of its own.
+    """
 
     rows: dict[int, Row]
     uids: list[int]
     tokens: list[list[int]]
+    # Joined, and not computed yet: what these rows are fed with next was not sampled.
+    joining: set[int]
     _next_tokens: Any
-    _next_logprobs: Any
+    _next_logprobs: list[RowLogprobs | None]
     _for: list[int] | None = None
+    _is_built: bool
 
-    def _step(self) -> tuple[list[int], list[RowLogprobs | None]]:
-        if not self.uids:
+    @classmethod
+    def of(cls, rows: dict[int, Row], model: Any, uids: list[int], inputs: mx.array, *lists: Any) -> "RowBatch":
+        """As GenerationBatch's constructor, but nothing is computed."""
+        batch: RowBatch = cls.__new__(cls)
+        batch.rows = rows
+        batch.joining = set(uids)
+        batch._is_built = False
+        batch.__init__(model, uids, inputs, *lists)  # type: ignore[misc]
+        batch._is_built = True
+        batch._next_logprobs = [None] * len(uids)
+        return batch
+
+    def extend(self, batch: "RowBatch") -> None:
+        super().extend(batch)
+        self.joining |= batch.joining
+
+    def next(self) -> list[Any]:
+        """One step; a Response for each row but those that have just joined."""
+        joined, self.joining = self.joining & set(self.uids), set()
+        tokens, logprobs = self._step()
+        keep, responses = [], []
+        for place, (uid, token) in enumerate(zip(self.uids, tokens, strict=True)):
+            if uid in joined:
+                keep.append(place)
+                continue
+            self._num_tokens[place] += 1
+            finish = "length" if self._num_tokens[place] >= self.max_tokens[place] else None
+            if self._matchers[place].advance(token):
+                finish = "stop"
+            caches, held = (self.extract_cache(place), self.tokens[place]) if finish else (None, None)
+            responses.append(self.Response(uid, token, logprobs[place], finish, caches, held))
+            if finish is None:
+                keep.append(place)
+        if len(keep) < len(self.uids):
+            self.filter(keep)
+        return responses
+
+    def _step(self) -> tuple[list[int], Sequence[RowLogprobs | None]]:
+        if not self.uids or not self._is_built:
             return [], []
         inputs = self._current_tokens = self._next_tokens
         current_logprobs = self._current_logprobs = self._next_logprobs
@@ -52,12 +95,10 @@ class RowBatch(GenerationBatch):  # type: ignore[misc]
             self._rebuild(rows, logits.shape[-1])
         shaped = self._shaping.apply(logits, inputs, [position > 0 for position in positions])
         self._next_tokens = self._sampler.sample(shaped, positions)
-        self._next_logprobs = [
-            row_logprobs(logits[i], self._next_tokens[i : i + 1], row.top_logprob_count) if row.logprobs else None
-            for i, row in enumerate(rows)
-        ]
-        wanted = [array for one in self._next_logprobs if one is not None for array in one.arrays()]
-        mx.async_eval(self._next_tokens, *wanted)
+        wanted = {place: row.top_logprob_count for place, row in enumerate(rows) if row.logprobs}
+        found = gather_logprobs(logits, self._next_tokens, wanted)
+        self._next_logprobs = [found.get(place) for place in range(len(rows))]
+        mx.async_eval(self._next_tokens, *(array for one in found.values() for array in one.step.arrays()))
         mx.eval(inputs)
         tokens: Any = inputs.tolist()
         for held, token in zip(self.tokens, tokens, strict=True):
@@ -86,16 +127,26 @@ class RowPrompts(PromptProcessingBatch):  # type: ignore[misc]
     stop_sequences: list[Any]
 
     def _copy(self) -> "RowPrompts":
-        copied: RowPrompts = super()._copy()
-        copied.rows = self.rows
+        """Only ever to be filtered, which makes arrays anew: until then both may share them."""
+        copied: RowPrompts = copy.copy(self)
+        for name in ("uids", "tokens", "samplers", "logits_processors", "max_tokens", "stop_sequences"):
+            setattr(copied, name, list(getattr(self, name)))
+        copied.prompt_cache = shared(self.prompt_cache)
         return copied
 
+    def split(self, indices: list[int]) -> "RowPrompts":
+        if len(indices) < len(self.uids):
+            split: RowPrompts = super().split(indices)
+            return split
+        # Everybody goes: the arrays go with them as they are.
+        whole = self._copy()
+        self.filter([])
+        return whole
+
     def generate(self, tokens: list[list[int]]) -> RowBatch:
-        if any(len(one) > 1 for one in tokens):
-            self.prompt([one[:-1] for one in tokens])
-        batch = RowBatch.__new__(RowBatch)
-        batch.rows = self.rows
-        batch.__init__(  # type: ignore[misc]
+        """`tokens`: the last one of each prompt, [[id], ...]."""
+        return RowBatch.of(
+            self.rows,
             self.model,
             self.uids,
             mx.array([one[-1] for one in tokens], dtype=mx.uint32),
@@ -107,50 +158,20 @@ class RowPrompts(PromptProcessingBatch):  # type: ignore[misc]
             self.stop_sequences,
             self.max_tokens,
         )
-        self.uids, self.prompt_cache, self.tokens = [], [], []
-        self.samplers, self.logits_processors, self.max_tokens, self.stop_sequences = [], [], [], []
-        return batch
 
 
-class RowGenerator(BatchGenerator):  # type: ignore[misc]
-    """A BatchGenerator whose decode step is RowBatch's. `rows` has to know a sequence before its first step."""
+def shared(caches: list[Any]) -> list[Any]:
+    """Copies of caches that share their arrays: for whoever only trims, merges or filters them."""
+    return copy.deepcopy(caches, {id(array): array for array in _arrays(caches)})
 
-    def __init__(self, model: Any, end_token_ids: Sequence[int], batch_size_max: int, prompt_count_max: int) -> None:
-        super().__init__(
-            model,
-            stop_tokens=[[token] for token in end_token_ids],
-            completion_batch_size=batch_size_max,
-            prefill_batch_size=prompt_count_max,
-            # One stream for everything: two on one group mix bytes silently.
-            stream=mx.default_stream(mx.default_device()),
-        )
-        self.rows: dict[int, Row] = {}
-        self._prompt_batch = RowPrompts.empty(model, greedy_sampler, prefill_step_size=self.prefill_step_size)
-        self._prompt_batch.rows = self.rows
-        batch = RowBatch.__new__(RowBatch)
-        batch.rows = self.rows
-        batch.__init__(model, [], mx.array([], dtype=mx.uint32), [], [], [], greedy_sampler, [], [], [])  # type: ignore[misc]
-        self._generation_batch = batch
 
-    @property
-    def prompt_count(self) -> int:
-        """Sequences whose prompt is not processed yet."""
-        return len(self._unprocessed_sequences) + len(self._prompt_batch)
-
-    @property
-    def counters(self) -> Any:
-        """Running totals: prompt_tokens, prompt_time (s), decode_time (s)."""
-        return self._counters
-
-    def ahead(self, uid: int) -> tuple[int, RowLogprobs | None] | None:
-        """The token that is sampled already and comes with the next step; None while its prompt is processed."""
-        batch = self._generation_batch
-        if uid not in batch.uids:
-            return None
-        place = batch.uids.index(uid)
-        return int(batch._next_tokens[place].item()), batch._next_logprobs[place]
-
-    def set_chunk(self, tokens: int) -> None:
-        """Tokens of each prompt that the next step processes."""
-        self.prefill_step_size = tokens
-        self._prompt_batch.prefill_step_size = tokens
+def _arrays(value: Any) -> Iterator[mx.array]:
+    if isinstance(value, mx.array):
+        yield value
+    elif isinstance(value, (list, tuple)):
+        for one in value:
+            yield from _arrays(one)
+    elif isinstance(value, dict):
+        yield from _arrays(list(value.values()))
+    elif hasattr(value, "__dict__"):
+        yield from _arrays(list(vars(value).values()))

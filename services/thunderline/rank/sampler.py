@@ -7,6 +7,7 @@ Arrays: B rows, V vocabulary, K candidates. Position = tokens generated before t
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 import mlx.core as mx
 
@@ -183,8 +184,8 @@ def _counts(ids: Sequence[int], size: int) -> mx.array:
 
 
 @dataclass(frozen=True, slots=True)
-class RowLogprobs:
-    """Of one row, still on the device: the chosen token's, and the most likely ones'."""
+class StepLogprobs:
+    """On the device, of W rows that asked, K the most that one asked for: float [W,1], uint32 and float [W,K]."""
 
     chosen: mx.array
     top_ids: mx.array | None
@@ -194,14 +195,41 @@ class RowLogprobs:
         return [one for one in (self.chosen, self.top_ids, self.top_values) if one is not None]
 
 
-def row_logprobs(logits: mx.array, token: mx.array, top_count: int) -> RowLogprobs:
-    """float [V] before any shaping, the chosen token [1]; sorted by likelihood."""
-    logits = logits.astype(mx.float32)
-    logprobs = logits - mx.logsumexp(logits, keepdims=True)
-    chosen = logprobs[token]
-    if top_count == 0:
-        return RowLogprobs(chosen, None, None)
-    size = logits.shape[-1]
-    ids = mx.argpartition(logprobs, size - top_count)[size - top_count :]
-    ids = ids[mx.argsort(-logprobs[ids])]
-    return RowLogprobs(chosen, ids, logprobs[ids])
+@dataclass(frozen=True, slots=True)
+class RowLogprobs:
+    """One row's place in its step's, and how many of the most likely tokens it asked for."""
+
+    step: StepLogprobs
+    place: int
+    top_count: int
+
+    def to_host(self) -> tuple[float, tuple[int, ...], tuple[float, ...]]:
+        """The chosen token's, then the most likely tokens and theirs."""
+        chosen: Any = self.step.chosen[self.place, 0].item()
+        if self.step.top_ids is None or self.step.top_values is None or not self.top_count:
+            return chosen, (), ()
+        ids: Any = self.step.top_ids[self.place, : self.top_count].tolist()
+        values: Any = self.step.top_values[self.place, : self.top_count].tolist()
+        return chosen, tuple(ids), tuple(values)
+
+
+def gather_logprobs(logits: mx.array, tokens: mx.array, wanted: Mapping[int, int]) -> dict[int, RowLogprobs]:
+    """float [B,V] before any shaping and the chosen tokens [B]; `wanted`: row to its count of most likely tokens.
+
+    One graph for all rows that asked, none when nobody did.
+    """
+    if not wanted:
+        return {}
+    index = mx.array(list(wanted))
+    rows = logits[index].astype(mx.float32)
+    logprobs = rows - mx.logsumexp(rows, axis=-1, keepdims=True)
+    chosen = mx.take_along_axis(logprobs, tokens[index][:, None].astype(mx.uint32), axis=-1)
+    ids = values = None
+    if top_count := max(wanted.values()):
+        size = logits.shape[-1]
+        ids = mx.argpartition(logprobs, size - top_count, axis=-1)[:, size - top_count :]
+        values = mx.take_along_axis(logprobs, ids, axis=-1)
+        order = mx.argsort(-values, axis=-1)
+        ids, values = (mx.take_along_axis(one, order, axis=-1) for one in (ids, values))
+    step = StepLogprobs(chosen, ids, values)
+    return {row: RowLogprobs(step, place, count) for place, (row, count) in enumerate(wanted.items())}
