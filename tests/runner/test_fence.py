@@ -8,7 +8,7 @@ from thunderline.cluster import InstanceId, RankId, StoreId
 from thunderline.cluster.errors import ClusterError, EpochConflict, StaleEpoch, WrongStore
 from thunderline.process.entry import CannotStart
 from thunderline.runner import ledger
-from thunderline.runner.fence import Fence, Goal, Started, Verdict, judge
+from thunderline.runner.fence import INSTANCE_COUNT_MAX, Fence, Goal, Started, Verdict, judge
 
 OURS, OTHER = StoreId("ours"), StoreId("other")
 ONE = InstanceId("i1")
@@ -59,6 +59,32 @@ def test_instances_have_epochs_of_their_own() -> None:
     verdict, after = judge(AT_5, OURS, RankId(InstanceId("i2"), 3, 0), Goal.PREPARED, b"p")
     assert verdict is Verdict.START
     assert set(after.started) == {ONE, "i2"}
+
+
+def many(count: int) -> Fence:
+    """After so many instances, each started once, as one store counts their epochs."""
+    fence = EMPTY
+    for epoch in range(1, count + 1):
+        _, fence = judge(fence, OURS, RankId(InstanceId(f"i{epoch}"), epoch, 0), Goal.PREPARED, b"p")
+    return fence
+
+
+def test_what_is_kept_is_bounded_and_what_is_forgotten_stays_stale(tmp_path: Path) -> None:
+    ledger.write(tmp_path / "runner.json", many(INSTANCE_COUNT_MAX + 3))
+    fence = ledger.read(tmp_path / "runner.json")
+    assert (len(fence.started), fence.forgotten) == (INSTANCE_COUNT_MAX, 3)
+    for epoch in (1, 3):
+        with pytest.raises(StaleEpoch):
+            judge(fence, OURS, RankId(InstanceId(f"i{epoch}"), epoch, 0), Goal.PREPARED, b"p")
+    verdict, _ = judge(fence, OURS, RankId(InstanceId("i4"), 4, 0), Goal.PREPARED, b"p")
+    assert verdict is Verdict.CONTINUE
+    verdict, _ = judge(fence, OURS, RankId(InstanceId("i1"), INSTANCE_COUNT_MAX + 4, 0), Goal.PREPARED, b"p")
+    assert verdict is Verdict.START
+
+
+def test_a_ledger_of_an_earlier_version_has_forgotten_nothing(tmp_path: Path) -> None:
+    (tmp_path / "runner.json").write_text('{"store_id": "s", "instances": {}}')
+    assert ledger.read(tmp_path / "runner.json") == Fence(StoreId("s"))
 
 
 def test_the_ledger_gives_back_what_was_written(tmp_path: Path) -> None:

@@ -7,6 +7,9 @@ from enum import Enum, auto
 from thunderline.cluster import InstanceId, RankId, StoreId
 from thunderline.cluster.errors import EpochConflict, StaleEpoch, WrongStore
 
+# Placements of instances that ended long ago help nobody.
+INSTANCE_COUNT_MAX = 200
+
 
 class Goal(Enum):
     """Numbers are those of RankGoal in runner.proto."""
@@ -29,10 +32,15 @@ NO_STORE = StoreId("")
 
 @dataclass(frozen=True, slots=True)
 class Fence:
-    """What a runner keeps on disk. An empty store obeys the first that commands."""
+    """What a runner keeps on disk. An empty store obeys the first that commands.
+
+    `forgotten` is the highest epoch of an instance that is not in `started` any more: a store counts the epochs of all
+    its instances with one counter, so what is unknown and not above it is old.
+    """
 
     store: StoreId = NO_STORE
     started: Mapping[InstanceId, Started] = field(default_factory=dict)
+    forgotten: int = 0
 
 
 class Verdict(Enum):
@@ -56,13 +64,27 @@ def judge(fence: Fence, store: StoreId, rank: RankId, goal: Goal, placement: byt
     if goal is Goal.ABSENT:
         return Verdict.END, obeyed
     known = fence.started.get(rank.instance)
-    if known is None or rank.epoch > known.epoch:
-        return Verdict.START, replace(obeyed, started={**fence.started, rank.instance: Started(rank.epoch, placement)})
-    if rank.epoch < known.epoch:
+    highest = fence.forgotten if known is None else known.epoch
+    if rank.epoch > highest or (known is None and not fence.forgotten):
+        return Verdict.START, _with(obeyed, rank, placement)
+    if known is None or rank.epoch < known.epoch:
         raise StaleEpoch(
-            f"epoch {rank.epoch} of {rank.instance} is older than {known.epoch}, the newest started here",
-            highest=str(known.epoch),
+            f"epoch {rank.epoch} of {rank.instance} is older than {highest}, the newest started here",
+            highest=str(highest),
         )
     if placement != known.placement:
         raise EpochConflict(f"epoch {rank.epoch} of {rank.instance} was started here with another placement")
     return Verdict.CONTINUE, obeyed
+
+
+def _with(fence: Fence, rank: RankId, placement: bytes) -> Fence:
+    """The fence after this start; the instances with the oldest epochs are forgotten beyond the bound."""
+    others = sorted(
+        ((name, started) for name, started in fence.started.items() if name != rank.instance),
+        key=lambda item: item[1].epoch,
+        reverse=True,
+    )
+    kept, old = others[: INSTANCE_COUNT_MAX - 1], others[INSTANCE_COUNT_MAX - 1 :]
+    started = {**dict(kept), rank.instance: Started(rank.epoch, placement)}
+    forgotten = max([fence.forgotten, *(one.epoch for _, one in old)])
+    return replace(fence, started=started, forgotten=forgotten)

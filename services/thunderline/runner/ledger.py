@@ -10,9 +10,6 @@ from thunderline.process.entry import CannotStart
 from thunderline.process.home import write_atomically
 from thunderline.runner.fence import Fence, Started
 
-# Placements of instances that ended long ago help nobody.
-INSTANCE_COUNT_MAX = 200
-
 
 def read(path: Path) -> Fence:
     """The fence; an empty one when there is none. Raises CannotStart for a file that is not ours."""
@@ -22,7 +19,7 @@ def read(path: Path) -> Fence:
             InstanceId(name): Started(int(entry["epoch"]), base64.b64decode(entry["placement"], validate=True))
             for name, entry in tree["instances"].items()
         }
-        return Fence(StoreId(tree["store_id"]), started)
+        return Fence(StoreId(tree["store_id"]), started, int(tree.get("forgotten", 0)))
     except FileNotFoundError:
         return Fence()
     except (OSError, ValueError, KeyError, TypeError, AttributeError, binascii.Error) as error:
@@ -31,12 +28,12 @@ def read(path: Path) -> Fence:
 
 def write(path: Path, fence: Fence) -> None:
     """Raises OSError."""
-    newest = sorted(fence.started.items(), key=lambda item: item[1].epoch)[-INSTANCE_COUNT_MAX:]
     tree = {
         "store_id": fence.store,
+        "forgotten": fence.forgotten,
         "instances": {
             name: {"epoch": started.epoch, "placement": base64.b64encode(started.placement).decode()}
-            for name, started in newest
+            for name, started in fence.started.items()
         },
     }
     write_atomically(path, json.dumps(tree, indent=1).encode())

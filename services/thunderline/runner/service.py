@@ -23,6 +23,8 @@ FETCH_AGAIN_S = 5.0
 # It becomes a part of file names.
 INSTANCE = re.compile(r"[A-Za-z0-9_-]{1,64}")
 STORE_ID_LENGTH_MAX = 200
+# It is kept on disk for each instance; one of a hundred ranks has 10 kB.
+PLACEMENT_BYTES_MAX = 64 * 1024
 
 
 class RunnerService(runner_pb2_grpc.RunnerServiceServicer):
@@ -44,6 +46,8 @@ class RunnerService(runner_pb2_grpc.RunnerServiceServicer):
             raise InvalidRequest("goal must be PREPARED, READY or ABSENT", param="goal") from None
         if goal is not Goal.ABSENT and not request.HasField("placement"):
             raise InvalidRequest(f"goal {goal.name} needs a placement", param="placement")
+        if request.placement.ByteSize() > PLACEMENT_BYTES_MAX:
+            raise InvalidRequest(f"placement has more than {PLACEMENT_BYTES_MAX} bytes", param="placement")
         rank = await self._ranks.command(request.store_id, rank_id(request.id), goal, request.placement)
         if rank is not None:
             return runner_pb2.SetRankResponse(rank=report(rank))
