@@ -12,6 +12,7 @@ import pytest
 from runner.little_runner import ABSENT, PREPARED, READY, running, stand_in
 from thunderline.cluster.errors import EpochConflict, InvalidRequest, StaleEpoch, WrongStore
 from thunderline.rpc.errors import from_call
+from thunderline.runner import rank_process
 from thunderline.v1 import cluster_pb2, rank_pb2, rank_pb2_grpc, runner_pb2
 
 S = cluster_pb2
@@ -73,6 +74,18 @@ async def test_a_rank_that_is_gone_is_only_reported_never_started_again(tmp_path
         again = await little.set_rank(PREPARED)
         assert (again.state, again.pid) == (S.RANK_STATE_ABSENT, pid)
         assert (await little.ready(epoch=2)).pid != pid
+
+
+async def test_what_a_rank_prints_is_bounded_while_it_lives(tmp_path: Path) -> None:
+    async with running(tmp_path) as little:
+        await little.ready()
+        log = tmp_path / "logs" / "ranks" / "i1-1-0.log"
+        with log.open("ab") as output:
+            output.write(b"a line of a library\n" * 150_000)
+        async with asyncio.timeout(20):
+            while log.stat().st_size > rank_process.LOG_BYTES_MAX:
+                await asyncio.sleep(0.05)
+        assert log.with_name("i1-1-0.log.1").stat().st_size == rank_process.LOG_BYTES_MAX
 
 
 async def test_the_fence_holds_over_a_restart(tmp_path: Path) -> None:

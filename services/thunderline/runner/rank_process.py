@@ -1,5 +1,6 @@
 """Starting and ending a rank's process: map file, exec, signals, last words."""
 
+import asyncio
 import contextlib
 import os
 import signal
@@ -9,10 +10,13 @@ from pathlib import Path
 
 from thunderline.cluster import RankId
 from thunderline.cluster.rank_map import SIZE_BYTES
+from thunderline.process import log_files
 from thunderline.process.settings import Settings
 from thunderline.process.stopping import LIFELINE
 
+# With what was moved aside: 200 MB.
 LOG_COUNT_MAX = 50
+LOG_BYTES_MAX = 2 * 1024 * 1024
 LAST_WORDS_BYTES = 2000
 LAST_LINE_COUNT = 5
 
@@ -76,13 +80,15 @@ def send(process: "subprocess.Popen[bytes]", number: signal.Signals) -> None:
 
 def last_words(settings: Settings, rank: RankId) -> str:
     """The end of what it printed."""
-    try:
-        with log_path(settings, rank).open("rb") as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - LAST_WORDS_BYTES))
-            lines = file.read().decode(errors="replace").splitlines()
-    except OSError:
-        return ""
-    return "\n".join(lines[-LAST_LINE_COUNT:])
+    return "\n".join(log_files.tail(log_path(settings, rank), LAST_WORDS_BYTES).splitlines()[-LAST_LINE_COUNT:])
+
+
+async def keep_logs_small(settings: Settings) -> None:
+    """Until cancelled."""
+    while True:
+        for path in (settings.logs / "ranks").glob("*.log"):
+            await asyncio.to_thread(log_files.keep_small, path, LOG_BYTES_MAX)
+        await asyncio.sleep(log_files.LOOK_EVERY_S)
 
 
 def forget_map(settings: Settings, rank: RankId) -> None:
@@ -94,4 +100,4 @@ def forget_old_logs(folder: Path) -> None:
     """Leaves room for one more."""
     newest = sorted(folder.glob("*.log"), key=lambda path: path.stat().st_mtime, reverse=True)
     for path in newest[LOG_COUNT_MAX - 1 :]:
-        path.unlink(missing_ok=True)
+        log_files.forget(path)

@@ -64,6 +64,7 @@ class Ranks:
         async with asyncio.TaskGroup() as tasks:
             self._tasks = tasks
             self.started.set()
+            tasks.create_task(rank_process.keep_logs_small(self._settings))
             patience_s = self._settings.limits.rank_without_runner_s + FORMER_RANKS_GRACE_S
             await former_ranks.wait(self._former, patience_s)
             self.complete = True

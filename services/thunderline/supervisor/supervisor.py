@@ -15,7 +15,9 @@ import psutil
 
 from thunderline.cluster.limits import Limits
 from thunderline.cluster.rank_map import decode
-from thunderline.process.entry import FAILED, USAGE, CannotStart
+from thunderline.process import log_files
+from thunderline.process.changes import Changes
+from thunderline.process.entry import FAILED, USAGE, CannotStart, first
 from thunderline.supervisor.backoff import Backoff
 from thunderline.supervisor.role_process import RoleProcess
 
@@ -45,25 +47,35 @@ def alone(home: Path) -> Iterator[None]:
         yield
 
 
+def how_it_ended(name: str, code: int, reason: str) -> str:
+    """A sentence without its end. `code` is an exit code, or minus a signal; `reason` its last line, if it had one."""
+    if code < 0:
+        return f"{name} was ended by {signal.Signals(-code).name}"
+    if code in (FAILED, USAGE):
+        return f"{name} cannot start: {reason}"
+    return f"{name} ended with exit code {code}{reason and ': '}{reason}"
+
+
 class Supervisor:
-    """`first` names the roles that are stopped first, `interrupted` the one that gets SIGINT after them."""
+    """`stopped_first` names the roles that are stopped first, `interrupted` the one that gets SIGINT after them."""
 
     def __init__(
         self,
         roles: Sequence[RoleProcess],
         limits: Limits,
         rank_maps: Path,
-        first: Sequence[str] = ("gateway", "scheduler"),
+        stopped_first: Sequence[str] = ("gateway", "scheduler"),
         interrupted: str = "runner",
         say: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._roles = {role.name: role for role in roles}
         self._limits = limits
         self._rank_maps = rank_maps
-        self._first = first
+        self._stopped_first = stopped_first
         self._interrupted = interrupted
         self._say = say
-        self._stopping = False
+        # Each notification says that some child may have ended.
+        self._children = Changes()
         self._hurried = False
 
     def hurry(self) -> None:
@@ -71,51 +83,86 @@ class Supervisor:
         self._hurried = True
 
     async def run(self, stop: "asyncio.Future[Any]") -> None:
-        """Until `stop` is done; then everything is ended. Raises CannotStart when a role refuses its first start."""
+        """Until `stop` is done; then everything is ended. Raises CannotStart when a role refuses its first start.
+
+        In the main thread: the end of a child comes as SIGCHLD.
+        """
+        loop = asyncio.get_running_loop()
         reading, writing = os.pipe()
-        watches: list[asyncio.Task[None]] = []
+        loop.add_signal_handler(signal.SIGCHLD, self._children.notify)
         try:
             for role in self._roles.values():
                 role.start(reading)
-            watches = [asyncio.create_task(self._watch(role, reading)) for role in self._roles.values()]
-            ends: set[asyncio.Future[Any]] = {stop, *watches}
-            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
-            for watch in watches:
-                if watch.done():
-                    watch.result()
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(self._watch(role, reading)) for role in self._roles.values()]
+                tasks.append(group.create_task(self._keep_logs_small()))
+                await asyncio.wait({stop})
+                for task in tasks:
+                    task.cancel()
+        except BaseExceptionGroup as errors:
+            raise first(errors) from None
         finally:
-            self._stopping = True
-            for watch in watches:
-                watch.cancel()
             await self._end()
+            loop.remove_signal_handler(signal.SIGCHLD)
             os.close(writing)
             os.close(reading)
 
     async def _watch(self, role: RoleProcess, lifeline: int) -> None:
         limits = self._limits
         backoff = Backoff(limits.restart_wait_min_s, limits.restart_wait_max_s, limits.restart_reset_s)
-        first = True
-        while not self._stopping:
-            begun_s = time.monotonic()
-            code = await role.exited()
+        begun_s, is_first, told = time.monotonic(), True, ""
+        while True:
+            if told and await self._lives_on(role):
+                told = ""
+                self._say(f"{role.name} runs again")
+            code = await self._exited(role)
             lived_s = time.monotonic() - begun_s
-            if self._stopping:
-                return
-            if code == USAGE or (first and code == FAILED and lived_s < REFUSAL_S):
-                raise CannotStart(role.last_line().removeprefix(f"thunderline {role.name}: "))
-            first = False
+            reason = role.last_line() if code > 0 else ""
+            if is_first and (code == USAGE or (code == FAILED and lived_s < REFUSAL_S)):
+                raise CannotStart(reason)
+            is_first = False
             wait_s, backoff = backoff.died(lived_s)
-            how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-            self._say(f"{role.name} ended ({how}); it is started again in {wait_s:.1f} s")
+            # The same end again and again is said once.
+            if (ending := how_it_ended(role.name, code, reason)) != told:
+                told = ending
+                self._say(f"{ending}; it is started again in {wait_s:.1f} s and, if need be, again and again")
             await asyncio.sleep(wait_s)
-            role.start(lifeline)
+            begun_s = time.monotonic()
+            try:
+                role.start(lifeline)
+            except OSError as error:
+                # The next round finds it ended as before, and waits longer.
+                self._say(f"{role.name} cannot be started: {error}")
+
+    async def _exited(self, role: RoleProcess) -> int:
+        """Waits for its end: the exit code, or minus the signal."""
+        while True:
+            seen = self._children.version
+            if (code := role.code()) is not None:
+                return code
+            await self._children.after(seen)
+
+    async def _lives_on(self, role: RoleProcess) -> bool:
+        """Whether it is past the time in which a role refuses to start."""
+        try:
+            async with asyncio.timeout(REFUSAL_S):
+                await self._exited(role)
+        except TimeoutError:
+            return True
+        return False
+
+    async def _keep_logs_small(self) -> None:
+        while True:
+            for role in self._roles.values():
+                await asyncio.to_thread(role.keep_log_small)
+            await asyncio.sleep(log_files.LOOK_EVERY_S)
 
     async def _end(self) -> None:
         """Nothing is left within five seconds."""
         end_s = time.monotonic() + KILL_AFTER_S
         # SIGINT: somebody waits for the prompt.
         await self._stop(
-            [self._roles[name] for name in self._first if name in self._roles], signal.SIGINT, FIRST_STOP_S
+            [self._roles[name] for name in self._stopped_first if name in self._roles], signal.SIGINT, FIRST_STOP_S
         )
         for role in self._roles.values():
             if role.name != self._interrupted:
