@@ -9,7 +9,16 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from thunderline.rank.sampler import CANDIDATE_COUNT, Params, Sampler, Shaping, gather_logprobs, gumbel
+from thunderline.rank.sampler import (
+    CANDIDATE_COUNT,
+    Params,
+    Sampler,
+    Shaping,
+    gather_logprobs,
+    gumbel,
+    most_likely,
+    powers,
+)
 
 VOCABULARY = 512
 Floats = npt.NDArray[np.floating[Any]]
@@ -105,6 +114,33 @@ def test_a_vocabulary_larger_than_the_candidates_keeps_their_exact_mass() -> Non
     values[:, 77] = math.log(0.6)
     params = [Params(1.0, top_p=0.55, seed=seed) for seed in range(200)]
     assert set(sample(mx.array(values), params, [0] * 200)) == {77}
+
+
+@pytest.mark.parametrize(
+    "size",
+    [
+        pytest.param(20_000, id="searched by blocks"),
+        pytest.param(20_001, id="blocks do not divide it"),
+        pytest.param(3_000, id="fewer blocks than candidates"),
+        pytest.param(100, id="fewer tokens than candidates"),
+    ],
+)
+def test_the_candidates_are_the_most_likely_tokens(size: int) -> None:
+    values = logits(3, size=size)
+    ids, found = most_likely(values)
+    for row in range(3):
+        mine = np.array(values[row])
+        assert np.array(found[row]).tolist() == np.sort(mine)[::-1][:CANDIDATE_COUNT].tolist()
+        assert mine[np.array(ids[row])].tolist() == np.array(found[row]).tolist()
+        assert len(set(np.array(ids[row]).tolist())) == ids.shape[-1]
+
+
+def test_powers_are_those_of_e() -> None:
+    values = -np.linspace(0, 40, 5000, dtype=np.float32)[None]
+    found = np.array(powers(mx.array(values), mx.zeros((1, 1))), dtype=np.float64)
+    wanted = np.exp(values.astype(np.float64))
+    assert np.abs(found / wanted - 1)[values > -8].max() < 3e-5
+    assert np.abs(found - wanted).max() < 3e-5
 
 
 def test_top_k_of_one_is_greedy() -> None:

@@ -13,6 +13,7 @@ import mlx.core as mx
 
 # top_p, top_k and min_p choose among this many most likely tokens, whose share of the mass is exact.
 CANDIDATE_COUNT = 1024
+BLOCK_TOKENS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,21 +112,55 @@ def _plain(logits: mx.array, group: _Group, positions: Sequence[int]) -> mx.arra
 
 def _filtered(logits: mx.array, group: _Group, positions: Sequence[int]) -> mx.array:
     """Temperature first, then top_p, top_k and min_p, as OpenAI's and vLLM's do."""
-    vocabulary = logits.shape[-1]
-    count = min(CANDIDATE_COUNT, vocabulary)
     scaled = logits.astype(mx.float32) / group.temperature
-    ids = mx.argpartition(scaled, vocabulary - count, axis=-1)[:, vocabulary - count :]
-    values = mx.take_along_axis(scaled, ids, axis=-1)
-    # Ties by token id: the same order however the rows were partitioned.
-    order = mx.argsort(-values, axis=-1)
-    ids = mx.take_along_axis(ids, order, axis=-1)
-    values = mx.take_along_axis(values, order, axis=-1)
-    share = mx.exp(values - mx.logsumexp(scaled, axis=-1, keepdims=True))
+    ids, values = most_likely(scaled)
+    count = ids.shape[-1]
+    mass = powers(scaled, values[:, :1]).sum(axis=-1, keepdims=True)
+    share = mx.exp(values - values[:, :1]) / mass
     before = mx.cumsum(share, axis=-1) - share
     keep = (before < group.top_p) & (mx.arange(count)[None] < group.top_k) & (share >= group.min_p * share[:, :1])
     noise = gumbel(group.seed_low, group.seed_high, group.positions(positions), ids.astype(mx.uint32))
     chosen = mx.argmax(mx.where(keep, values + noise, -mx.inf), axis=-1, keepdims=True)
     return mx.take_along_axis(ids, chosen, axis=-1)[:, 0].astype(mx.uint32)
+
+
+def most_likely(scaled: mx.array) -> tuple[mx.array, mx.array]:
+    """float [B,V] -> ids uint32 [B,K] and their values [B,K], most likely first.
+
+    The K largest lie in the K blocks with the largest maxima, so only these are searched: a third of a search of all.
+    """
+    rows, size = scaled.shape
+    if size % BLOCK_TOKENS or size // BLOCK_TOKENS <= CANDIDATE_COUNT:
+        ids, values = _largest(scaled, min(CANDIDATE_COUNT, size))
+    else:
+        blocks = scaled.reshape(rows, -1, BLOCK_TOKENS)
+        best, _ = _largest(blocks.max(axis=-1), CANDIDATE_COUNT)
+        places = (best[:, :, None] * BLOCK_TOKENS + mx.arange(BLOCK_TOKENS, dtype=mx.uint32)).reshape(rows, -1)
+        found, values = _largest(mx.take_along_axis(scaled, places, axis=-1), CANDIDATE_COUNT)
+        ids = mx.take_along_axis(places, found, axis=-1)
+    # Equal values keep the order that the partition gave them, which hangs on their own row alone.
+    order = mx.argsort(-values, axis=-1)
+    return mx.take_along_axis(ids, order, axis=-1), mx.take_along_axis(values, order, axis=-1)
+
+
+def _largest(values: mx.array, count: int) -> tuple[mx.array, mx.array]:
+    """float [B,N] -> places uint32 [B,count] and values [B,count] of the largest, in no order."""
+    size = values.shape[-1]
+    places = mx.argpartition(values, size - count, axis=-1)[:, size - count :]
+    return places, mx.take_along_axis(values, places, axis=-1)
+
+
+@partial(mx.compile, shapeless=True)
+def powers(values: mx.array, peak: mx.array) -> mx.array:
+    """exp(values - peak) for values <= peak, to 2e-5 where it is above exp(-8); below exp(-32) it is exp(-32).
+
+    (exp(x / 64)) ** 64 by a polynomial: MLX's exp takes 12 ns an element on x86, more than the rest of the sampler.
+    """
+    x = mx.maximum((values - peak) * (1.0 / 64.0), -0.5)
+    power = 1.0 + x * (1.0 + x * (1 / 2 + x * (1 / 6 + x * (1 / 24))))
+    for _ in range(6):
+        power = power * power
+    return power
 
 
 class Shaping:
