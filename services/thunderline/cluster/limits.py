@@ -35,6 +35,12 @@ class Limits:
     queue_size_max: int = 256
     # Requests at one rank, waiting or running.
     rank_request_count_max: int = 256
+    # Open connections of HTTP clients: twice as many as one deployment's requests, waiting and running.
+    connection_count_max: int = 1024
+    # A connection without a whole request header for this long is closed; clients let go of theirs after 5 s.
+    connection_idle_s: float = 30.0
+    # Header of an HTTP request; cookies and long keys are some kilobytes.
+    header_bytes_max: int = 64 * 1024
     # Body of an HTTP request.
     body_bytes_max: int = 4 * 1024 * 1024
     # One gRPC message: a 128 k token prompt is 0.7 MB, a long chat 4 MB.

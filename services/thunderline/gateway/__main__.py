@@ -12,6 +12,7 @@ import uvicorn
 
 from thunderline.client import SchedulerClient
 from thunderline.gateway.app import Gateway
+from thunderline.gateway.connections import Connections
 from thunderline.process import stopping
 from thunderline.process.entry import CannotStart, check_loopback, run_role
 from thunderline.process.metrics import ROLE_UP
@@ -53,14 +54,16 @@ async def serve(settings: Settings) -> None:
     ROLE_UP.labels("gateway", VERSION).set(1)
     async with SchedulerClient(f"{settings.host}:{settings.scheduler.port}") as scheduler:
         gateway = Gateway(scheduler, settings.limits)
+        connections = Connections(settings.limits)
         config = uvicorn.Config(
             gateway.app(),
-            http="httptools",
+            http=connections.protocol,  # type: ignore[arg-type]
             ws="none",
             lifespan="off",
             log_config=None,
             access_log=False,
             server_header=False,
+            timeout_keep_alive=math.ceil(settings.limits.connection_idle_s),
             timeout_graceful_shutdown=math.ceil(settings.limits.drain_s),
         )
         server = Server(config)
@@ -68,6 +71,7 @@ async def serve(settings: Settings) -> None:
         async with asyncio.TaskGroup() as tasks:
             serving = tasks.create_task(server.serve(sockets=[listener]))
             names = tasks.create_task(gateway.keep_names())
+            watching = tasks.create_task(connections.watch())
             stop = tasks.create_task(stopping.stop_asked())
             await asyncio.wait({serving, stop}, return_when=asyncio.FIRST_COMPLETED)
             gateway.draining = True
@@ -76,7 +80,7 @@ async def serve(settings: Settings) -> None:
                 gateway.interrupt()
             server.should_exit = True
             await asyncio.wait({serving})
-            for task in (names, stop):
+            for task in (names, watching, stop):
                 task.cancel()
 
 

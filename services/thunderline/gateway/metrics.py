@@ -14,3 +14,4 @@ BETWEEN_TOKENS = Histogram(
 TOKENS = Counter("thunderline_tokens_total", "Tokens of prompts (in) and answers (out).", ["model", "direction"])
 IN_FLIGHT = Gauge("thunderline_requests_in_flight", "Requests that are being answered.")
 DISCONNECTS = Counter("thunderline_client_disconnects_total", "Clients that left before their answer was complete.")
+CONNECTIONS = Gauge("thunderline_connections", "Open connections of clients.")

@@ -1,0 +1,163 @@
+"""Two hundred clients, half of whom leave, ten of whom read a byte a second: nobody else notices, nothing is kept."""
+
+import asyncio
+import os
+import statistics
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+
+from faults import hooked_rank
+from faults.hooked_rank import Held
+from faults.visitors import TOKENS, Leaves, Visitor, crowd, visits
+from installation import Installation, until
+from thunderline.process.metrics import PORT_OFFSET
+
+# All of them in `make prove`, a tenth in `make test`. `QUEUE_S`: about how long the last one waits for its turn.
+COUNT, SLOW_COUNT, QUEUE_S = (200, 10, 40.0) if os.environ.get("PROVE") else (20, 1, 2.0)
+SAMPLE_EVERY_S = 0.5
+OUTLIVES_MAX_S = 1.0
+IDLE_S = 30.0
+MIB = 2**20
+
+
+@dataclass
+class Memory:
+    """Resident memory of processes, sampled twice a second while the block runs."""
+
+    pids: dict[int, str]
+    samples: dict[str, list[float]] = field(default_factory=dict)
+
+    def __enter__(self) -> "Memory":
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def now(self) -> dict[str, float]:
+        """MiB by role."""
+        return {role: round(psutil.Process(pid).memory_info().rss / MIB, 1) for pid, role in self.pids.items()}
+
+    def _run(self) -> None:
+        while not self._stop.wait(SAMPLE_EVERY_S):
+            for role, mib in self.now().items():
+                self.samples.setdefault(role, []).append(mib)
+
+    @property
+    def peak(self) -> dict[str, float]:
+        return {role: max(values) for role, values in self.samples.items()}
+
+
+def metric(url: str, name: str) -> float:
+    """The sum over a metric's labels."""
+    lines = httpx.get(f"{url}/metrics", timeout=10).text.splitlines()
+    return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith((f"{name} ", f"{name}{{")))
+
+
+def sequences_running(up: Installation) -> float:
+    host, port = up.target("runner").split(":")
+    return metric(f"http://{host}:{int(port) + PORT_OFFSET}", "thunderline_sequences_running")
+
+
+def outlived_s(visitor: Visitor, steps: Sequence[Held]) -> float | None:
+    """How long after its client had left a sequence was at the rank, at most: until a step began without it.
+
+    None for one that no step ever had.
+    """
+    with_it = [n for n, step in enumerate(steps) if visitor.seed in step.running or visitor.seed in step.waiting]
+    if not with_it:
+        return None
+    # After the last step of all the rank was idle: it had nothing left.
+    after = min(with_it[-1] + 1, len(steps) - 1)
+    return max(0.0, steps[after].at_s - visitor.closed_s)
+
+
+@dataclass
+class Visit:
+    """What one crowd's visit showed."""
+
+    visitors: list[Visitor]
+    steps: list[Held]
+    lasted_s: float
+    peak: dict[str, float]
+    after: dict[str, float]
+    slow_read_bytes: list[int]
+
+    @property
+    def leavers(self) -> list[Visitor]:
+        return [one for one in self.visitors if one.leaves is not Leaves.NEVER]
+
+    @property
+    def outlived_s(self) -> list[float]:
+        """Of those whose sequence had reached the rank."""
+        return [found for one in self.leavers if (found := outlived_s(one, self.steps)) is not None]
+
+    @property
+    def readers(self) -> list[Visitor]:
+        return [one for one in self.visitors if one.leaves is Leaves.NEVER]
+
+
+def one_visit(up: Installation, pids: dict[int, str]) -> Visit:
+    """The same crowd each time."""
+    visitors = crowd(COUNT, SLOW_COUNT, QUEUE_S, seed=17)
+    before = len(hooked_rank.held(up.home))
+    slow = [one for one in visitors if one.is_slow]
+    read: list[int] = []
+
+    async def between() -> None:
+        """Nobody else is left: the slow ones still read, and the rank works for nobody."""
+        await asyncio.to_thread(until, "an idle rank", lambda: not sequences_running(up), IDLE_S)
+        assert not any(one.closed_s for one in slow)
+        read.extend(len(one.data) for one in slow)
+
+    begun_s = time.monotonic()
+    with Memory(pids) as memory:
+        asyncio.run(visits(up.url, visitors, between))
+        lasted_s = time.monotonic() - begun_s
+        # Whatever is freed late is freed now.
+        threading.Event().wait(2)
+    return Visit(visitors, hooked_rank.held(up.home)[before:], lasted_s, memory.peak, memory.now(), read)
+
+
+def check(visit: Visit) -> None:
+    unfinished = [one for one in visit.leavers if not one.is_done and not one.finish and not one.problem]
+    assert len(unfinished) == COUNT // 2
+    assert not [one for one in visit.readers if not one.is_whole]
+    # The fault took effect at the rank too: none of those who left got all its tokens.
+    for one in visit.leavers:
+        assert sum(one.seed in step.running for step in visit.steps) < TOKENS, one
+    assert max(visit.outlived_s) <= OUTLIVES_MAX_S
+    assert max(visit.slow_read_bytes) < min(len(one.data) for one in visit.readers if one.is_slow)
+
+
+# Two rounds of about a hundred seconds on two cores.
+@pytest.mark.timeout(1500)
+def test_a_crowd_of_which_half_leaves_is_served_and_leaves_nothing_behind(
+    hooked: Installation, evidence: dict[str, Any]
+) -> None:
+    until("a good answer", hooked.answers, 60)
+    pids = hooked.processes()
+    gone = metric(hooked.url, "thunderline_client_disconnects_total")
+    before = Memory(pids).now()
+    rounds = [one_visit(hooked, pids) for _ in range(2)]
+    for visit in rounds:
+        print(before, visit.lasted_s, visit.peak, visit.after, visit.slow_read_bytes, len(visit.outlived_s), max(visit.outlived_s), statistics.median(visit.outlived_s), len(visit.steps))
+        print({way: (len(g := [one for one in visit.leavers if one.leaves is way]), sum(not one.events for one in g)) for way in Leaves})
+    for visit in rounds:
+        check(visit)
+    first, second = ([one.text for one in visit.readers] for visit in rounds)
+    assert first == second
+    assert hooked.processes() == pids
