@@ -46,7 +46,8 @@ class Server:
         # Watches of health and reflection never end by themselves: only our own calls are waited for.
         while self._calls.active_count and not stopping.done():
             await asyncio.sleep(DRAIN_LOOK_S)
-        await self._server.stop(0)
+        # None, not 0: a second stop that waits, if only for a moment, may find the server destroyed: a segfault.
+        await self._server.stop(None)
         await stopping
 
 
