@@ -91,7 +91,11 @@ class Control:
     def spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
         """A task that outlives its caller (a cancel on behalf of a client that is gone)."""
         assert self._tasks is not None, "run() comes first"
-        self._tasks.create_task(work, name=name)
+        try:
+            self._tasks.create_task(work, name=name)
+        except RuntimeError:
+            # The role is ending: its group takes nothing more.
+            work.close()
 
     def _wake(self) -> None:
         self._awake.set()
