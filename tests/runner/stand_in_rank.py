@@ -123,6 +123,8 @@ class StandIn:
         if behave == "load_fails":
             cause = cluster_pb2.ExitCause(name="LOAD_FAILED", detail="no such architecture", permanent=True)
             await say(cluster_pb2.RANK_STATE_FAILED, cause=cause)
+            # As the real one does: what is still under way at the end is lost.
+            await asyncio.sleep(0.25)
             sys.exit(3)
         if behave == "load_crashes":
             print("out of memory, it says", flush=True)

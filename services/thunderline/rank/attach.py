@@ -16,6 +16,8 @@ from thunderline.v1 import rank_pb2, rank_pb2_grpc
 REDIAL_S = 0.2
 # Reports that wait for the runner: at 100 steps a second this is 40 s of a runner that does not read.
 OUTBOX_SIZE_MAX = 4096
+# A runner on a busy machine reads what was sent within this time.
+READ_S = 0.25
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +53,8 @@ class Attachment:
         end_s = self._loop.time() + wait_s
         while self._outbox.qsize() and self._loop.time() < end_s:
             await asyncio.sleep(0.01)
-        await asyncio.sleep(0.05)
+        # Written is not read: what is still under way when we end is lost to the runner.
+        await asyncio.sleep(READ_S)
 
     async def run(self, worker: Worker) -> None:
         """Until cancelled, or until the runner does not know this rank (`refused`)."""
