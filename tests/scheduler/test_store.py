@@ -1,13 +1,19 @@
 """What the scheduler must not forget, and who may write it."""
 
+import contextlib
+import sqlite3
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from thunderline.cluster import InstanceId, NodeId
+from thunderline.cluster.errors import StoreUnavailable
+from thunderline.cluster.limits import Limits
 from thunderline.cluster.ranks import RankState
 from thunderline.process.entry import CannotStart
+from thunderline.scheduler.control import Control
 from thunderline.scheduler.store import EPOCH_COUNT_MAX, Store
 from thunderline.scheduler.values import Cause, Epoch, Spec, Wish
 
@@ -89,3 +95,64 @@ def test_a_file_that_is_no_store_is_refused_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "scheduler.db").write_bytes(b"nothing of ours" * 100)
     with pytest.raises(CannotStart, match=r"scheduler\.db cannot be used"):
         Store(tmp_path, A)
+
+
+CALLS: dict[str, Callable[[Store], object]] = {
+    "wishes": lambda store: store.wishes(),
+    "placement": lambda store: store.placement(1),
+    "put": lambda store: store.put(replace(WISH, undeploying=True)),
+    "forget": lambda store: store.forget(WISH.instance),
+    "next_epoch": lambda store: store.next_epoch(),
+    "raise_epochs_above": lambda store: store.raise_epochs_above(9),
+    "begin": lambda store: store.begin(WISH.instance, epoch(2), b""),
+    "update": lambda store: store.update(epoch(1)),
+}
+
+
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS.keys())
+def test_a_broken_disk_is_one_typed_error(tmp_path: Path, call: Callable[[Store], object]) -> None:
+    store = Store(tmp_path, A)
+    store.put(WISH)
+    store.begin(WISH.instance, epoch(1), b"")
+    with contextlib.closing(sqlite3.connect(tmp_path / "scheduler.db")) as disk:
+        for table in ("epochs", "deployments", "meta"):
+            disk.execute(f"DROP TABLE {table}")
+    with pytest.raises(StoreUnavailable, match="the scheduler's store cannot be"):
+        call(store)
+    store.close()
+
+
+# What a second connection does to the file: the row itself is refused, or only the COMMIT is.
+FULL = {
+    "at the row": ["CREATE TRIGGER full BEFORE INSERT ON epochs BEGIN SELECT RAISE(ABORT, 'disk is full'); END"],
+    "at the commit": [
+        "CREATE TABLE owed (one TEXT REFERENCES deployments DEFERRABLE INITIALLY DEFERRED)",
+        "CREATE TRIGGER full AFTER INSERT ON epochs BEGIN INSERT INTO owed VALUES ('nobody'); END",
+    ],
+}
+
+
+@pytest.mark.parametrize("statements", FULL.values(), ids=FULL.keys())
+def test_a_write_that_failed_leaves_nothing_and_the_next_one_works(tmp_path: Path, statements: list[str]) -> None:
+    store = Store(tmp_path, A)
+    store.put(WISH)
+    with contextlib.closing(sqlite3.connect(tmp_path / "scheduler.db")) as disk:
+        for statement in statements:
+            disk.execute(statement)
+        with pytest.raises(StoreUnavailable):
+            store.begin(WISH.instance, epoch(1), b"")
+        disk.execute("DROP TRIGGER full")
+    assert store.wishes() == [WISH]
+    store.begin(WISH.instance, epoch(2), b"")
+    assert store.wishes() == [replace(WISH, epochs=(epoch(2),))]
+    store.close()
+
+
+async def test_a_store_that_cannot_be_read_keeps_the_role_from_starting(tmp_path: Path) -> None:
+    control = Control(Store(tmp_path, A), "127.0.0.1:1", Limits())
+    with contextlib.closing(sqlite3.connect(tmp_path / "scheduler.db")) as disk:
+        disk.execute("DROP TABLE epochs")
+        disk.execute("DROP TABLE deployments")
+    with pytest.raises(CannotStart, match="cannot be read"):
+        await control.load()
+    control.close()

@@ -173,19 +173,30 @@ async def test_memory_is_never_ahead_of_the_disk(tmp_path: Path) -> None:
         assert home.epochs() == [(1, True, False, None, False)]
 
 
-async def test_an_answer_that_comes_with_the_end_of_its_epoch_is_kept_beside_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize("answer_first", [True, False], ids=["the answer first", "the end first"])
+async def test_an_answer_and_the_end_of_its_epoch_at_once_are_both_kept(tmp_path: Path, answer_first: bool) -> None:
     async with served(tmp_path) as (home, life):
         await life.until("READY on disk", lambda: home.epochs()[0][1])
+        rank = RankId(life.wish.instance, 1, 0)
+        answering = []
+
+        async def answer() -> None:
+            answering.append(asyncio.create_task(life.control.answered(rank)))
+            for _ in range(10):
+                await asyncio.sleep(0)
+
         with contextlib.closing(home.disk()) as disk:
             # Both changes wait for the disk at once.
             disk.execute("BEGIN IMMEDIATE")
+            if answer_first:
+                await answer()
             home.runner.move(1, cluster_pb2.RANK_STATE_FAILED, CRASH)
             await life.until_state("REPAIRING")
-            answering = asyncio.create_task(life.control.answered(RankId(life.wish.instance, 1, 0)))
-            for _ in range(10):
-                await asyncio.sleep(0)
+            if not answer_first:
+                await answer()
+            await asyncio.sleep(0.05)
             disk.execute("ROLLBACK")
-            await answering
+            await answering[0]
         await life.until("the end", lambda: life.wish.epochs[0].is_over)
         assert life.wish.epochs[0].answered
         assert home.epochs()[0] == (1, True, True, "SIGNAL", True)
