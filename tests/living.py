@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+import proofs
 from installation import Installation, installed
 
 
@@ -24,10 +25,14 @@ def fresh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
 def evidence() -> Iterator[dict[str, Any]]:
     """Figures that a proof measures; `make prove NAME` keeps them in tests/evidence/NAME.json."""
     figures: dict[str, Any] = {}
+    name = os.environ.get("PROVE")
+    # Before it is measured: what changes meanwhile is not what was measured.
+    sources = proofs.digest(name) if name else ""
     yield figures
-    if name := os.environ.get("PROVE"):
+    if name:
         today = datetime.date.today().isoformat()
-        found = {"date": today, "machine": f"{platform.machine()}, {os.cpu_count()} cores", **figures}
+        machine = f"{platform.machine()}, {os.cpu_count()} cores"
+        found = {"date": today, "machine": machine, "sources": sources, **figures}
         folder = Path(__file__).parent / "evidence"
         folder.mkdir(exist_ok=True)
         (folder / f"{name}.json").write_text(json.dumps(found, indent=1) + "\n")

@@ -3,34 +3,34 @@
 Stops at nothing; the last lines say what failed. In CI (CI=true) a skipped test is a failure.
 """
 
+import contextlib
 import filecmp
 import os
 import re
+import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import psutil
+
+import proofs
+
 ROOT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
 PART_DEADLINE_S = 1200
+# Fixtures that run whole systems take a few seconds to end them.
+TAKE_DOWN_S = 30
 # What `make test` runs: a name, and the folders that pytest gets.
 PARTS = {
     "unit": [],
     "simulation": ["tests/simulation"],
     "system": ["tests/e2e", "tests/faults"],
-}
-# What `make prove` runs at full counts; each test of a part writes tests/evidence/NAME.json.
-PROOFS = {
-    "greedy": ["tests/e2e/test_greedy.py"],
-    "kills": ["tests/faults/test_kills.py"],
-    "hostile": ["tests/e2e/test_hostile.py"],
-    "seeds": ["tests/faults/test_seeds.py"],
-    "crowd": ["tests/faults/test_crowd.py"],
-    "containment": ["tests/faults/test_broken_step.py"],
 }
 WHOLE_SYSTEMS = ("simulation", "e2e", "faults", "evidence", "prove")
 
@@ -84,8 +84,14 @@ def _files(folder: Path) -> set[str]:
     return {str(path.relative_to(folder)) for path in folder.rglob("*.py*") if "__pycache__" not in path.parts}
 
 
-def pytest(tally: Tally, targets: list[str], environment: dict[str, str] | None = None) -> bool:
-    """One run of pytest, shown as it goes."""
+def pytest(
+    tally: Tally,
+    name: str,
+    targets: list[str],
+    environment: dict[str, str] | None = None,
+    deadline_s: float = PART_DEADLINE_S,
+) -> bool:
+    """One run of pytest, shown as it goes. At the deadline it is killed, with everything that it has started."""
     flags = ["-q", "-rs", "--durations=8"]
     process = subprocess.Popen(
         [sys.executable, "-m", "pytest", *flags, *targets],
@@ -94,15 +100,48 @@ def pytest(tally: Tally, targets: list[str], environment: dict[str, str] | None 
         stderr=subprocess.STDOUT,
         text=True,
         env={**os.environ, **(environment or {})},
+        start_new_session=True,
     )
-    lines = []
-    assert process.stdout is not None
-    for line in process.stdout:
-        print(line, end="", flush=True)
-        lines.append(line)
-    code = process.wait(PART_DEADLINE_S)
+    lines: list[str] = []
+    # A thread: whoever else holds the pipe cannot hold us.
+    reader = threading.Thread(target=_show, args=(process, lines), daemon=True)
+    reader.start()
+    try:
+        process.wait(deadline_s)
+    except subprocess.TimeoutExpired:
+        kill_tree(process.pid)
+        print(f"\n{name} took longer than {deadline_s:g} s: it was killed", flush=True)
+    except KeyboardInterrupt:
+        # Its session is its own: the terminal has told only us. It takes its fixtures down.
+        with contextlib.suppress(ProcessLookupError, subprocess.TimeoutExpired):
+            os.killpg(process.pid, signal.SIGINT)
+            process.wait(TAKE_DOWN_S)
+        kill_tree(process.pid)
+        raise
+    code = process.wait()
+    reader.join(TAKE_DOWN_S)
     tally.count("".join(lines))
     return code == 0
+
+
+def _show(process: "subprocess.Popen[str]", lines: list[str]) -> None:
+    assert process.stdout is not None
+    with process.stdout as output:
+        for line in output:
+            print(line, end="", flush=True)
+            lines.append(line)
+
+
+def kill_tree(pid: int) -> None:
+    """Kills a child of ours that leads a session, its session, and its descendants in sessions of their own."""
+    try:
+        descendants = psutil.Process(pid).children(recursive=True)
+    except psutil.NoSuchProcess:
+        return
+    os.killpg(pid, signal.SIGKILL)
+    for one in descendants:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            one.kill()
 
 
 def unit_targets() -> list[str]:
@@ -119,29 +158,22 @@ def test() -> int:
     tally.note("mypy", lambda: command("mypy", "services", "clients", "tests"))
     tally.note("protos", lambda: command("buf", "lint", "protos") & stubs_are_current())
     for name, targets in PARTS.items():
-        tally.note(name, lambda targets=targets: pytest(tally, targets or unit_targets()))  # type: ignore[misc]
+        tally.note(name, lambda name=name, targets=targets: pytest(tally, name, targets or unit_targets()))  # type: ignore[misc]
     return conclude(tally)
 
 
 def prove(names: list[str]) -> int:
-    unknown = set(names) - PROOFS.keys()
+    unknown = set(names) - proofs.PROOFS.keys()
     if unknown:
-        print(f"no such part: {', '.join(sorted(unknown))}; there are {', '.join(PROOFS)}", file=sys.stderr)
+        print(f"no such part: {', '.join(sorted(unknown))}; there are {', '.join(proofs.PROOFS)}", file=sys.stderr)
         return 2
     tally = Tally()
-    for name in names or PROOFS:
-        evidence = ROOT / "tests/evidence" / f"{name}.json"
-        if not names and evidence.exists() and evidence.stat().st_mtime > _last_change_s():
-            print(f"== {name}: {evidence.name} is newer than the last change; name the part to run it again")
+    for name in names or proofs.PROOFS:
+        if not names and proofs.is_current(name):
+            print(f"== {name}: measured with these sources already; name the part to run it again")
             continue
-        tally.note(name, lambda name=name: pytest(tally, PROOFS[name], {"PROVE": name}))  # type: ignore[misc]
+        tally.note(name, lambda name=name: pytest(tally, name, proofs.PROOFS[name], {"PROVE": name}))  # type: ignore[misc]
     return conclude(tally)
-
-
-def _last_change_s() -> float:
-    """When a source was changed last: a proof that was stopped goes on with the parts that are older."""
-    sources = [path for folder in ("services", "clients", "protos") for path in (ROOT / folder).rglob("*.py")]
-    return max(path.stat().st_mtime for path in sources)
 
 
 def conclude(tally: Tally) -> int:

@@ -1,0 +1,36 @@
+"""What `make prove` measures, and with which sources: a proof is measured again when one of them has changed."""
+
+import hashlib
+import json
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+# What `make prove` runs at full counts; each test of a part writes tests/evidence/NAME.json.
+PROOFS = {
+    "greedy": ["tests/e2e/test_greedy.py"],
+    "kills": ["tests/faults/test_kills.py"],
+    "hostile": ["tests/e2e/test_hostile.py"],
+    "seeds": ["tests/faults/test_seeds.py"],
+}
+SOURCES = ("services", "clients", "protos")
+SUFFIXES = (".py", ".pyi", ".proto")
+
+
+def digest(name: str, root: Path = ROOT) -> str:
+    """Of every source and of the part's own tests: their names and what they hold, not when they were written."""
+    found = {path for folder in SOURCES for path in (root / folder).rglob("*") if path.suffix in SUFFIXES}
+    found |= {root / test for test in PROOFS[name]}
+    total = hashlib.sha256()
+    for path in sorted(found):
+        content = hashlib.sha256(path.read_bytes()).hexdigest()
+        total.update(f"{path.relative_to(root).as_posix()} {content}\n".encode())
+    return total.hexdigest()
+
+
+def is_current(name: str, root: Path = ROOT) -> bool:
+    """Whether its evidence was measured with the sources as they are."""
+    try:
+        tree = json.loads((root / "tests/evidence" / f"{name}.json").read_text())
+        return bool(tree["sources"] == digest(name, root))
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
