@@ -11,6 +11,8 @@ PROOFS = {
     "kills": ["tests/faults/test_kills.py"],
     "hostile": ["tests/e2e/test_hostile.py"],
     "seeds": ["tests/faults/test_seeds.py"],
+    "crowd": ["tests/faults/test_crowd.py"],
+    "containment": ["tests/faults/test_broken_step.py"],
 }
 SOURCES = ("services", "clients", "protos")
 SUFFIXES = (".py", ".pyi", ".proto")
