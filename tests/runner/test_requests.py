@@ -1,55 +1,24 @@
-"""Stories of requests: a real runner, its real text side, and a rank that echoes the prompt's tokens."""
+"""Stories of requests that are answered or refused: a real runner and its text side, a rank that echoes the prompt."""
 
 import asyncio
-import os
-import signal
-import uuid
 from pathlib import Path
 from typing import Any
 
-import grpc
 import pytest
 
 from runner.little_model import EOS, make
-from runner.little_runner import PREPARED, Little, ids_of, running, stand_in, text_of
-from runner.stand_in_rank import CONTEXT, KV_BUDGET, POISON, VOCABULARY_SIZE
+from runner.little_requests import FOX, LENGTH, STOP, first, idle, ids, removed
+from runner.little_runner import PREPARED, ids_of, running, text_of
+from runner.stand_in_rank import CONTEXT, KV_BUDGET, VOCABULARY_SIZE
 from thunderline.cluster import InstanceId, RankId
 from thunderline.cluster.errors import (
     ContextLengthExceeded,
-    DeadlinePassed,
-    EngineReset,
-    Full,
-    InstanceFailed,
     InvalidRequest,
-    Superseded,
 )
-from thunderline.rpc.errors import from_call
 from thunderline.runner import tokenizing
-from thunderline.runner.requests import Requests
-from thunderline.v1 import cluster_pb2, runner_pb2
+from thunderline.v1 import cluster_pb2
 
 S = cluster_pb2
-STOP, LENGTH = S.FINISH_REASON_STOP, S.FINISH_REASON_LENGTH
-FOX = "the quick brown fox"
-
-
-def ids(little: Little, text: str) -> list[int]:
-    return list(tokenizing.read(little.settings.models / "little").tokenizer.encode(text).ids)
-
-
-async def idle(little: Little) -> None:
-    """Until no sequence is left at the rank, by the rank's own word in its log."""
-    rank = little.ranks.find(RankId(InstanceId("i1"), 1, 0))
-    assert rank is not None
-    async with asyncio.timeout(5):
-        while rank.generations:
-            await asyncio.sleep(0.01)
-
-
-async def removed(little: Little, count: int = 1) -> None:
-    async with asyncio.timeout(5):
-        while little.log().count("operation remove") < count:
-            await asyncio.sleep(0.01)
 
 
 async def test_an_answer_has_prompt_ids_first_and_finish_and_usage_last(tmp_path: Path) -> None:
@@ -239,165 +208,6 @@ async def test_a_model_without_a_template_points_to_completions(tmp_path: Path) 
         assert "/v1/completions" in error.message
 
 
-async def first(call: Any) -> None:
-    """Until the stream has given a token."""
-    async for response in call:
-        if response.delta.token_ids:
-            return
-
-
-async def parked(little: Little) -> None:
-    async with asyncio.timeout(5):
-        while "operation park" not in little.log():
-            await asyncio.sleep(0.01)
-
-
-async def test_a_stream_that_breaks_parks_its_sequence(tmp_path: Path) -> None:
-    async with running(tmp_path) as little:
-        await little.ready()
-        call = little.generate(max_tokens=190)
-        await first(call)
-        call.cancel()
-        await parked(little)
-        await idle(little)
-        assert "operation remove" not in little.log()
-
-
-async def test_a_client_that_never_reads_frees_its_place_when_it_leaves(tmp_path: Path) -> None:
-    async with running(tmp_path) as little:
-        await little.ready()
-        call = little.generate(max_tokens=190)
-        async with asyncio.timeout(5):
-            while "operation insert" not in little.log():
-                await asyncio.sleep(0.01)
-        call.cancel()
-        await parked(little)
-        await idle(little)
-
-
-async def test_a_cancel_that_comes_after_the_break_drops_what_was_parked(tmp_path: Path) -> None:
-    async with running(tmp_path) as little:
-        await little.ready()
-        request_id = str(uuid.uuid4())
-        call = little.generate(request_id=request_id, max_tokens=190)
-        await first(call)
-        call.cancel()
-        await parked(little)
-        await little.stub.CancelGeneration(runner_pb2.CancelGenerationRequest(request_id=request_id), timeout=5)
-        await removed(little)
-
-
-async def test_cancel_generation_drops_the_sequence_and_ends_the_stream(tmp_path: Path) -> None:
-    async with running(tmp_path) as little:
-        await little.ready()
-        request_id = str(uuid.uuid4())
-        call = little.generate(request_id=request_id, max_tokens=190)
-        await first(call)
-        await little.stub.CancelGeneration(runner_pb2.CancelGenerationRequest(request_id=request_id), timeout=5)
-        with pytest.raises(grpc.aio.AioRpcError) as caught:
-            async for _ in call:
-                pass
-        assert not from_call(caught.value).resumable
-        await removed(little)
-        for unknown in (request_id, "never was"):
-            await little.stub.CancelGeneration(runner_pb2.CancelGenerationRequest(request_id=unknown), timeout=5)
-
-
-async def test_the_same_request_id_again_takes_over(tmp_path: Path) -> None:
-    async with running(tmp_path) as little:
-        await little.ready()
-        request_id = str(uuid.uuid4())
-        older = little.generate(request_id=request_id, max_tokens=190)
-        await first(older)
-        newer = asyncio.create_task(little.deltas(request_id=request_id, text="the", max_tokens=20))
-        with pytest.raises(grpc.aio.AioRpcError) as caught:
-            async for _ in older:
-                pass
-        assert isinstance(from_call(caught.value), Superseded)
-        assert (await newer)[-1].finish_reason == LENGTH
-        assert little.log().count("operation remove") == 1
-
-
-async def test_a_takeover_frees_the_older_sequence_though_nobody_reads_it(tmp_path: Path) -> None:
-    async with running(tmp_path) as little:
-        await little.ready()
-        requests = Requests(little.ranks, little.settings.limits)
-        wish = S.Generation(request_id=str(uuid.uuid4()), text=FOX, max_tokens=190)
-        target = RankId(InstanceId("i1"), 1, 0)
-        older = await requests.begin(target, wish, 20.0)
-        newer = await requests.begin(target, wish, 20.0)
-        assert list(older.rank.generations) == [newer.key]
-        older.end()
-        requests.cancel(wish.request_id)
-        assert older.rank.generations == {}
-
-
-async def test_a_deadline_ends_it_typed_and_drops_the_sequence(tmp_path: Path) -> None:
-    async with running(tmp_path, request_deadline_s=0.3) as little:
-        await little.ready()
-        # Without a deadline of the call's own: the limit holds.
-        error = await little.refused(max_tokens=190, timeout_s=None)
-        assert isinstance(error, DeadlinePassed)
-        await removed(little)
-        own = await little.refused(max_tokens=190, timeout_s=0.2)
-        assert isinstance(own, DeadlinePassed)
-        await removed(little, 2)
-
-
-async def test_a_rank_that_dies_ends_its_streams_resumably(tmp_path: Path) -> None:
-    async with running(tmp_path) as little:
-        pid = (await little.ready()).pid
-        calls = [little.generate(max_tokens=190) for _ in range(4)]
-        for call in calls:
-            await first(call)
-        os.kill(pid, signal.SIGKILL)
-        for call in calls:
-            with pytest.raises(grpc.aio.AioRpcError) as caught:
-                async for _ in call:
-                    pass
-            error = from_call(caught.value)
-            assert isinstance(error, InstanceFailed)
-            assert error.resumable
-        late = await little.refused()
-        assert isinstance(late, InstanceFailed)
-
-
-async def test_a_rank_that_is_not_ready_takes_no_requests(tmp_path: Path) -> None:
-    async with running(tmp_path) as little:
-        assert isinstance(await little.refused(), InstanceFailed)
-        await little.set_rank(PREPARED)
-        await little.until(S.RANK_STATE_PREPARED)
-        assert isinstance(await little.refused(), InstanceFailed)
-
-
-async def test_an_engine_reset_ends_what_was_running_and_the_next_request_works(tmp_path: Path) -> None:
-    async with running(tmp_path) as little:
-        await little.ready()
-        neighbour = asyncio.create_task(little.refused(text=FOX, max_tokens=190))
-        async with asyncio.timeout(5):
-            while "operation insert" not in little.log():
-                await asyncio.sleep(0.01)
-        poisoned = await little.refused(prompt_token_ids=S.TokenIds(ids=[5, POISON]))
-        assert isinstance(poisoned, EngineReset)
-        assert isinstance(await neighbour, EngineReset)
-        assert (await little.deltas(text="the", max_tokens=2))[-1].finish_reason == LENGTH
-
-
-async def test_more_requests_than_the_limit_are_refused_with_when_to_come_back(tmp_path: Path) -> None:
-    async with running(tmp_path, rank_request_count_max=2) as little:
-        await little.ready()
-        calls = [little.generate(max_tokens=190) for _ in range(2)]
-        for call in calls:
-            await first(call)
-        error = await little.refused()
-        assert isinstance(error, Full)
-        assert error.retry_after_s is not None
-        for call in calls:
-            call.cancel()
-        await idle(little)
-        assert (await little.deltas(max_tokens=2))[-1].finish_reason == LENGTH
-
-
 async def test_tokens_that_wait_for_a_slow_reader_are_joined(tmp_path: Path) -> None:
     async with running(tmp_path) as little:
         await little.ready()
@@ -419,33 +229,3 @@ async def test_special_tokens_have_no_text(tmp_path: Path) -> None:
         await little.ready()
         deltas = await little.deltas(text=f"the{EOS}fox", max_tokens=3, ignore_eos=True)
         assert EOS not in text_of(deltas)
-
-
-async def test_a_broken_attach_stream_ends_its_requests_and_the_rank_comes_back(tmp_path: Path) -> None:
-    async with running(tmp_path, rank_without_runner_s=30) as little:
-        pid = (await little.ready()).pid
-        call = little.generate(max_tokens=190)
-        await first(call)
-        rank = little.ranks.find(RankId(InstanceId("i1"), 1, 0))
-        assert rank is not None
-        assert rank.outbox is not None
-        rank.detach(rank.outbox)
-        with pytest.raises(grpc.aio.AioRpcError) as caught:
-            async for _ in call:
-                pass
-        assert isinstance(from_call(caught.value), InstanceFailed)
-        async with asyncio.timeout(10):
-            while not rank.is_ready:
-                await asyncio.sleep(0.01)
-        # It is told to forget what it still held.
-        await removed(little)
-        assert (await little.deltas(max_tokens=3))[-1].finish_reason == LENGTH
-        assert rank.pid == pid
-
-
-async def test_a_rank_whose_load_crashes_has_no_streams_left_hanging(tmp_path: Path) -> None:
-    async with running(tmp_path, stand_in("load_crashes")) as little:
-        await little.set_rank(PREPARED)
-        await little.set_rank(2)
-        await little.until(S.RANK_STATE_ABSENT)
-        assert isinstance(await little.refused(), InstanceFailed)
