@@ -1,6 +1,7 @@
 """The ranks of this node: who is started, watched over, and ended."""
 
 import asyncio
+import contextlib
 import logging
 import signal
 import subprocess
@@ -22,8 +23,8 @@ from thunderline.runner.models import Verdict as ModelVerdict
 from thunderline.runner.rank_life import Push, Signal
 from thunderline.v1 import cluster_pb2
 
-# waitpid costs a microsecond; the end of a rank is noticed within this.
-LOOK_EVERY_S = 0.05
+# The end of a rank is noticed within this; one that serves breaks its stream when it ends, so it is left in peace.
+LOOK_EVERY_S, CALM_LOOK_EVERY_S = 0.05, 1.0
 # Ranks that ended are reported until this many newer ones did.
 ENDED_COUNT_MAX = 20
 # Ranks of a former runner end this much later than their own time without a runner, or are killed.
@@ -168,8 +169,16 @@ class Ranks:
             if push is not Push.NONE:
                 rank.terminated_s = rank.terminated_s or now_s
                 rank_process.send(process, SIGNALS[push])
-            await asyncio.sleep(LOOK_EVERY_S)
+            await self._pause(rank)
         return status
+
+    async def _pause(self, rank: KnownRank) -> None:
+        """Until the rank should be looked at again."""
+        if rank.state is not RankState.READY or rank.outbox is None:
+            return await asyncio.sleep(LOOK_EVERY_S)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CALM_LOOK_EVERY_S):
+                await self.changes.after(self.changes.version)
 
     def _gone(self, rank: KnownRank) -> None:
         """No process is left: routes close, streams end, the map goes."""
