@@ -7,6 +7,7 @@ import argparse
 import asyncio
 import faulthandler
 import json
+import logging
 import os
 import signal
 import sys
@@ -21,9 +22,11 @@ from thunderline.process.entry import DONE, USAGE, refuse
 from thunderline.rank import blas
 from thunderline.rank.mark import Mark
 
-RUNNER_GONE = 5
+BUG, RUNNER_GONE = 4, 5
 FLUSH_S = 1.0
 STOP_WAIT_S = 3.0
+
+log = logging.getLogger(__name__)
 
 
 async def attend(
@@ -64,8 +67,12 @@ async def attend(
         asyncio.ensure_future(attachment.run(worker)),
         asyncio.ensure_future(watch()),
     }
-    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    if not ended.done():
+    done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task in done - {ended}:
+        if not task.cancelled() and (bug := task.exception()) is not None:
+            log.critical("the rank ended by a bug", exc_info=bug)
+            end(BUG)
+        # The runner does not know this rank.
         end(RUNNER_GONE)
     code = ended.result()
     if code not in (DONE, RUNNER_GONE):

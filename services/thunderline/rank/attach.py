@@ -1,12 +1,14 @@
 """The rank's side of Attach: dials its runner, says hello, sends what the engine says, dials again when it breaks."""
 
 import asyncio
+import contextlib
 import logging
 from pathlib import Path
 
 import grpc
 
 from thunderline.cluster import RankId
+from thunderline.process.entry import first
 from thunderline.rank import wire
 from thunderline.rank.mark import Mark
 from thunderline.rank.worker import Worker
@@ -62,7 +64,9 @@ class Attachment:
             try:
                 async with dial(self._target) as channel:
                     await self._serve(rank_pb2_grpc.RankServiceStub(channel), worker)
-            except grpc.aio.AioRpcError as error:
+            except* grpc.aio.AioRpcError as group:
+                error = first(group)
+                assert isinstance(error, grpc.aio.AioRpcError)
                 self.refused = error.code() is grpc.StatusCode.FAILED_PRECONDITION
                 log.debug("the runner is not there", extra={"why": error.details()})
             if self.unattended_since_s is None:
@@ -72,8 +76,9 @@ class Attachment:
     async def _serve(self, stub: "rank_pb2_grpc.RankServiceAsyncStub", worker: Worker) -> None:
         call = stub.Attach()
         await call.write(rank_pb2.AttachRequest(hello=self._hello(worker)))
-        sender = asyncio.create_task(self._send(call))
-        try:
+        # A sender that breaks ends the stream: a rank that says nothing more must not look READY.
+        async with asyncio.TaskGroup() as tasks:
+            sender = tasks.create_task(self._send(call))
             await call.initial_metadata()
             self.unattended_since_s = None
             async for command in call:
@@ -82,12 +87,13 @@ class Attachment:
                         worker.start(command.load)
                     case "operation":
                         worker.put(command.operation)
-        finally:
             sender.cancel()
 
     async def _send(self, call: "grpc.aio.StreamStreamCall[rank_pb2.AttachRequest, rank_pb2.AttachResponse]") -> None:
-        while True:
-            await call.write(await self._outbox.get())
+        # What grpc raises for a call that has ended: who reads it hears why.
+        with contextlib.suppress(asyncio.InvalidStateError):
+            while True:
+                await call.write(await self._outbox.get())
 
     def _hello(self, worker: Worker) -> rank_pb2.Hello:
         # A rank that can say hello is PREPARED; from its load on only the engine thread says where it stands.
