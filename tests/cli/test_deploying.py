@@ -40,7 +40,8 @@ SAID: dict[str, tuple[cluster_pb2.Deployment, str]] = {
         "m is REPAIRING: the last start ended: KILLED",
     ),
     "ready": (one(READY, "epoch 3 serves on node a"), "m is ready"),
-    "waiting": (one(WAITING, "m does not fit now"), "m is WAITING: m does not fit now"),
+    "waiting": (one(WAITING, "its files are being checked"), "m waits: its files are being checked"),
+    "waiting after a failure": (one(WAITING, "the last epoch ended: KILLED"), "m waits: the last start ended: KILLED"),
 }
 
 

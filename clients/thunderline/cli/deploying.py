@@ -33,6 +33,8 @@ def progress(deployment: cluster_pb2.Deployment) -> str:
     name, state = deployment.spec.name, deployment.state
     if state == cluster_pb2.DEPLOYMENT_STATE_READY:
         return f"{name} is ready"
+    if state == cluster_pb2.DEPLOYMENT_STATE_WAITING:
+        return f"{name} waits: {EPOCH.sub('start', deployment.reason)}"
     if state not in (cluster_pb2.DEPLOYMENT_STATE_STARTING, cluster_pb2.DEPLOYMENT_STATE_REPAIRING):
         return sentence(deployment)
     begins = "starts" if state == cluster_pb2.DEPLOYMENT_STATE_STARTING else "is started again"
