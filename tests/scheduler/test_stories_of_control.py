@@ -9,7 +9,7 @@ import pytest
 from scheduler.little_runner import CRASH, LOADING, READY
 from scheduler.little_scheduler import WAIT_S, Life, house, series, served
 from thunderline.cluster import RankId
-from thunderline.cluster.errors import CrashLoop, EpochConflict, NotFound
+from thunderline.cluster.errors import CrashLoop, Draining, EpochConflict, NotFound
 from thunderline.v1 import cluster_pb2
 
 
@@ -158,6 +158,21 @@ async def test_a_store_that_fails_while_a_refusal_is_handled_does_not_end_the_ro
         await life.until_state("READY")
         await life.until("READY on disk", lambda: home.epochs()[-1][1])
         assert home.epochs() == [(1, False, True, "EPOCH_CONFLICT", False), (2, True, False, None, False)]
+
+
+async def test_a_store_that_cannot_be_read_does_not_cost_an_epoch(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with house(tmp_path) as home, home.scheduler() as life:
+        home.runner.refuses = [Draining("in a moment")]
+        await life.deploy()
+        await life.until("the refusal", lambda: not home.runner.refuses)
+        with contextlib.closing(home.disk()) as disk:
+            disk.execute("ALTER TABLE epochs RENAME COLUMN placement TO lost")
+            await life.until("the failure", lambda: "the store cannot be used" in caplog.messages)
+            disk.execute("ALTER TABLE epochs RENAME COLUMN lost TO placement")
+        await life.until_state("READY")
+        assert [epoch.number for epoch in life.wish.epochs] == [1]
 
 
 async def test_memory_is_never_ahead_of_the_disk(tmp_path: Path) -> None:

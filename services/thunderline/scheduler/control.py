@@ -150,7 +150,7 @@ class Control:
             await self._do(action)
         except StoreUnavailable as error:
             # Nothing new starts without the store; what runs goes on.
-            log.error("the store cannot be written", extra={"why": error.message, "action": str(action)})
+            log.error("the store cannot be used", extra={"why": error.message, "action": str(action)})
             await asyncio.sleep(IDLE_PASS_S)
         except ClusterError as error:
             log.warning("an action failed", extra={"action": str(action), "why": error.message})
@@ -160,7 +160,7 @@ class Control:
                 await self._refused(action, error)
             except StoreUnavailable as unwritten:
                 # The next pass meets the same refusal and tries to write it down again.
-                log.error("the store cannot be written", extra={"why": unwritten.message, "action": str(action)})
+                log.error("the store cannot be used", extra={"why": unwritten.message, "action": str(action)})
             await asyncio.sleep(FAILED_ACTION_S)
         finally:
             self._in_flight -= actions.targets(action)
@@ -249,7 +249,7 @@ class Control:
         try:
             await self._change_epoch(rank.instance, rank.epoch, lambda epoch: replace(epoch, answered=True))
         except StoreUnavailable as error:
-            log.error("the store cannot be written", extra={"why": error.message})
+            log.error("the store cannot be used", extra={"why": error.message})
 
     async def _change_epoch(self, instance: InstanceId, number: int, change: Callable[[Epoch], Epoch]) -> None:
         """On disk, then in memory: a pass sees nothing that a restart would not. Raises StoreUnavailable."""
