@@ -89,8 +89,9 @@ class Connection(HttpToolsProtocol):
                 self.transport.abort()
         elif self._idle_since_s is not None and now_s - self._idle_since_s > self._limits.connection_idle_s:
             if self._in_header and self._header_bytes:
-                self._say(_error(408, f"no whole header came within {self._limits.connection_idle_s:g} s"))
-            self.transport.close()
+                self.refuse(_error(408, f"no whole header came within {self._limits.connection_idle_s:g} s"))
+            else:
+                self.transport.close()
 
     def refuse(self, error: HttpError) -> None:
         """Says why; what comes from now on is not read as a request."""
