@@ -57,6 +57,9 @@ class LittleRunner:
         self.fails: list[cluster_pb2.ExitCause] = []
         self.refuses: list[ClusterError] = []
         self.holds_loading = False
+        # The files are on the hub until this is set.
+        self.has_files = asyncio.Event()
+        self.has_files.set()
         self.answer: Answer = finished
         self.commands: list[tuple[str, int]] = []
         self.cancelled: list[str] = []
@@ -86,6 +89,7 @@ class LittleRunner:
             "SetRank": unary(self._set_rank, pb.SetRankRequest.FromString, _bytes),
             "AuditModel": unary(self._audit, pb.AuditModelRequest.FromString, _bytes),
             "CancelGeneration": unary(self._cancel, pb.CancelGenerationRequest.FromString, _bytes),
+            "FetchModel": stream(self._fetch, pb.FetchModelRequest.FromString, _bytes),
             "WatchRanks": stream(self._watch, pb.WatchRanksRequest.FromString, _bytes),
             # Bytes as they are: a test sends what no serializer would.
             "Generate": stream(self._generate, pb.RunnerServiceGenerateRequest.FromString, None),
@@ -139,6 +143,8 @@ class LittleRunner:
             self.move(epoch, READY)
 
     async def _audit(self, request: runner_pb2.AuditModelRequest, _: Any) -> runner_pb2.AuditModelResponse:
+        if not self.has_files.is_set():
+            return runner_pb2.AuditModelResponse(verdict=runner_pb2.MODEL_VERDICT_FETCHABLE)
         facts = cluster_pb2.ModelFacts(
             architecture="little",
             layer_count=4,
@@ -149,6 +155,10 @@ class LittleRunner:
         return runner_pb2.AuditModelResponse(
             verdict=runner_pb2.MODEL_VERDICT_USABLE, facts=facts, usable_memory_bytes=8 * GIB
         )
+
+    async def _fetch(self, request: Any, _: Any) -> AsyncIterator[runner_pb2.FetchModelResponse]:
+        yield runner_pb2.FetchModelResponse(fetched_bytes=43, total_bytes=100)
+        await self.has_files.wait()
 
     async def _watch(self, request: Any, _: Any) -> AsyncIterator[runner_pb2.WatchRanksResponse]:
         async for view in watch(self.changes, self._view, 0.01):

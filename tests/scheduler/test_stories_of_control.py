@@ -53,6 +53,16 @@ async def test_a_rank_that_fails_gets_the_next_epoch_after_the_wait(tmp_path: Pa
         assert home.epochs() == [(1, False, True, "SIGNAL", False), (2, True, False, None, False)]
 
 
+async def test_a_model_is_fetched_first_also_when_it_is_deployed_again_meanwhile(tmp_path: Path) -> None:
+    async with house(tmp_path) as home, home.scheduler() as life:
+        home.runner.has_files.clear()
+        await life.deploy()
+        await life.until("the progress", lambda: ("WAITING", "org/m is being fetched, 43%") in life.seen)
+        await life.deploy()
+        home.runner.has_files.set()
+        await life.until_state("READY")
+
+
 async def test_crashes_in_a_row_open_the_circuit_and_a_human_closes_it(tmp_path: Path) -> None:
     async with house(tmp_path) as home, home.scheduler() as life:
         home.runner.fails = [CRASH] * 5
