@@ -128,6 +128,8 @@ class Engine:
         self._uids: dict[int, int] = {}
         # Tokens that were made before a resume asked for them.
         self._owed: list[News] = []
+        # Whose news an exception now would lose, though they have left `running`.
+        self._at_stake: list[int] = []
 
     @property
     def has_work(self) -> bool:
@@ -143,6 +145,7 @@ class Engine:
 
     def insert(self, insert: Insert) -> None:
         """A resume finds its parked sequence, or goes before new ones; the others wait in order of arrival."""
+        self._at_stake = [insert.key]
         found = self._parking.take(insert.request_id, insert.prompt_token_ids, insert.resume_token_ids)
         if found is not None:
             self._resume(insert, found)
@@ -216,7 +219,7 @@ class Engine:
 
     def drop(self) -> list[int]:
         """After an exception nothing in the batch can be trusted: everything goes. The keys that were lost."""
-        lost = self.running_keys
+        lost = list(dict.fromkeys([*self._at_stake, *self.running_keys, *(news.key for news in self._owed)]))
         self._generator.close()
         self._cache.shrink(0)
         self._parking.clear()
@@ -226,6 +229,7 @@ class Engine:
     def step(self) -> Report:
         """One engine step. Whatever it raises, `drop` comes next."""
         begun = time.monotonic()
+        self._at_stake = self.running_keys
         self._admit()
         generator = self._generator
         count_max = min(self._prompt_count_max, self._batch_size_max)
