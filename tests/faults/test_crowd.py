@@ -24,6 +24,8 @@ from thunderline.process.metrics import PORT_OFFSET
 COUNT, SLOW_COUNT, QUEUE_S = (200, 10, 40.0) if os.environ.get("PROVE") else (20, 1, 2.0)
 SAMPLE_EVERY_S = 0.5
 OUTLIVES_MAX_S = 1.0
+# The step under way ends first; on a machine that others keep busy it may take longer than that by itself.
+AFTER_THE_STEP_MAX_S = 0.5
 IDLE_S = 30.0
 MIB = 2**20
 # What a crowd may cost a role at its peak, and what its second visit may leave more than the first.
@@ -112,6 +114,12 @@ class Visit:
         return [found for one in self.leavers if (found := outlived_s(one, self.steps)) is not None]
 
     @property
+    def longest_step_s(self) -> float:
+        """While several were served: a step and what is between it and the next."""
+        pairs = zip(self.steps, self.steps[1:], strict=False)
+        return max(after.at_s - step.at_s for step, after in pairs if len(step.running) > 1)
+
+    @property
     def readers(self) -> list[Visitor]:
         return [one for one in self.visitors if one.leaves is Leaves.NEVER]
 
@@ -147,7 +155,7 @@ def check(visit: Visit) -> None:
     # The fault took effect at the rank too: none of those who left got all its tokens.
     for one in visit.leavers:
         assert sum(one.seed in step.running for step in visit.steps) < TOKENS, one
-    assert max(visit.outlived_s) <= OUTLIVES_MAX_S
+    assert max(visit.outlived_s) <= max(OUTLIVES_MAX_S, visit.longest_step_s + AFTER_THE_STEP_MAX_S)
     # Who leaves is not waited for, as one whose scheduler has died would be.
     assert not visit.parked_count
     assert max(visit.slow_read_bytes) < min(len(one.data) for one in visit.readers if one.is_slow)
@@ -163,6 +171,7 @@ def figures(visit: Visit) -> dict[str, Any]:
         "left_when_the_rank_had_begun_them": len(visit.outlived_s),
         "outlived_median_s": round(statistics.median(visit.outlived_s), 2),
         "outlived_longest_s": round(max(visit.outlived_s), 2),
+        "longest_step_s": round(visit.longest_step_s, 2),
         "finished_with_all_tokens": sum(one.is_whole for one in visit.readers),
         "slow_readers_had_read_bytes": max(visit.slow_read_bytes),
         "... of_an_answer_of_bytes": min(len(one.data) for one in visit.readers if one.is_slow),
