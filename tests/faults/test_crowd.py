@@ -174,7 +174,7 @@ def figures(visit: Visit) -> dict[str, Any]:
         "longest_step_s": round(visit.longest_step_s, 2),
         "finished_with_all_tokens": sum(one.is_whole for one in visit.readers),
         "slow_readers_had_read_bytes": max(visit.slow_read_bytes),
-        "... of_an_answer_of_bytes": min(len(one.data) for one in visit.readers if one.is_slow),
+        "slow_readers_answers_have_bytes": min(len(one.data) for one in visit.readers if one.is_slow),
         "peak_mib": visit.peak,
         "after_mib": visit.after,
     }
