@@ -1,0 +1,106 @@
+"""Every architecture of the installed mlx-lm gets its verdict from the audit that a runner starts, in a child each.
+
+configs.json: a small config of each architecture as its model folders have it, with more layers, wider windows and more
+experts than the audit's tiny copy; the names stand here and nowhere in the code that decides.
+"""
+
+import asyncio
+import importlib.util
+import json
+import os
+import re
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from thunderline.runner.models import Answer, ask_the_engine, audit_command
+
+CONFIGS: dict[str, dict[str, Any]] = json.loads(Path(__file__).with_name("configs.json").read_text())
+BATCH_COUNT_MIN = 85
+UNBUILT, REFUSED, BATCH = "cannot be built tiny", "refused", "batch"
+# mlx-lm 0.32.2: everything else may be batched.
+NOT_BATCH = {
+    # A state runs through the padding of shorter prompts.
+    **dict.fromkeys(("baichuan_m1", "bailing_moe_linear", "jamba", "longcat_flash_ngram"), "one_prompt_at_a_time"),
+    **dict.fromkeys(("mamba", "nemotron_h", "olmo_hybrid", "rwkv7"), "one_prompt_at_a_time"),
+    # Positions, windows or blocks are counted from the padding on.
+    **dict.fromkeys(("afm7", "minimax_m3_vl", "recurrent_gemma"), "one_sequence_at_a_time"),
+    # Their masks or offsets raise with more than one row.
+    **dict.fromkeys(("gemma2", "gpt_bigcode"), "one_sequence_at_a_time"),
+    # The answer depends on how the prompt is cut into chunks.
+    "plamo3": REFUSED,
+    # Caches of their own, that mlx-lm's batches do not take.
+    **dict.fromkeys(("deepseek_v41", "llama4"), REFUSED),
+}
+# Those of whom it was known before there was an audit.
+KNOWN = {"baichuan_m1", "bailing_moe_linear", "jamba", "longcat_flash_ngram", "mamba", "olmo_hybrid", "plamo3"}
+KNOWN |= {"recurrent_gemma"}
+# On Linux without a GPU: Metal kernels, a package and a manifest of packed weights that are not there; phi3small ends
+# the process in MLX's block-sparse product.
+NOT_BUILT = {"bitnet", "muse_spark", "olmo", "prism_hadamard_qwen35", "phi3small"}
+# For `make test`: one of each kind.
+TENTH = ("llama", "gemma3_text", "gpt_oss", "jamba", "mamba", "recurrent_gemma", "plamo3", "phi3small")
+
+found: dict[str, tuple[str, str]] = {}
+
+
+def verdict(answer: Answer) -> tuple[str, str]:
+    """In a word, and why."""
+    if "tiny copy cannot be made" in answer.batching_reason:
+        return UNBUILT, answer.batching_reason
+    if answer.supported:
+        return answer.batching, answer.batching_reason
+    # A child that crashed, or that could not even build the model.
+    is_unbuilt = "cannot build" in answer.reason or "the audit of" in answer.reason
+    return UNBUILT if is_unbuilt else REFUSED, answer.reason
+
+
+def expected(name: str) -> str:
+    return UNBUILT if name in NOT_BUILT else NOT_BATCH.get(name, BATCH)
+
+
+def test_every_architecture_of_the_installed_mlx_lm_has_its_config() -> None:
+    spec = importlib.util.find_spec("mlx_lm")
+    assert spec is not None and spec.origin is not None
+    sources = (Path(spec.origin).parent / "models").glob("*.py")
+    with_model = {path.stem for path in sources if re.search(r"^class Model\b", path.read_text(), re.MULTILINE)}
+    assert with_model == CONFIGS.keys()
+
+
+@pytest.mark.parametrize("name", CONFIGS if os.environ.get("PROVE") else TENTH)
+def test_verdict(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(CONFIGS[name]))
+    found[name] = verdict(asyncio.run(ask_the_engine(audit_command(tmp_path), tmp_path)))
+    with capsys.disabled():
+        print(f"\n{len(found):3} {name}: {': '.join(filter(None, found[name]))}", end="", flush=True)
+    if name in NOT_BUILT and sys.platform != "linux":
+        return
+    assert found[name][0] == expected(name), found[name][1]
+
+
+def test_most_may_be_batched_and_those_that_are_known_not_to_may_not(evidence: dict[str, Any]) -> None:
+    assert found, "runs after the verdicts"
+    counts = Counter(one for one, _ in found.values())
+    evidence["architectures"] = len(found)
+    for one in (BATCH, "one_prompt_at_a_time", "one_sequence_at_a_time", REFUSED, UNBUILT):
+        evidence[one.replace(" ", "_")] = counts[one]
+    evidence["verdicts"] = {name: one for name, (one, _) in sorted(found.items())}
+    # A folder of pytest's is nobody's business.
+    evidence["reasons"] = {
+        name: re.sub(r"/\S*/(test_verdict)\S*", "FOLDER", why) for name, (_, why) in sorted(found.items()) if why
+    }
+    assert not [name for name in KNOWN & found.keys() if found[name][0] == BATCH]
+    if os.environ.get("PROVE"):
+        assert counts[BATCH] >= BATCH_COUNT_MIN
+
+
+def test_no_architectures_name_stands_in_the_code_that_decides() -> None:
+    rank = Path(__file__).parents[2] / "services/thunderline/rank"
+    decides = "".join((rank / name).read_text() for name in ("engine.py", "generator.py", "rows.py", "prefill.py"))
+    code = "\n".join((rank / name).read_text() for name in ("architecture.py", "tiny.py"))
+    # In comments and docstrings an example may be named; nothing is compared with a name.
+    strings = set(re.findall(r"""["']([\w.-]+)["']""", decides + code))
+    assert not strings & CONFIGS.keys()
