@@ -4,45 +4,111 @@ import pytest
 
 from thunderline.cli.bench.cells import BARE, OURS, PEER, Cell, Run, cells, order, percentile, prompts, summary
 
-
-def run(tokens_per_s: float, cpu_s: float | None = None) -> Run:
-    return Run(tokens=100, wall_s=100 / tokens_per_s, first_token_s=(0.1, 0.3), gap_p95_s=0.02, cpu_outside_s=cpu_s)
+STREAMS, SEEDED, BESIDE, EIGHT, TWICE, HOP = cells([4], [8], waits=True, hop=True)
 
 
-def test_every_contender_goes_first_equally_often() -> None:
-    cell = Cell(streams=4, sampled=False)
-    firsts = [order(cell, number)[0] for number in range(9)]
-    assert {firsts.count(name) for name in (BARE, PEER, OURS)} == {3}
+def run(tokens_per_s: float = 10, cpu_s: float | None = None, firsts: tuple[float, ...] = (0.1, 0.3)) -> Run:
+    return Run(100, 100 / tokens_per_s, firsts, gap_p95_s=0.02, gap_max_s=0.05, cpu_outside_s=cpu_s)
+
+
+def rounds_of(cell: Cell, **runs: Run) -> list[dict[str, Run]]:
+    """One round; turns that are not named are like all others."""
+    return [{turn.name: runs.get(turn.name.replace(" ", "_"), run()) for turn in cell.turns}]
+
+
+def test_cells_cover_every_load_once() -> None:
+    names = [cell.name for cell in cells([1, 8], [8], waits=True, hop=True)]
+    assert names == [
+        "1 streams",
+        "8 streams",
+        "8 seeded streams",
+        "1500 tokens beside 4 streams",
+        "8 x 1000 tokens beside 4 streams",
+        "1000 tokens twice",
+        "8 streams of a tiny model",
+    ]
+
+
+def test_greedy_and_sampled_are_taken_side_by_side() -> None:
+    names = {f"{who} {kind}" for who in (BARE, PEER, OURS) for kind in ("greedy", "sampled")}
+    assert {turn.name for turn in STREAMS.turns} == names
+
+
+def test_every_turn_goes_first_equally_often() -> None:
+    firsts = [order(STREAMS, number)[0] for number in range(12)]
+    assert {firsts.count(turn) for turn in STREAMS.turns} == {2}
 
 
 def test_a_seeded_cell_has_no_bare_loop() -> None:
-    assert set(order(Cell(8, sampled=True, seeded=True), 0)) == {PEER, OURS}
+    assert {turn.contender for turn in SEEDED.turns} == {PEER, OURS}
 
 
 def test_no_two_prompts_share_a_beginning() -> None:
-    cell = Cell(streams=8, sampled=True)
-    made = [prompt for n in range(3) for who in (BARE, PEER, OURS) for prompt in prompts(cell, n, who)]
+    made = [prompt for n in range(3) for turn in STREAMS.turns for prompt in prompts(STREAMS, n, turn, 4)]
     assert len({prompt[:6] for prompt in made}) == len(made)
-    assert made[:8] == prompts(cell, 0, BARE), "the same run asks the same"
+    assert made[:4] == prompts(STREAMS, 0, STREAMS.turns[0], 4), "the same run asks the same"
 
 
 def test_the_ratio_is_taken_within_a_round() -> None:
     rounds = [
-        {BARE: run(10), OURS: run(9)},
-        {BARE: run(100), OURS: run(95)},  # the machine was ten times faster: the ratio is not
-        {BARE: run(10), OURS: run(10)},
+        *rounds_of(STREAMS, bare_greedy=run(10), ours_greedy=run(9)),
+        # The machine was ten times faster: the ratio is not.
+        *rounds_of(STREAMS, bare_greedy=run(100), ours_greedy=run(95)),
+        *rounds_of(STREAMS, bare_greedy=run(10), ours_greedy=run(10)),
     ]
-    assert summary(rounds)["ours_to_bare"]["median"] == pytest.approx(0.95)
+    assert summary(STREAMS, rounds)["ours_to_bare_greedy"]["median"] == pytest.approx(0.95)
+
+
+@pytest.mark.parametrize(
+    ("cell", "runs", "figure", "expected"),
+    [
+        pytest.param(
+            STREAMS,
+            {"ours_sampled": run(9.5), "ours_greedy": run(10)},
+            "ours_sampled_to_greedy",
+            0.95,
+            id="what sampling costs us",
+        ),
+        pytest.param(STREAMS, {"ours_sampled": run(12)}, "ours_to_peer_sampled", 1.2, id="against the server"),
+        pytest.param(
+            STREAMS,
+            {"ours_greedy": run(firsts=(0.112, 0.5))},
+            "first_token_later_than_bare_ms",
+            12,
+            id="how much later the first token comes",
+        ),
+        pytest.param(SEEDED, {"ours": run(40)}, "ours_to_peer", 4, id="with seeds"),
+        pytest.param(
+            BESIDE,
+            {
+                "chunks_of_64": run(firsts=(12.0,)),
+                "chunks_of_512": run(firsts=(10.0,)),
+                "chunks_of_128": run(firsts=(11.0,)),
+                "ours": run(firsts=(12.5,)),
+            },
+            "first_token_to_best_chunk",
+            1.25,
+            id="a long prompt against the best chunk",
+        ),
+        pytest.param(
+            EIGHT,
+            {"all_at_once": run(firsts=(47.0, 48.0)), "ours": run(firsts=(60.0, 12.0))},
+            "first_answer_to_all_at_once",
+            0.255,
+            id="the first of eight long prompts",
+        ),
+        pytest.param(TWICE, {"ours": run(firsts=(4.0, 0.2))}, "second_time_to_first", 0.05, id="a prompt again"),
+        # 8 tokens a step: 125 steps/s are 8 ms, 100 are 10 ms.
+        pytest.param(HOP, {"engine": run(1000), "runner": run(800)}, "runner_adds_ms_per_step", 2, id="the hop"),
+    ],
+)
+def test_figures(cell: Cell, runs: dict[str, Run], figure: str, expected: float) -> None:
+    assert summary(cell, rounds_of(cell, **runs))[figure]["median"] == pytest.approx(expected, abs=1e-3)
 
 
 def test_cpu_is_told_per_token() -> None:
-    found = summary([{OURS: run(10, cpu_s=0.2)}])
-    assert found[OURS]["cpu_ms_per_token_outside"] == pytest.approx(2.0)
-
-
-def test_cells_cover_every_load_once() -> None:
-    names = [cell.name for cell in cells([1, 8], [8])]
-    assert names == ["1-greedy", "1-sampled", "8-greedy", "8-sampled", "8-seeded"]
+    found = summary(STREAMS, rounds_of(STREAMS, ours_greedy=run(cpu_s=0.2)))
+    assert found["ours greedy"]["cpu_ms_per_token_outside"] == pytest.approx(2.0)
 
 
 @pytest.mark.parametrize(

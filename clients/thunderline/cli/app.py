@@ -269,6 +269,8 @@ def bench_serve(
     ),
     streams: Annotated[str, typer.Option(help="counts of concurrent streams")] = "1,4,8,16",
     seeded: Annotated[str, typer.Option(help="counts for the cells with a seed a request")] = "8",
+    waits: Annotated[bool, typer.Option(help="long prompts beside streams, and a prompt that comes again")] = True,
+    hop: Annotated[bool, typer.Option(help="what a runner adds to a step of a tiny model")] = True,
     rounds: Annotated[int, typer.Option(help="interleaved rounds of each cell")] = 9,
     end_token_id: Annotated[int, typer.Option(help="a special token that the model never makes")] = 6,
 ) -> None:
@@ -277,10 +279,12 @@ def bench_serve(
     from thunderline.cli.bench.cells import cells
     from thunderline.cli.bench.load import WrongAnswer
 
-    wanted = cells([int(n) for n in streams.split(",") if n], [int(n) for n in seeded.split(",") if n])
+    counts = [[int(n) for n in text.split(",") if n] for text in (streams, seeded)]
+    wanted = cells(counts[0], counts[1], waits, hop)
     try:
         found = asyncio.run(serve.serve(model, out, wanted, rounds, end_token_id, lambda text: print(text, flush=True)))
     except WrongAnswer as error:
         _refuse(str(error), FAILED)
     for name, cell in found["cells"].items():
-        print(name, {key: value for key, value in cell.get("summary", {}).items() if key.startswith("ours")})
+        for figure, value in cell.get("summary", {}).items():
+            print(f"{name}: {figure}: {value}")

@@ -15,6 +15,7 @@ from thunderline.rpc.errors import from_call
 from thunderline.v1 import cluster_pb2, scheduler_pb2
 
 SEEDS = 2**63
+GENERATE_DEADLINE_S = 600.0
 
 
 def completed(wish: cluster_pb2.Generation) -> cluster_pb2.Generation:

@@ -7,8 +7,6 @@ from thunderline.client import generation
 from thunderline.client.connection import Connection, called, called_again, streamed
 from thunderline.v1 import cluster_pb2, scheduler_pb2, scheduler_pb2_grpc
 
-GENERATE_DEADLINE_S = 600.0
-
 
 class SchedulerClient(Connection):
     def __init__(self, target: str) -> None:
@@ -43,7 +41,7 @@ class SchedulerClient(Connection):
             yield response.cluster
 
     def generate(
-        self, wish: cluster_pb2.Generation, deadline_s: float = GENERATE_DEADLINE_S
+        self, wish: cluster_pb2.Generation, deadline_s: float = generation.GENERATE_DEADLINE_S
     ) -> AsyncIterator[cluster_pb2.GenerationDelta]:
         """Text as it comes. See thunderline.client.generation."""
         return generation.generate(self._stub, wish, deadline_s)

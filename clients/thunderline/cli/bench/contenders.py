@@ -6,21 +6,39 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import httpx
 import psutil
 
-from thunderline.cli.bench.cells import NEW_TOKENS, TEMPERATURE, TOP_P, Cell, Run
-from thunderline.cli.bench.load import WrongAnswer, load
+from thunderline.cli.bench import direct
+from thunderline.cli.bench import load as http
+from thunderline.cli.bench.cells import (
+    ENGINE,
+    NEIGHBOUR_COUNT,
+    NEW_TOKENS,
+    RUNNER,
+    TEMPERATURE,
+    TOP_P,
+    Again,
+    Beside,
+    Cell,
+    Run,
+    Streams,
+    Turn,
+    long_text,
+    prompts,
+)
+from thunderline.cli.bench.load import WrongAnswer
 
 START_DEADLINE_S = 180.0
 RUN_DEADLINE_S = 900.0
 # Roles that stand between the client and the rank.
 OUTSIDE = ("gateway", "scheduler", "runner")
+# Token ids that every tiny copy of a model knows.
+TINY_IDS = (3, 100)
 
 
 def endless_copy(model: Path, folder: Path, end_token_id: int) -> Path:
@@ -47,47 +65,83 @@ def endless_copy(model: Path, folder: Path, end_token_id: int) -> Path:
     return folder
 
 
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What a turn asks in one round."""
+
+    cell: Cell
+    round_number: int
+    turn: Turn
+    tokenizer: Any
+
+    @property
+    def texts(self) -> list[str]:
+        """For Streams the prompts, for the others the neighbours'."""
+        load = self.turn.load
+        return prompts(
+            self.cell, self.round_number, self.turn, load.count if isinstance(load, Streams) else NEIGHBOUR_COUNT
+        )
+
+    @property
+    def ids(self) -> list[list[int]]:
+        """The same as tokens; a tiny model knows only the first few."""
+        whole = [self.tokenizer.encode(text).ids for text in self.texts]
+        if self.turn.contender not in (ENGINE, RUNNER):
+            return whole
+        return [[TINY_IDS[0] + token % (TINY_IDS[1] - TINY_IDS[0]) for token in ids] for ids in whole]
+
+    def long_ids(self, count: int, tokens: int) -> list[list[int]]:
+        """Prompts of exactly so many tokens."""
+        keys = [f"{self.cell.name}/{self.round_number}/{self.turn.name}/{number}" for number in range(count)]
+        return [self.tokenizer.encode(long_text(key, tokens)).ids[:tokens] for key in keys]
+
+
 @dataclass
 class Bare:
-    """The library's loop, fed by lines."""
+    """The library's loop, fed by lines; or our engine with nothing around it."""
 
     process: asyncio.subprocess.Process
-    tokenizer: Any
     blas: str
 
     @classmethod
-    async def start(cls, model: Path) -> "Bare":
-        from tokenizers import Tokenizer
-
+    async def start(cls, model: Path, engine: bool = False) -> "Bare":
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
             "thunderline.rank.bare_loop",
             str(model),
+            *(["--engine"] if engine else []),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
+            limit=2**24,
         )
         assert process.stdout is not None
         hello = await asyncio.wait_for(process.stdout.readline(), START_DEADLINE_S)
-        return cls(process, Tokenizer.from_file(str(model / "tokenizer.json")), json.loads(hello)["blas"])
+        return cls(process, json.loads(hello)["blas"])
 
-    async def run(self, cell: Cell, prompts: Sequence[str]) -> Run:
+    async def run(self, question: Question) -> Run:
         assert self.process.stdin is not None and self.process.stdout is not None
-        wish = {
-            "prompts": [self.tokenizer.encode(prompt).ids for prompt in prompts],
-            "max_tokens": NEW_TOKENS,
-            "temperature": TEMPERATURE if cell.sampled else 0.0,
-            "top_p": TOP_P,
-        }
+        ids = question.ids
+        match question.turn.load:
+            case Streams() as load:
+                sampling = {"temperature": TEMPERATURE if load.sampled else 0.0, "top_p": TOP_P}
+                wish: dict[str, Any] = {"prompts": ids, "max_tokens": NEW_TOKENS, **sampling}
+            case Beside() as load:
+                long = question.long_ids(load.prompt_count, load.prompt_tokens)
+                wish = {"neighbours": ids, "prompts": long, "chunk_tokens": load.chunk_tokens}
+            case Again():
+                raise WrongAnswer("the bare loop keeps no prefixes")
         self.process.stdin.write(json.dumps(wish).encode() + b"\n")
         line = await asyncio.wait_for(self.process.stdout.readline(), RUN_DEADLINE_S)
         if not line:
             raise WrongAnswer("the bare loop ended")
         found = json.loads(line)
-        return Run(found["tokens"], found["wall_s"], tuple(found["first_token_s"]), found["gap_p95_s"])
+        return Run(**{**found, "first_token_s": tuple(found["first_token_s"])})
 
     async def stop(self) -> None:
-        await _end(self.process)
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        await _end(self.process, None)
 
 
 @dataclass
@@ -109,8 +163,10 @@ class Peer:
         await _until_ok(f"{url}/v1/models", process)
         return cls(process, f"{url}/v1", model)
 
-    async def run(self, cell: Cell, prompts: Sequence[str]) -> Run:
-        return await load(self.url, str(self.model), cell, prompts)
+    async def run(self, question: Question) -> Run:
+        load = question.turn.load
+        assert isinstance(load, Streams)
+        return await http.streams(self.url, str(self.model), load, question.texts)
 
     async def stop(self) -> None:
         await _end(self.process)
@@ -121,7 +177,7 @@ class Ours:
     """A `thunderline up` with a home and ports of its own."""
 
     process: asyncio.subprocess.Process
-    url: str
+    base_port: int
     name: str
     home: Path
 
@@ -140,14 +196,24 @@ class Ours:
                 stdout=output,
                 stderr=output,
             )
-        url = f"http://127.0.0.1:{base_port}"
-        await _until_ok(f"{url}/readyz", process)
-        return cls(process, f"{url}/v1", model.name.lower(), home)
+        await _until_ok(f"http://127.0.0.1:{base_port}/readyz", process)
+        return cls(process, base_port, model.name.lower(), home)
 
-    async def run(self, cell: Cell, prompts: Sequence[str]) -> Run:
+    async def run(self, question: Question) -> Run:
         before = self._outside_s()
-        run = await load(self.url, self.name, cell, prompts)
-        return Run(run.tokens, run.wall_s, run.first_token_s, run.gap_p95_s, self._outside_s() - before)
+        run = await self._run(question)
+        return replace(run, cpu_outside_s=self._outside_s() - before)
+
+    async def _run(self, question: Question) -> Run:
+        url = f"http://127.0.0.1:{self.base_port}/v1"
+        match question.turn.load:
+            case Streams() as load:
+                return await http.streams(url, self.name, load, question.texts)
+            case Beside() as load:
+                long = question.long_ids(load.prompt_count, load.prompt_tokens)
+                return await http.beside(url, self.name, question.texts, long)
+            case Again() as load:
+                return await http.again(url, self.name, question.long_ids(1, load.prompt_tokens)[0])
 
     def _outside_s(self) -> float:
         """CPU seconds that the roles between client and rank have used so far."""
@@ -163,6 +229,27 @@ class Ours:
         await _end(self.process)
 
 
+class Runner(Ours):
+    """The same, asked by gRPC straight at its runner."""
+
+    async def _run(self, question: Question) -> Run:
+        return await direct.streams(
+            f"127.0.0.1:{self.base_port + 3}",
+            f"127.0.0.1:{self.base_port + 4}",
+            question.ids,
+        )
+
+
+async def tiny_copy(model: Path, folder: Path) -> Path:
+    """A random model of the same architecture, whose step takes a millisecond."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "thunderline.rank.tiny_model", str(model), str(folder)
+    )
+    if await asyncio.wait_for(process.wait(), START_DEADLINE_S):
+        raise WrongAnswer(f"no tiny copy of {model} can be made")
+    return folder
+
+
 async def _until_ok(url: str, process: asyncio.subprocess.Process) -> None:
     async with asyncio.timeout(START_DEADLINE_S), httpx.AsyncClient(timeout=5) as client:
         while True:
@@ -176,10 +263,12 @@ async def _until_ok(url: str, process: asyncio.subprocess.Process) -> None:
             await asyncio.sleep(0.2)
 
 
-async def _end(process: asyncio.subprocess.Process) -> None:
+async def _end(process: asyncio.subprocess.Process, by: signal.Signals | None = signal.SIGINT) -> None:
+    """By a signal, or, where it has been told otherwise, without one; by force after 10 s."""
     if process.returncode is not None:
         return
-    process.send_signal(signal.SIGINT)
+    if by is not None:
+        process.send_signal(by)
     try:
         await asyncio.wait_for(process.wait(), 10)
     except TimeoutError:

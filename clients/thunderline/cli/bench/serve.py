@@ -1,17 +1,19 @@
 """`thunderline bench serve`: the library's loop, the library's server and us, interleaved; writes JSON as it goes."""
 
 import asyncio
+import contextlib
 import dataclasses
 import json
 import os
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from thunderline.cli.bench import cells, contenders
-from thunderline.cli.bench.cells import BARE, OURS, PEER, Cell, Run
+from thunderline.cli.bench.cells import BARE, ENGINE, OURS, PEER, RUNNER, Cell, Run, Turn
+from thunderline.cli.bench.contenders import Question
 from thunderline.process.home import write_atomically
 
 BASE_PORT = 18000
@@ -29,57 +31,109 @@ async def serve(
 
     Raises WrongAnswer, httpx.HTTPError, OSError.
     """
+    from tokenizers import Tokenizer
+
     found = json.loads(out.read_text()) if out.exists() else {"cells": {}}
     missing = [cell for cell in wanted if len(found["cells"].get(cell.name, {}).get("runs", [])) < rounds]
     if not missing:
         say("every cell is there already")
         return dict(found)
+    tokenizer = Tokenizer.from_file(str(model / "tokenizer.json"))
     with tempfile.TemporaryDirectory(prefix="thunderline-bench-") as folder:
-        endless = contenders.endless_copy(model, Path(folder) / "endless", end_token_id)
-        say("starting the bare loop, mlx_lm.server and thunderline")
-        started: dict[str, Any] = {}
-        try:
-            started[BARE] = await contenders.Bare.start(endless)
-            started[PEER] = await contenders.Peer.start(endless, BASE_PORT + 10, Path(folder) / "peer.log")
-            started[OURS] = await contenders.Ours.start(endless, BASE_PORT, Path(folder) / "home")
-            found["machine"] = {"cores": os.cpu_count(), "blas": started[BARE].blas, "model": model.name}
-            say(f"the BLAS of all three: {started[BARE].blas}")
+        async with contextlib.AsyncExitStack() as stack:
+            field = _Field(model, Path(folder), end_token_id, stack, say)
             for number, cell in enumerate(missing, 1):
-                await _cell(cell, f"cell {number} of {len(missing)}", started, rounds, found, out, say)
-        finally:
-            for contender in started.values():
-                await contender.stop()
+                place = f"cell {number} of {len(missing)} ({cell.name})"
+                await _cell(cell, place, field, tokenizer, rounds, found, out, say)
     return dict(found)
+
+
+class _Field:
+    """The contenders, each started when its first turn comes."""
+
+    def __init__(
+        self,
+        model: Path,
+        folder: Path,
+        end_token_id: int,
+        stack: contextlib.AsyncExitStack,
+        say: Callable[[str], None],
+    ) -> None:
+        self._folder = folder
+        self._stack = stack
+        self._say = say
+        self._started: dict[str, Any] = {}
+        self._endless = contenders.endless_copy(model, folder / "endless", end_token_id)
+        self._tiny: Path | None = None
+        self.facts = {"cores": os.cpu_count(), "model": model.name, "blas": ""}
+
+    async def contender(self, name: str) -> Any:
+        if name not in self._started:
+            self._say(f"starting {name}")
+            self._started[name] = started = await self._start(name)
+            self._stack.push_async_callback(started.stop)
+            if isinstance(started, contenders.Bare):
+                self.facts["blas"] = started.blas
+                self._say(f"its BLAS: {started.blas}")
+        return self._started[name]
+
+    def _start(self, name: str) -> Awaitable[Any]:
+        starts: dict[str, Callable[[], Awaitable[Any]]] = {
+            BARE: lambda: contenders.Bare.start(self._endless),
+            PEER: lambda: contenders.Peer.start(self._endless, BASE_PORT + 10, self._folder / "peer.log"),
+            OURS: lambda: contenders.Ours.start(self._endless, BASE_PORT, self._folder / "home"),
+            ENGINE: self._engine,
+            RUNNER: self._runner,
+        }
+        return starts[name]()
+
+    async def _engine(self) -> contenders.Bare:
+        return await contenders.Bare.start(await self._tiny_model(), engine=True)
+
+    async def _runner(self) -> contenders.Ours:
+        return await contenders.Runner.start(await self._tiny_model(), BASE_PORT + 20, self._folder / "tiny-home")
+
+    async def _tiny_model(self) -> Path:
+        if self._tiny is None:
+            self._tiny = await contenders.tiny_copy(self._endless, self._folder / "tiny")
+        return self._tiny
 
 
 async def _cell(
     cell: Cell,
-    where: str,
-    started: dict[str, Any],
+    place: str,
+    field: _Field,
+    tokenizer: Any,
     rounds: int,
     found: dict[str, Any],
     out: Path,
     say: Callable[[str], None],
 ) -> None:
+    async def run(turn: Turn, number: int) -> Run:
+        contender = await field.contender(turn.contender)
+        answer: Run = await contender.run(Question(cell, number, turn, tokenizer))
+        return answer
+
     entry = found["cells"].setdefault(cell.name, {"runs": []})
-    if not entry["runs"]:
-        # The first run of a shape compiles and touches memory: nobody's figure.
-        for contender in cell.contenders:
-            await started[contender].run(cell, cells.prompts(cell, -1, contender))
+    say(f"{place}: warming up")
+    # The first run of a shape compiles and touches memory: nobody's figure.
+    for contender in {turn.contender for turn in cell.turns}:
+        await run(next(turn for turn in cell.turns if turn.contender == contender), -1)
     while len(entry["runs"]) < rounds:
         number = len(entry["runs"])
         runs: dict[str, Any] = {}
-        for contender in cells.order(cell, number):
+        for turn in cells.order(cell, number):
             begun = time.monotonic()
-            run = await started[contender].run(cell, cells.prompts(cell, number, contender))
-            runs[contender] = dataclasses.asdict(run)
+            answer = await run(turn, number)
+            runs[turn.name] = dataclasses.asdict(answer)
             say(
-                f"{where} ({cell.name}), round {number + 1} of {rounds}: {contender} "
-                f"{run.tokens_per_s:.1f} tokens/s in {time.monotonic() - begun:.0f} s"
+                f"{place}, round {number + 1} of {rounds}: {turn.name}, {answer.tokens_per_s:.1f} tokens/s, "
+                f"first token {min(answer.first_token_s):.2f} s, in {time.monotonic() - begun:.0f} s"
             )
             await asyncio.sleep(0.2)
         entry["runs"].append(runs)
-        entry["summary"] = cells.summary([_runs(one) for one in entry["runs"]])
+        entry["summary"] = cells.summary(cell, [_runs(one) for one in entry["runs"]])
+        found["machine"] = field.facts
         write_atomically(out, json.dumps(found, indent=1).encode(), mode=0o644)
 
 
