@@ -176,6 +176,12 @@ def test_an_exception_in_a_step_ends_its_requests_typed_and_changes_nobodys_toke
         for one in this.unsent:
             assert (one.status, one.pieces) == (503, [])
             assert int(one.retry_after) >= 1
+        # The engine does not go on with those who have been told their end.
+        steps = len(hooked_rank.held(hooked.home))
+        assert hooked.answers()
+        assert not {
+            seed for step in hooked_rank.held(hooked.home)[steps:] for seed in step.running if 1000 <= seed < 1006
+        }
         # The prefix cache went with the engine; the second time it answers, and equally.
         for seen in range(2):
             again = asyncio.run(undisturbed(hooked))

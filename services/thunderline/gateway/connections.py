@@ -20,7 +20,7 @@ from thunderline.gateway.openai_errors import HttpError, http_error, to_http
 LOOK_EVERY_S = 0.5
 # Beyond the limit so many are told why; more are closed without a word.
 REFUSED_COUNT_MAX = 64
-# A refused one gets this long to read why: closed at once, what it had sent meanwhile would reset it.
+# A refused one gets this long to read why: closed at once it would be reset while it still sends.
 REFUSED_S = 1.0
 # A body of this many times the limit is not even thrown away any more: `bodies` has answered before.
 BODY_FACTOR_MAX = 2 * DISCARD_FACTOR
