@@ -13,6 +13,7 @@ PROOFS = {
     "seeds": ["tests/faults/test_seeds.py"],
     "crowd": ["tests/faults/test_crowd.py"],
     "containment": ["tests/faults/test_broken_step.py"],
+    "serve": ["tests/e2e/test_bench.py"],
     "architectures": ["tests/audit/test_every_architecture.py"],
 }
 SOURCES = ("services", "clients", "protos")

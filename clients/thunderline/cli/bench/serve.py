@@ -133,7 +133,7 @@ async def _cell(
             await asyncio.sleep(0.2)
         entry["runs"].append(runs)
         entry["summary"] = cells.summary(cell, [_runs(one) for one in entry["runs"]])
-        found["machine"] = field.facts
+        found["setup"] = field.facts
         write_atomically(out, json.dumps(found, indent=1).encode(), mode=0o644)
 
 
