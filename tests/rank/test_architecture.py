@@ -81,6 +81,11 @@ GEMMA3 = {
         pytest.param(GEMMA3, BATCH, id="sliding windows may be batched"),
         pytest.param(JAMBA, ONE_PROMPT, id="jamba takes one prompt at a time"),
         pytest.param(MAMBA, ONE_PROMPT, id="mamba takes one prompt at a time"),
+        pytest.param(
+            {**LLAMA, "rope_scaling": {"type": "dynamic", "factor": 2.0}},
+            ALONE,
+            id="llama with positions by length alone",
+        ),
     ],
 )
 def test_verdict(config: dict[str, Any], verdict: architecture.Batching) -> None:
