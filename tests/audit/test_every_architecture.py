@@ -31,7 +31,7 @@ NOT_BATCH = {
     # Their masks or offsets raise with more than one row.
     **dict.fromkeys(("gemma2", "gpt_bigcode"), "one_sequence_at_a_time"),
     # The answer depends on how the prompt is cut into chunks.
-    "plamo3": REFUSED,
+    "plamo3": "one_sequence_at_a_time",
     # Caches of their own, that mlx-lm's batches do not take.
     **dict.fromkeys(("deepseek_v41", "llama4"), REFUSED),
 }
@@ -42,7 +42,7 @@ KNOWN |= {"recurrent_gemma"}
 # the process in MLX's block-sparse product.
 NOT_BUILT = {"bitnet", "muse_spark", "olmo", "prism_hadamard_qwen35", "phi3small"}
 # For `make test`: one of each kind.
-TENTH = ("llama", "gemma3_text", "gpt_oss", "jamba", "mamba", "recurrent_gemma", "plamo3", "phi3small")
+TENTH = ("llama", "gemma3_text", "gpt_oss", "jamba", "mamba", "recurrent_gemma", "plamo3", "llama4", "phi3small")
 
 found: dict[str, tuple[str, str]] = {}
 
