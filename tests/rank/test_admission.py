@@ -4,41 +4,32 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from thunderline.rank.admission import SEQUENCE_COUNT_MAX, admitted_count
+from thunderline.rank.admission import fits, padded_tokens
 
 
 @pytest.mark.parametrize(
-    ("waiting", "running_tokens", "running_count", "admitted"),
+    ("running", "tokens", "held", "expected"),
     [
-        pytest.param([], 0, 0, 0, id="nobody waits"),
-        pytest.param([400, 600], 0, 0, 2, id="two that fill the budget exactly"),
-        pytest.param([400, 601], 0, 0, 1, id="the second would be one token too many"),
-        pytest.param([900], 200, 1, 0, id="no room beside those who run"),
-        pytest.param([900, 10, 10], 200, 1, 0, id="short ones do not overtake a long one"),
-        pytest.param([1, 1, 1], 0, SEQUENCE_COUNT_MAX - 1, 1, id="the batch has one place left"),
-        pytest.param([1], 0, SEQUENCE_COUNT_MAX, 0, id="the batch is full"),
+        pytest.param([], 1000, 0, True, id="one that fills the budget exactly"),
+        pytest.param([], 1001, 0, False, id="one token too many"),
+        pytest.param([500], 500, 0, True, id="two of the same length"),
+        pytest.param([501], 400, 0, False, id="a short one is padded to the long one's length"),
+        pytest.param([10] * 9, 200, 0, False, id="and short ones that run are padded to a long newcomer's"),
+        pytest.param([100] * 9, 100, 0, True, id="ten of the same length"),
+        pytest.param([100], 100, 801, False, id="what is parked takes its room"),
     ],
 )
-def test_admitted(waiting: Sequence[int], running_tokens: int, running_count: int, admitted: int) -> None:
-    assert admitted_count(waiting, running_tokens, running_count, budget_tokens=1000) == admitted
+def test_fits(running: Sequence[int], tokens: int, held: int, expected: bool) -> None:
+    assert fits(running, tokens, held, budget_tokens=1000) is expected
 
 
-@given(waiting=st.lists(st.integers(1, 1200), max_size=60), running=st.integers(0, 1000), count=st.integers(0, 32))
-def test_as_many_as_fit_and_not_one_more(waiting: list[int], running: int, count: int) -> None:
-    admitted = admitted_count(waiting, running, count, budget_tokens=1000)
-    assert running + sum(waiting[:admitted]) <= 1000
-    assert count + admitted <= max(count, SEQUENCE_COUNT_MAX)
-    if admitted < len(waiting) and count + admitted < SEQUENCE_COUNT_MAX:
-        assert running + sum(waiting[: admitted + 1]) > 1000
+@given(st.lists(st.integers(1, 1200), max_size=32), st.integers(1, 1200), st.integers(0, 1000))
+def test_never_more_than_the_budget(running: list[int], tokens: int, held: int) -> None:
+    if fits(running, tokens, held, budget_tokens=1000):
+        assert padded_tokens([*running, tokens]) + held <= 1000
+        assert sum(running) + tokens <= 1000
 
 
-@given(waiting=st.lists(st.integers(1, 1000), min_size=1, max_size=30))
-def test_everybody_is_admitted_in_order_as_others_end(waiting: list[int]) -> None:
-    left, order = list(enumerate(waiting)), []
-    while left:
-        # All who ran have ended.
-        admitted = admitted_count([tokens for _, tokens in left], 0, 0, budget_tokens=1000)
-        assert admitted > 0
-        order += [number for number, _ in left[:admitted]]
-        left = left[admitted:]
-    assert order == list(range(len(waiting)))
+@given(st.lists(st.integers(1, 1000), min_size=1, max_size=30))
+def test_each_that_fits_the_budget_at_all_gets_its_turn(waiting: list[int]) -> None:
+    assert all(fits([], tokens, 0, budget_tokens=1000) for tokens in waiting)

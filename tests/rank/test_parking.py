@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from rank.test_engine import PROMPTS, SAMPLED, Story, alone, story
-from thunderline.rank.engine import Insert
 from thunderline.rank.parking import PARKED_S, SAFE_S, Parked, Parking
+from thunderline.rank.values import Insert
 
 
 def parked(request_id: str = "a", since_s: float = 0.0, tokens: tuple[int, ...] = (7, 8, 9)) -> Parked[str]:
@@ -44,8 +44,16 @@ def test_take(request_id: str, prompt: tuple[int, ...], resumed: tuple[int, ...]
 def test_the_young_are_safe_and_the_oldest_goes_first() -> None:
     here = parking(parked("old", 0.0), parked("older than safe", 1.0), parked("young", 100.0))
     now_s = 100.0 + SAFE_S - 0.1
-    assert [here.give_way(now_s), here.give_way(now_s), here.give_way(now_s)] == [True, True, False]
+    assert [here.give_way(now_s, "mine") for _ in range(3)] == [True, True, False]
     assert here.take("young", (1, 2), ()) is not None
+
+
+def test_nobody_drives_out_what_it_comes_to_resume() -> None:
+    here = parking(parked("mine", 0.0), parked("old", 1.0), parked("young", 100.0))
+    now_s = 100.0 + SAFE_S - 0.1
+    assert (here.kv_tokens, here.kv_tokens_beside("mine"), here.safe_kv_tokens(now_s, "mine")) == (30, 20, 10)
+    assert [here.give_way(now_s, "mine") for _ in range(2)] == [True, False]
+    assert here.holds("mine") and not here.holds("old")
 
 
 def test_a_client_that_left_frees_it_at_once() -> None:
@@ -151,4 +159,44 @@ def test_parked_kv_expires(tiny: Any) -> None:
     one, _ = lost_at(tiny, 3, 6, clock_s=clock)
     clock.now_s = PARKED_S
     one.engine.expire()
+    assert one.engine.parked_count == 0
+
+
+def test_where_one_runs_at_a_time_a_resume_waits_for_its_turn(tiny: Any) -> None:
+    wanted = [alone(tiny, PROMPTS[number], SAMPLED[number]) for number in (3, 5)]
+    one = story(tiny, batch_size_max=1)
+    first = one.insert(PROMPTS[3], SAMPLED[3])
+    one.run(until=lambda: len(one.tokens[first]) >= 8)
+    one.engine.park(first)
+    other = one.insert(PROMPTS[5], SAMPLED[5])
+    one.step()
+    key = resume(one, 3, one.tokens[first])
+    one.run()
+    assert max(report.running_count for report in one.reports) == 1
+    assert one.tokens[other] == wanted[1]
+    assert one.tokens[first] + one.tokens[key] == wanted[0]
+
+
+def test_a_resume_that_is_lost_while_it_waits_stays_parked_and_one_that_is_cancelled_does_not(tiny: Any) -> None:
+    one, had = lost_at(tiny, 3, 8)
+    again = resume(one, 3, had)
+    one.engine.park(again)
+    assert one.engine.parked_count == 1
+    one.engine.remove(resume(one, 3, had))
+    assert one.engine.parked_count == 0
+
+
+def test_parked_ones_give_way_only_where_that_is_enough(tiny: Any) -> None:
+    now_s = 0.0
+    one = story(tiny, kv_budget_tokens=100, clock_s=lambda: now_s)
+    key = one.insert(PROMPTS[2], max_tokens=40)
+    one.run(until=lambda: len(one.tokens[key]) >= 8)
+    one.engine.park(key)
+    now_s = SAFE_S
+    fits, too_long = one.insert(PROMPTS[2], max_tokens=50), one.insert(PROMPTS[2], max_tokens=91)
+    one.step()
+    # 49 are parked, 59 run: the parked one was in the way.
+    assert (one.engine.parked_count, one.engine.running_keys) == (0, [fits, too_long])
+    one.engine.park(fits)
+    one.step()
     assert one.engine.parked_count == 0

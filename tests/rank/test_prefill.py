@@ -33,7 +33,9 @@ LONG = 1000
             SLOW, [], [50] * 9, False, 8, Plan(tuple(range(8)), 15), id="short ones go together, eight at most"
         ),
         pytest.param(Pace(1000), [], [260, 260, 260], False, 8, Plan((0, 1, 2), 266), id="short is what a share holds"),
-        pytest.param(Pace(1000), [], [270, 270, 270], False, 8, Plan((0, 1), 400), id="and one token more is long"),
+        pytest.param(
+            Pace(1000), [], [270] * 6, False, 8, Plan((0, 1, 2, 3), 200), id="of those that no share holds two"
+        ),
         pytest.param(
             Pace(30), [], [50] * 8, False, 8, Plan((0, 1, 2), 8), id="not more than the smallest chunk allows"
         ),
@@ -49,6 +51,19 @@ LONG = 1000
 )
 def test_plan(pace: Pace, begun: list[int], waiting: list[int], decoding: bool, count_max: int, plan: Plan) -> None:
     assert pace.plan(begun, waiting, decoding, count_max) == plan
+
+
+def test_short_ones_that_come_all_the_time_do_not_keep_a_long_one_from_beginning() -> None:
+    pace, begun, waiting, begins = Pace(400), [LONG, LONG], [LONG], False
+    for _ in range(100):
+        waiting += [50, 50, 50]
+        plan = pace.plan(begun, waiting, False, 8)
+        begins = begins or (waiting[0] == LONG and 0 in plan.taken)
+        begun = [
+            left for tokens in [*begun, *(waiting[i] for i in plan.taken)] if (left := tokens - plan.chunk_tokens) > 0
+        ]
+        waiting = [tokens for i, tokens in enumerate(waiting) if i not in plan.taken]
+    assert begins
 
 
 @given(

@@ -226,8 +226,9 @@ def _own_answers(model: Any, chunk_tokens: int) -> Answers:
 
 def _answers(model: Any, batching: Batching) -> Answers:
     """Greedy answers of every prompt with the chosen tokens' log-probabilities; all but the last begin together."""
-    from thunderline.rank.engine import Engine, Insert
+    from thunderline.rank.engine import Engine
     from thunderline.rank.sampler import Params
+    from thunderline.rank.values import Insert
 
     engine = Engine(model, (), 100_000, batching.batch_size_max, batching.prompt_count_max)
     inserts = [

@@ -22,8 +22,9 @@ from mlx_lm.generate import BatchGenerator  # noqa: E402
 from mlx_lm.sample_utils import make_sampler  # noqa: E402
 from mlx_lm.utils import load_model  # noqa: E402
 
-from thunderline.rank.engine import Engine, Insert  # noqa: E402
+from thunderline.rank.engine import Engine  # noqa: E402
 from thunderline.rank.sampler import Params  # noqa: E402
+from thunderline.rank.values import Insert  # noqa: E402
 
 NEIGHBOUR_TOKENS, SETTLED_TOKENS = 4000, 8
 KV_TOKENS = 100_000

@@ -13,67 +13,17 @@ import mlx.core as mx
 from mlx_lm.generate import StopSequences
 from mlx_lm.models.cache import can_trim_prompt_cache, trim_prompt_cache
 
-from thunderline.rank.admission import SEQUENCE_COUNT_MAX, admitted_count
+from thunderline.rank.admission import SEQUENCE_COUNT_MAX, fits, padded_tokens
 from thunderline.rank.generator import RowGenerator
 from thunderline.rank.parking import Parked, Parking
 from thunderline.rank.prefill import PROMPT_COUNT_MAX, Pace
 from thunderline.rank.prefix_cache import PrefixCache
-from thunderline.rank.rows import Row, shared
-from thunderline.rank.sampler import Params, RowLogprobs
+from thunderline.rank.rows import Row, owned, shared
+from thunderline.rank.sampler import RowLogprobs
+from thunderline.rank.values import Insert, Logprobs, News, Report
 
 # Of the KV budget, the prefix cache may hold this share; admitted requests come first.
 CACHE_SHARE = 0.5
-
-
-@dataclass(frozen=True, slots=True)
-class Insert:
-    """A new sequence; validated by the runner. `resume_token_ids` were generated before and count."""
-
-    key: int
-    request_id: str
-    prompt_token_ids: tuple[int, ...]
-    resume_token_ids: tuple[int, ...]
-    params: Params
-    max_tokens: int
-    logprobs: bool = False
-    top_logprob_count: int = 0
-    ignore_eos: bool = False
-
-    @property
-    def kv_tokens(self) -> int:
-        """The most that it will ever hold."""
-        return len(self.prompt_token_ids) + self.max_tokens
-
-
-@dataclass(frozen=True, slots=True)
-class Logprobs:
-    chosen: float
-    top_ids: tuple[int, ...]
-    top_values: tuple[float, ...]
-
-
-@dataclass(slots=True)
-class News:
-    """What a step gave to one sequence. `finish` is "", "stop" or "length"."""
-
-    key: int
-    token_ids: list[int] = field(default_factory=list)
-    logprobs: list[Logprobs] = field(default_factory=list)
-    finish: str = ""
-    cached_tokens: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    step: int
-    news: tuple[News, ...]
-    prefill_tokens: int
-    duration_s: float
-    running_count: int
-    waiting_count: int
-    kv_tokens: int
-    cache_tokens: int
-    parked_count: int = 0
 
 
 @dataclass(slots=True)
@@ -144,17 +94,14 @@ class Engine:
         return [*self._running, *self._waiting]
 
     def insert(self, insert: Insert) -> None:
-        """A resume finds its parked sequence, or goes before new ones; the others wait in order of arrival."""
-        self._at_stake = [insert.key]
-        found = self._parking.take(insert.request_id, insert.prompt_token_ids, insert.resume_token_ids)
-        if found is not None:
-            self._resume(insert, found)
-            return
+        """A resume goes before new ones; the others wait in order of arrival."""
         self._waiting[insert.key] = insert
-        if insert.resume_token_ids:
-            new = [key for key, one in self._waiting.items() if not one.resume_token_ids]
-            for key in new:
+        if self._is_resume(insert):
+            for key in [key for key, one in self._waiting.items() if not self._is_resume(one)]:
                 self._waiting.move_to_end(key)
+
+    def _is_resume(self, insert: Insert) -> bool:
+        return bool(insert.resume_token_ids) or self._parking.holds(insert.request_id)
 
     def _resume(self, insert: Insert, parked: Parked[_Kept]) -> None:
         """Tells the rest at once, and goes on from the last token, which is not in the KV yet."""
@@ -175,6 +122,9 @@ class Engine:
 
     def park(self, key: int) -> None:
         """Its reader is lost: a sequence that has begun to answer is kept, with the token that comes next."""
+        if self._waiting.pop(key, None) is not None:
+            # What is parked of it stays so.
+            return
         running = self._running.get(key)
         ahead = self._generator.ahead(running.uid) if running is not None else None
         if running is None or ahead is None:
@@ -183,8 +133,7 @@ class Engine:
         token_id, found = ahead
         insert = running.insert
         ((caches, held),) = self._generator.remove([running.uid], return_prompt_caches=True).values()
-        # Left lazy, the whole batch's arrays would live as long.
-        mx.eval([cache.state for cache in caches])
+        caches = _computed(caches)
         del self._running[key]
         self._forget(running.uid)
         logprobs = (*running.logprobs, _to_host(found)) if found is not None else tuple(running.logprobs)
@@ -207,7 +156,8 @@ class Engine:
 
     def remove(self, key: int) -> None:
         """Frees a sequence at once; what it has computed is kept for the next prompt that begins alike."""
-        self._waiting.pop(key, None)
+        if (waiting := self._waiting.pop(key, None)) is not None:
+            self._parking.forget(waiting.request_id)
         self._parking.remove(key)
         running = self._running.pop(key, None)
         if running is None:
@@ -263,27 +213,44 @@ class Engine:
         )
 
     @property
+    def _row_tokens(self) -> list[int]:
+        return [running.insert.kv_tokens for running in self._running.values()]
+
+    @property
     def _reserved_tokens(self) -> int:
-        return sum(running.insert.kv_tokens for running in self._running.values()) + self._parking.kv_tokens
+        return padded_tokens(self._row_tokens) + self._parking.kv_tokens
 
     def _admit(self) -> None:
         self.expire()
-        sizes = [insert.kv_tokens for insert in self._waiting.values()]
-        while sizes and self._reserved_tokens + sizes[0] > self._kv_budget_tokens:
-            if not self._parking.give_way(self._clock_s()):
+        while self._waiting and len(self._running) < self._batch_size_max:
+            insert = next(iter(self._waiting.values()))
+            if not self._finds_room(insert):
                 break
-        reserved, running = self._reserved_tokens, len(self._running)
-        count = admitted_count(sizes, reserved, running, self._kv_budget_tokens)
-        count = min(count, max(0, self._batch_size_max - running))
-        for _ in range(count):
             # Popped last: if it raises, `drop` still knows it.
-            self._start(next(iter(self._waiting.values())))
+            self._start(insert)
             self._waiting.popitem(last=False)
         # The cache lives in what is left, and gives way to whoever waits.
         room = self._kv_budget_tokens - self._reserved_tokens
         self._cache.shrink(min(room, int(self._kv_budget_tokens * CACHE_SHARE)))
 
+    def _finds_room(self, insert: Insert) -> bool:
+        """Parked sequences that are not safe any more give way, the oldest first, when that is enough."""
+        parking, now_s, mine = self._parking, self._clock_s(), insert.request_id
+
+        def enough(held_tokens: int) -> bool:
+            return fits(self._row_tokens, insert.kv_tokens, held_tokens, self._kv_budget_tokens)
+
+        if not enough(parking.safe_kv_tokens(now_s, mine)):
+            return False
+        while not enough(parking.kv_tokens_beside(mine)):
+            parking.give_way(now_s, mine)
+        return True
+
     def _start(self, insert: Insert) -> None:
+        parked = self._parking.take(insert.request_id, insert.prompt_token_ids, insert.resume_token_ids)
+        if parked is not None:
+            self._resume(insert, parked)
+            return
         tokens = [*insert.prompt_token_ids, *insert.resume_token_ids]
         kept, held = self._cached(tokens)
         self._enter(insert, tokens[held:], tokens[:held], kept, insert.max_tokens - len(insert.resume_token_ids))
@@ -337,11 +304,17 @@ class Engine:
         self._generator.rows.pop(uid, None)
 
     def _keep(self, tokens: Sequence[int], caches: list[Any]) -> None:
-        """Into the prefix cache, computed now: left lazy it would hold the whole batch's arrays alive."""
-        if not caches or len(tokens) == 0:
-            return
-        mx.eval([cache.state for cache in caches])
-        self._cache.put(tokens, caches, bool(can_trim_prompt_cache(caches)))
+        """Into the prefix cache."""
+        if caches and len(tokens) > 0:
+            kept = _computed(caches)
+            self._cache.put(tokens, kept, bool(can_trim_prompt_cache(kept)))
+
+
+def _computed(caches: list[Any]) -> list[Any]:
+    """To be kept: left lazy, or as slices, they would hold the whole batch's arrays alive."""
+    kept = owned(caches)
+    mx.eval([cache.state for cache in kept])
+    return kept
 
 
 def _to_host(found: RowLogprobs) -> Logprobs:

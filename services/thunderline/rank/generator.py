@@ -14,6 +14,9 @@ from thunderline.rank.prefix_cache import PREFIX_TOKENS_MIN
 from thunderline.rank.rows import Row, RowBatch, RowPrompts
 from thunderline.rank.sampler import RowLogprobs
 
+# As often as mlx-lm does: what MLX's allocator keeps for itself would grow.
+CLEAR_EVERY_STEPS = 512
+
 Keep = Callable[[Sequence[int], list[Any]], None]
 
 
@@ -36,6 +39,7 @@ class RowGenerator(BatchGenerator):  # type: ignore[misc]
         self.rows: dict[int, Row] = {}
         self._keep_prompt = keep_prompt
         self._plan = Plan((), 1)
+        self._steps_since_clearing = 0
         self._prompt_batch = RowPrompts.empty(model, greedy_sampler)
         self._prompt_batch.rows = self.rows
         empty: list[Any] = [[], [], [], greedy_sampler, [], [], []]
@@ -81,6 +85,10 @@ class RowGenerator(BatchGenerator):  # type: ignore[misc]
         responses = self._generation_batch.next()
         self._counters.decode_time += time.monotonic() - tic
         self._counters.generation_tokens += len(responses)
+        self._steps_since_clearing += 1
+        if self._steps_since_clearing >= CLEAR_EVERY_STEPS:
+            self._steps_since_clearing = 0
+            mx.clear_cache()
         self._prefill()
         return [], responses
 

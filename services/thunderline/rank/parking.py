@@ -53,6 +53,13 @@ class Parking(Generic[T]):
             return None
         return found if found.token_ids[: len(resumed)] == tuple(resumed) else None
 
+    def holds(self, request_id: str) -> bool:
+        return request_id in self._parked
+
+    def forget(self, request_id: str) -> None:
+        """A resume of it was cancelled."""
+        self._parked.pop(request_id, None)
+
     def remove(self, key: int) -> None:
         """Nobody will resume it: its client has left."""
         for request_id in [one.request_id for one in self._parked.values() if one.key == key]:
@@ -62,9 +69,16 @@ class Parking(Generic[T]):
         for key in [key for key, one in self._parked.items() if now_s - one.since_s >= PARKED_S]:
             del self._parked[key]
 
-    def give_way(self, now_s: float) -> bool:
-        """Lets the oldest go that is not safe any more; False when there is none."""
-        key = next((key for key, one in self._parked.items() if now_s - one.since_s >= SAFE_S), None)
+    def safe_kv_tokens(self, now_s: float, mine: str) -> int:
+        """Of those that no request may drive out; the request's own takes no room beside it."""
+        return sum(one.kv_tokens for key, one in self._parked.items() if key != mine and now_s - one.since_s < SAFE_S)
+
+    def kv_tokens_beside(self, mine: str) -> int:
+        return sum(one.kv_tokens for key, one in self._parked.items() if key != mine)
+
+    def give_way(self, now_s: float, mine: str) -> bool:
+        """Lets the oldest go that is not safe any more, and not `mine`; False when there is none."""
+        key = next((key for key, one in self._parked.items() if key != mine and now_s - one.since_s >= SAFE_S), None)
         if key is None:
             return False
         del self._parked[key]

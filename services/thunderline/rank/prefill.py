@@ -47,17 +47,20 @@ class Pace:
     def plan(self, begun: Sequence[int], waiting: Sequence[int], decoding: bool, count_max: int) -> Plan:
         """For the next step, from the tokens that each prompt has left; `count_max` is what the audit allows.
 
-        Two prompts in order of arrival; more only if they are short, and those may pass a long one that waits.
+        In order of arrival; of those that are long two at most at a time, so short ones pass a third that waits.
         """
         room = self.room_tokens(decoding)
         count_max = max(1, min(count_max, PROMPT_COUNT_MAX, int(room / CHUNK_TOKENS_MIN)))
         count, taken = len(begun), []
+        long_count = sum(tokens > max(SHORT_TOKENS, room / len(begun)) for tokens in begun)
         for place, tokens in enumerate(waiting):
             if count >= count_max:
                 break
-            if count < LONG_COUNT_MAX or tokens <= max(SHORT_TOKENS, room / (count + 1)):
+            is_long = tokens > max(SHORT_TOKENS, room / (count + 1))
+            if not is_long or long_count < LONG_COUNT_MAX:
                 taken.append(place)
                 count += 1
+                long_count += is_long
         share = int(room / max(1, count))
         return Plan(tuple(taken), max(CHUNK_TOKENS_MIN, min(CHUNK_TOKENS_MAX, share)))
 

@@ -51,6 +51,9 @@ class PrefixCache(Generic[T]):
         key = tuple(tokens)
         if not PREFIX_TOKENS_MIN <= len(key) <= self._budget_tokens:
             return
+        if any(one[: len(key)] == key and cut for one, (_, cut) in self._entries.items() if len(one) > len(key)):
+            # A longer one serves for it.
+            return
         if can_cut:
             for other in [one for one in self._entries if len(one) <= len(key) and key[: len(one)] == one]:
                 self._drop(other)

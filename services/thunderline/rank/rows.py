@@ -25,10 +25,6 @@ class Row:
     top_logprob_count: int = 0
 
 
-# A row with the defaults, for sequences of the warm-up.
-PLAIN = Row(Params(), 0)
-
-
 class RowBatch(GenerationBatch):  # type: ignore[misc]
     """`rows` is shared with the generator: uid to Row.
 
@@ -88,7 +84,7 @@ class RowBatch(GenerationBatch):  # type: ignore[misc]
         inputs = self._current_tokens = self._next_tokens
         current_logprobs = self._current_logprobs = self._next_logprobs
         logits = self.model(inputs[:, None], cache=self.prompt_cache)[:, -1, :]
-        rows = [self.rows.get(uid, PLAIN) for uid in self.uids]
+        rows = [self.rows[uid] for uid in self.uids]
         # `tokens` are those in the KV cache; `inputs` is on its way there.
         positions = [len(held) + 1 - row.prompt_length for held, row in zip(self.tokens, rows, strict=True)]
         if self._for != self.uids:
@@ -163,6 +159,11 @@ class RowPrompts(PromptProcessingBatch):  # type: ignore[misc]
 def shared(caches: list[Any]) -> list[Any]:
     """Copies of caches that share their arrays: for whoever only trims, merges or filters them."""
     return copy.deepcopy(caches, {id(array): array for array in _arrays(caches)})
+
+
+def owned(caches: list[Any]) -> list[Any]:
+    """Copies whose arrays are no slices of larger ones."""
+    return copy.deepcopy(caches, {id(array): mx.contiguous(array) for array in _arrays(caches)})
 
 
 def _arrays(value: Any) -> Iterator[mx.array]:

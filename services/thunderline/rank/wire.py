@@ -1,18 +1,13 @@
 """Protos of the Attach stream to the engine's values and back. Imports no mlx."""
 
-from typing import TYPE_CHECKING
-
 from thunderline.cluster import RankId
+from thunderline.rank.values import Insert, News, Report
 from thunderline.v1 import cluster_pb2, rank_pb2
-
-if TYPE_CHECKING:
-    from thunderline.rank.engine import Insert, News, Report
 
 FINISH = {"stop": cluster_pb2.FINISH_REASON_STOP, "length": cluster_pb2.FINISH_REASON_LENGTH}
 
 
-def insert(wire: rank_pb2.Insert) -> "Insert":
-    from thunderline.rank.engine import Insert
+def insert(wire: rank_pb2.Insert) -> Insert:
     from thunderline.rank.sampler import Params
 
     sampling = wire.sampling
@@ -40,7 +35,7 @@ def insert(wire: rank_pb2.Insert) -> "Insert":
     )
 
 
-def step_report(report: "Report") -> rank_pb2.AttachRequest:
+def step_report(report: Report) -> rank_pb2.AttachRequest:
     step = rank_pb2.StepReport(
         step=report.step,
         sequences=[_news(one) for one in report.news],
@@ -55,7 +50,7 @@ def step_report(report: "Report") -> rank_pb2.AttachRequest:
     return rank_pb2.AttachRequest(step=step)
 
 
-def _news(news: "News") -> rank_pb2.SequenceTokens:
+def _news(news: News) -> rank_pb2.SequenceTokens:
     return rank_pb2.SequenceTokens(
         key=news.key,
         token_ids=news.token_ids,

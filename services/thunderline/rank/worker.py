@@ -213,8 +213,8 @@ class Worker:
 
 def _warm_up(engine: Any) -> None:
     """Two real tokens: whatever is compiled or allocated at first use is, before a client waits for it."""
-    from thunderline.rank.engine import Insert
     from thunderline.rank.sampler import Params
+    from thunderline.rank.values import Insert
 
     engine.insert(Insert(0, "", (0, 0), (), Params(), WARM_UP_TOKENS, ignore_eos=True))
     while engine.has_work:
