@@ -1,8 +1,10 @@
 """The benchmark's order and figures."""
 
+import itertools
+
 import pytest
 
-from thunderline.cli.bench.cells import BARE, OURS, PEER, Cell, Run, cells, order, percentile, prompts, summary
+from thunderline.cli.bench.cells import BARE, OURS, PEER, Cell, Run, cells, order, percentile, prompts, summary, warm_up
 
 STREAMS, SEEDED, BESIDE, EIGHT, TWICE, HOP = cells([4], [8], waits=True, hop=True)
 
@@ -34,19 +36,29 @@ def test_greedy_and_sampled_are_taken_side_by_side() -> None:
     assert {turn.name for turn in STREAMS.turns} == names
 
 
-def test_every_turn_goes_first_equally_often() -> None:
-    firsts = [order(STREAMS, number)[0] for number in range(12)]
-    assert {firsts.count(turn) for turn in STREAMS.turns} == {2}
+def test_every_turn_goes_first_and_follows_others_equally_often() -> None:
+    orders = [order(STREAMS, number) for number in range(12)]
+    assert {[one[0] for one in orders].count(turn) for turn in STREAMS.turns} == {2}
+    pairs = [pair for one in orders for pair in itertools.pairwise(one)]
+    assert all(pairs.count((a, b)) == pairs.count((b, a)) for a, b in pairs)
+
+
+def test_each_shape_is_warmed_up_once() -> None:
+    assert len(warm_up(STREAMS)) == len(STREAMS.turns)
+    assert [turn.contender for turn in warm_up(BESIDE)] == [OURS, BARE]
 
 
 def test_a_seeded_cell_has_no_bare_loop() -> None:
     assert {turn.contender for turn in SEEDED.turns} == {PEER, OURS}
 
 
-def test_no_two_prompts_share_a_beginning() -> None:
-    made = [prompt for n in range(3) for turn in STREAMS.turns for prompt in prompts(STREAMS, n, turn, 4)]
-    assert len({prompt[:6] for prompt in made}) == len(made)
-    assert made[:4] == prompts(STREAMS, 0, STREAMS.turns[0], 4), "the same run asks the same"
+def test_who_is_compared_gets_the_same_prompts_and_nobody_gets_one_twice() -> None:
+    for name in (BARE, PEER, OURS):
+        mine = [turn for turn in STREAMS.turns if turn.contender == name]
+        made = [prompt for n in range(3) for turn in mine for prompt in prompts(STREAMS, n, turn, 4)]
+        assert len({prompt[:6] for prompt in made}) == len(made)
+    greedy = [turn for turn in STREAMS.turns if turn.name.endswith("greedy")]
+    assert len({tuple(prompts(STREAMS, 0, turn, 4)) for turn in greedy}) == 1
 
 
 def test_the_ratio_is_taken_within_a_round() -> None:

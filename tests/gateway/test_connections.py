@@ -122,6 +122,17 @@ async def test_an_endless_header_is_refused_early() -> None:
     assert sent < 100_000
 
 
+@pytest.mark.parametrize("body_bytes", [10, 100_000], ids=["small", "longer than a header may be"])
+async def test_a_request_that_comes_in_one_piece_is_no_header(body_bytes: int) -> None:
+    post = f"POST /body HTTP/1.1\r\nHost: here\r\nContent-Length: {body_bytes}\r\n\r\n".encode()
+    async with door(header_bytes_max=65536, connection_idle_s=0.2) as port:
+        reader, writer = await connected(port)
+        writer.write(post + bytes(body_bytes))
+        answer = await said(reader)
+        writer.close()
+    assert answer.startswith(b"HTTP/1.1 200") and answer.count(b"HTTP/1.1") == 1
+
+
 async def test_a_body_without_end_is_cut_off() -> None:
     async with door(body_bytes_max=1000) as port:
         _, writer = await connected(port)

@@ -97,7 +97,13 @@ def test_a_step_keeps_its_budget_if_the_smallest_chunk_does(
     ],
 )
 def test_measured_rate(tokens: int, seconds: float, rate: float) -> None:
-    assert Pace(100.0).measured(tokens, seconds, 0.0).rate_tokens_per_s == pytest.approx(rate)
+    assert Pace(100.0, is_measured=True).measured(tokens, seconds, 0.0).rate_tokens_per_s == pytest.approx(rate)
+
+
+def test_the_first_measurement_is_believed() -> None:
+    pace = Pace().measured(24, 6.0, 0.0)
+    assert (pace.rate_tokens_per_s, pace.is_measured) == (4.0, True)
+    assert Pace().measured(7, 6.0, 0.0).is_measured is False
 
 
 def test_decode_time_rises_at_once_and_falls_slowly() -> None:

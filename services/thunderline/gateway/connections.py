@@ -71,6 +71,7 @@ class Connection(HttpToolsProtocol):
         self._idle_since_s: float | None = time.monotonic()
         self._in_header = True
         self._header_bytes = 0
+        self._header_count = 0
         self._body_bytes = 0
         self._unsent_since_s: float | None = None
         self._refused_s: float | None = None
@@ -118,12 +119,13 @@ class Connection(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self._refused_s is not None:
             return
-        was_in_header = self._in_header
+        was_in_header, headers = self._in_header, self._header_count
         super().data_received(data)
         if self.transport.is_closing():
             return
         if was_in_header and self._in_header:
-            self._header_bytes += len(data)
+            # A whole request may have come at once, and it was no header.
+            self._header_bytes = self._header_bytes + len(data) if headers == self._header_count else 0
             if self._header_bytes > self._limits.header_bytes_max:
                 self.refuse(_error(431, f"the header has more than {self._limits.header_bytes_max} bytes"))
         elif not self._in_header:
@@ -137,6 +139,7 @@ class Connection(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._idle_since_s = None
         self._in_header = False
+        self._header_count += 1
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:

@@ -86,6 +86,11 @@ class Engine:
         return bool(self._waiting or self._running or self._owed)
 
     @property
+    def is_stuck(self) -> bool:
+        """Somebody waits and nobody runs: what is parked is in the way, and safe for a few seconds more."""
+        return bool(self._waiting) and not self._running and not self._owed and self.parked_count > 0
+
+    @property
     def parked_count(self) -> int:
         return len(self._parking)
 

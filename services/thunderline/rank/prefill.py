@@ -37,6 +37,7 @@ class Pace:
 
     rate_tokens_per_s: float = RATE_START_TOKENS_PER_S
     decode_s: float = 0.0
+    is_measured: bool = False
 
     def room_tokens(self, decoding: bool) -> float:
         """Prompt tokens that the next step can process within its budget."""
@@ -65,10 +66,14 @@ class Pace:
         return Plan(tuple(taken), max(CHUNK_TOKENS_MIN, min(CHUNK_TOKENS_MAX, share)))
 
     def measured(self, prompt_tokens: int, prompt_s: float, decode_s: float) -> "Pace":
-        """After a step. Decoding falls slowly in memory, so that one quick step promises nothing."""
+        """After a step. Decoding falls slowly in memory, so that one quick step promises nothing; the first rate is
+        taken as it is, however far it is from what was assumed.
+        """
         pace = replace(self, decode_s=max(0.9 * self.decode_s, decode_s))
         if prompt_tokens < RATE_MEASURED_TOKENS_MIN or prompt_s <= 0:
             return pace
+        if not self.is_measured:
+            return replace(pace, rate_tokens_per_s=prompt_tokens / prompt_s, is_measured=True)
         mean = (self.rate_tokens_per_s + prompt_tokens / prompt_s) / 2
         low, high = self.rate_tokens_per_s * RATE_FALL_MAX, self.rate_tokens_per_s * RATE_RISE_MAX
         return replace(pace, rate_tokens_per_s=min(high, max(low, mean)))

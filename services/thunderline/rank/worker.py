@@ -17,8 +17,10 @@ from thunderline.v1 import cluster_pb2, rank_pb2
 
 # Progress of a load is told this often at most.
 PROGRESS_EVERY_S = 0.2
-WARM_UP_TOKENS = 2
+WARM_UP_PROMPTS, WARM_UP_PROMPT_TOKENS, WARM_UP_TOKENS = 2, 24, 2
 EXPIRE_EVERY_S = 1.0
+# Who waits for what is parked looks again so often.
+IDLE_WAIT_S = 0.1
 # The engine waits while so many of its reports are unread: at 100 steps a second 10 s of a runner that stands still.
 UNSENT_COUNT_MAX = 1024
 UNSENT_WAIT_S = 0.02
@@ -135,7 +137,7 @@ class Worker:
         step = 0
         while not self._stopping.is_set():
             worked = engine.has_work
-            self._take(engine, wait=not worked)
+            self._take(engine, IDLE_WAIT_S if engine.is_stuck else 0.0 if worked else None)
             if self._stopping.is_set() or not engine.has_work:
                 if worked:
                     # The last sequence was removed: nobody would hear of it in a step.
@@ -158,13 +160,15 @@ class Worker:
             if not engine.has_work:
                 self._mark.step(step, Stand.IDLE)
 
-    def _take(self, engine: Any, wait: bool) -> None:
-        """Applies what has come; with nothing to do waits for the first."""
+    def _take(self, engine: Any, wait_s: float | None) -> None:
+        """Applies what has come; waits so long for the first, with None as long as there is nothing to do."""
+        if wait_s is None and engine.parked_count:
+            # What is parked expires while nothing comes.
+            wait_s = EXPIRE_EVERY_S
         try:
             while True:
-                # What is parked expires while nothing comes.
-                operation = self._operations.get(block=wait, timeout=EXPIRE_EVERY_S if engine.parked_count else None)
-                wait = False
+                operation = self._operations.get(block=wait_s != 0, timeout=wait_s or None)
+                wait_s = 0
                 if operation is None:
                     return
                 self._apply(engine, operation)
@@ -212,13 +216,18 @@ class Worker:
 
 
 def _warm_up(engine: Any) -> None:
-    """Two real tokens: whatever is compiled or allocated at first use is, before a client waits for it."""
+    """Two short prompts: what is compiled or allocated at first use is then, and the speed of prefill is known, before
+    a client waits for either.
+    """
     from thunderline.rank.sampler import Params
     from thunderline.rank.values import Insert
 
-    engine.insert(Insert(0, "", (0, 0), (), Params(), WARM_UP_TOKENS, ignore_eos=True))
-    while engine.has_work:
-        engine.step()
+    for key in range(WARM_UP_PROMPTS):
+        engine.insert(Insert(key, "", (key,) * WARM_UP_PROMPT_TOKENS, (), Params(), WARM_UP_TOKENS, ignore_eos=True))
+        while engine.has_work:
+            engine.step()
+    # Nobody asks for these again.
+    engine.drop()
 
 
 def model_vocabulary(model: Any) -> int:

@@ -116,12 +116,24 @@ def cells(streams: Sequence[int], seeded_streams: Sequence[int], waits: bool, ho
 
 
 def order(cell: Cell, round_number: int) -> tuple[Turn, ...]:
-    """The turns, rotated by one each round."""
-    shift = round_number % len(cell.turns)
-    return cell.turns[shift:] + cell.turns[:shift]
+    """The turns, rotated by one every second round and reversed in between: nobody always follows the same one."""
+    shift = round_number // 2 % len(cell.turns)
+    rotated = cell.turns[shift:] + cell.turns[:shift]
+    return rotated[::-1] if round_number % 2 else rotated
 
 
-# Words for prompts: what a prompt says does not matter, that no two share a prefix does (both servers cache prefixes).
+def warm_up(cell: Cell) -> list[Turn]:
+    """One of each shape for each contender: its first run compiles and touches memory, and is nobody's figure."""
+    shapes = {(turn.contender, prompt_key(turn)): turn for turn in reversed(cell.turns)}
+    return list(shapes.values())
+
+
+def prompt_key(turn: Turn) -> str:
+    """Turns of the same key get the same prompts: they are compared, and none of them sees another's."""
+    return turn.load.kind if isinstance(turn.load, Streams) else ""
+
+
+# Words for prompts: what they say does not matter; that no two for one server share a prefix does, since servers cache.
 _WORDS = (
     "river stone window garden paper morning silver engine letter market forest bridge candle harbour winter table "
     "summer mirror island pocket ladder button basket shadow copper thunder blanket corner valley orchard"
@@ -129,8 +141,8 @@ _WORDS = (
 
 
 def prompts(cell: Cell, round_number: int, turn: Turn, count: int) -> list[str]:
-    """Prompts of 40 to 60 tokens, different in every run."""
-    rng = random.Random(f"{cell.name}/{round_number}/{turn.name}")
+    """Prompts of 40 to 60 tokens, different in every round, the same for all that are compared."""
+    rng = random.Random(f"{cell.name}/{round_number}/{prompt_key(turn)}")
     return [
         f"{rng.randrange(10**6)} Tell a story with these words: " + " ".join(rng.choices(_WORDS, k=rng.randint(30, 42)))
         for _ in range(count)

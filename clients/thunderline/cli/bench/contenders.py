@@ -8,7 +8,7 @@ import signal
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import httpx
 import psutil
@@ -32,6 +32,8 @@ from thunderline.cli.bench.cells import (
     prompts,
 )
 from thunderline.cli.bench.load import WrongAnswer
+from thunderline.client.scheduler import SchedulerClient
+from thunderline.process import stopping, tethered
 
 START_DEADLINE_S = 180.0
 RUN_DEADLINE_S = 900.0
@@ -92,7 +94,7 @@ class Question:
 
     def long_ids(self, count: int, tokens: int) -> list[list[int]]:
         """Prompts of exactly so many tokens."""
-        keys = [f"{self.cell.name}/{self.round_number}/{self.turn.name}/{number}" for number in range(count)]
+        keys = [f"{self.cell.name}/{self.round_number}/{number}" for number in range(count)]
         return [self.tokenizer.encode(long_text(key, tokens)).ids[:tokens] for key in keys]
 
 
@@ -145,23 +147,60 @@ class Bare:
 
 
 @dataclass
+class Tied:
+    """A server that does not outlive us, however we end; what it says goes into a file."""
+
+    process: asyncio.subprocess.Process
+    lifeline: int
+
+    @classmethod
+    async def start(cls, ready: str, log: Path, module: str, *arguments: str, home: Path | None = None) -> "Tied":
+        """Returns when `ready` answers 200. Raises WrongAnswer, TimeoutError."""
+        reading, writing = os.pipe()
+        environment = {
+            **os.environ,
+            stopping.LIFELINE: str(reading),
+            **({"THUNDERLINE_HOME": str(home)} if home else {}),
+        }
+        with log.open("ab") as output:
+            process = await asyncio.create_subprocess_exec(
+                *tethered.command(module, *arguments),
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+                pass_fds=(reading,),
+                env=environment,
+            )
+        os.close(reading)
+        tied = cls(process, writing)
+        try:
+            await _until_ok(ready, process)
+        except BaseException:
+            await tied.stop()
+            raise
+        return tied
+
+    async def stop(self) -> None:
+        await _end(self.process)
+        os.close(self.lifeline)
+
+
+@dataclass
 class Peer:
     """mlx-lm's server."""
 
-    process: asyncio.subprocess.Process
+    tied: "Tied"
     url: str
     model: Path
+    blas: str
 
     @classmethod
     async def start(cls, model: Path, port: int, log: Path) -> "Peer":
         flags = ["--model", str(model), "--host", "127.0.0.1", "--port", str(port), "--log-level", "WARNING"]
-        with log.open("ab") as output:
-            process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "thunderline.rank.peer_server", *flags, stdout=output, stderr=output
-            )
         url = f"http://127.0.0.1:{port}"
-        await _until_ok(f"{url}/v1/models", process)
-        return cls(process, f"{url}/v1", model)
+        tied = await Tied.start(f"{url}/v1/models", log, "thunderline.rank.peer_server", *flags)
+        (blas,) = [line.removeprefix("blas: ") for line in log.read_text().splitlines() if line.startswith("blas: ")]
+        return cls(tied, f"{url}/v1", model, blas)
 
     async def run(self, question: Question) -> Run:
         load = question.turn.load
@@ -169,35 +208,27 @@ class Peer:
         return await http.streams(self.url, str(self.model), load, question.texts)
 
     async def stop(self) -> None:
-        await _end(self.process)
+        await self.tied.stop()
 
 
 @dataclass
 class Ours:
     """A `thunderline up` with a home and ports of its own."""
 
-    process: asyncio.subprocess.Process
+    tied: "Tied"
     base_port: int
     name: str
-    home: Path
+    blas: str
 
     @classmethod
-    async def start(cls, model: Path, base_port: int, home: Path) -> "Ours":
+    async def start(cls, model: Path, base_port: int, home: Path) -> Self:
         home.mkdir(parents=True, exist_ok=True)
-        program = str(Path(sys.executable).parent / "thunderline")
         flags = ["--base-port", str(base_port + 1), "--port", str(base_port), "--model", str(model)]
-        with (home / "up.log").open("ab") as output:
-            process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                program,
-                "up",
-                *flags,
-                env={**os.environ, "THUNDERLINE_HOME": str(home)},
-                stdout=output,
-                stderr=output,
-            )
-        await _until_ok(f"http://127.0.0.1:{base_port}/readyz", process)
-        return cls(process, base_port, model.name.lower(), home)
+        ready = f"http://127.0.0.1:{base_port}/readyz"
+        tied = await Tied.start(ready, home / "up.log", "thunderline.cli", "up", *flags, home=home)
+        async with SchedulerClient(f"127.0.0.1:{base_port + 3}") as scheduler:
+            (blas,) = [rank.engine.blas for one in (await scheduler.cluster()).deployments for rank in one.ranks]
+        return cls(tied, base_port, model.name.lower(), blas)
 
     async def run(self, question: Question) -> Run:
         before = self._outside_s()
@@ -218,7 +249,7 @@ class Ours:
     def _outside_s(self) -> float:
         """CPU seconds that the roles between client and rank have used so far."""
         total = 0.0
-        for child in psutil.Process(self.process.pid).children():
+        for child in psutil.Process(self.tied.process.pid).children():
             words = child.cmdline()
             if len(words) > 2 and words[2] in OUTSIDE:
                 used = child.cpu_times()
@@ -226,7 +257,7 @@ class Ours:
         return total
 
     async def stop(self) -> None:
-        await _end(self.process)
+        await self.tied.stop()
 
 
 class Runner(Ours):

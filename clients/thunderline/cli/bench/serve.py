@@ -3,6 +3,8 @@
 import asyncio
 import contextlib
 import dataclasses
+import hashlib
+import importlib.metadata
 import json
 import os
 import tempfile
@@ -14,6 +16,7 @@ from typing import Any
 from thunderline.cli.bench import cells, contenders
 from thunderline.cli.bench.cells import BARE, ENGINE, OURS, PEER, RUNNER, Cell, Run, Turn
 from thunderline.cli.bench.contenders import Question
+from thunderline.cli.bench.load import WrongAnswer
 from thunderline.process.home import write_atomically
 
 BASE_PORT = 18000
@@ -29,11 +32,14 @@ async def serve(
 ) -> dict[str, Any]:
     """Runs what `out` does not hold yet. Each round is saved as it ends; a restart goes on after the last one.
 
-    Raises WrongAnswer, httpx.HTTPError, OSError.
+    Raises WrongAnswer, also when `out` holds figures of another model or other versions, httpx.HTTPError, OSError.
     """
     from tokenizers import Tokenizer
 
     found = json.loads(out.read_text()) if out.exists() else {"cells": {}}
+    setup = _setup(model, end_token_id)
+    if found.setdefault("setup", setup) != setup:
+        raise WrongAnswer(f"{out} holds figures of {found['setup']}, this would be {setup}: name another --out")
     missing = [cell for cell in wanted if len(found["cells"].get(cell.name, {}).get("runs", [])) < rounds]
     if not missing:
         say("every cell is there already")
@@ -46,6 +52,20 @@ async def serve(
                 place = f"cell {number} of {len(missing)} ({cell.name})"
                 await _cell(cell, place, field, tokenizer, rounds, found, out, say)
     return dict(found)
+
+
+def _setup(model: Path, end_token_id: int) -> dict[str, Any]:
+    """What figures must share to stand in one file."""
+    versions = {name: importlib.metadata.version(name) for name in ("thunderline", "mlx", "mlx-lm", "grpcio")}
+    config = hashlib.sha256((model / "config.json").read_bytes()).hexdigest()[:16]
+    return {
+        "model": model.name,
+        "config": config,
+        "cores": os.cpu_count(),
+        "new_tokens": cells.NEW_TOKENS,
+        "end_token_id": end_token_id,
+        **versions,
+    }
 
 
 class _Field:
@@ -65,16 +85,15 @@ class _Field:
         self._started: dict[str, Any] = {}
         self._endless = contenders.endless_copy(model, folder / "endless", end_token_id)
         self._tiny: Path | None = None
-        self.facts = {"cores": os.cpu_count(), "model": model.name, "blas": ""}
+        self.blas: dict[str, str] = {}
 
     async def contender(self, name: str) -> Any:
         if name not in self._started:
             self._say(f"starting {name}")
             self._started[name] = started = await self._start(name)
             self._stack.push_async_callback(started.stop)
-            if isinstance(started, contenders.Bare):
-                self.facts["blas"] = started.blas
-                self._say(f"its BLAS: {started.blas}")
+            self.blas[name] = started.blas
+            self._say(f"the BLAS of {name}: {started.blas}")
         return self._started[name]
 
     def _start(self, name: str) -> Awaitable[Any]:
@@ -116,9 +135,8 @@ async def _cell(
 
     entry = found["cells"].setdefault(cell.name, {"runs": []})
     say(f"{place}: warming up")
-    # The first run of a shape compiles and touches memory: nobody's figure.
-    for contender in {turn.contender for turn in cell.turns}:
-        await run(next(turn for turn in cell.turns if turn.contender == contender), -1)
+    for turn in cells.warm_up(cell):
+        await run(turn, -1)
     while len(entry["runs"]) < rounds:
         number = len(entry["runs"])
         runs: dict[str, Any] = {}
@@ -133,7 +151,7 @@ async def _cell(
             await asyncio.sleep(0.2)
         entry["runs"].append(runs)
         entry["summary"] = cells.summary(cell, [_runs(one) for one in entry["runs"]])
-        found["setup"] = field.facts
+        found["blas"] = {**found.get("blas", {}), **field.blas}
         write_atomically(out, json.dumps(found, indent=1).encode(), mode=0o644)
 
 
