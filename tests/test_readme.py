@@ -33,8 +33,15 @@ def test_every_folder_in_the_tree_exists() -> None:
         assert (ROOT / line).is_dir(), line
 
 
+def test_every_metric_is_named() -> None:
+    section = README[README.index("## What Prometheus sees") : README.index("## Settings")]
+    named = {f"thunderline{name}" for name in re.findall(r"`(?:thunderline)?(_[a-z_]+)`", section)}
+    sources = "".join(path.read_text() for path in (ROOT / "services").rglob("*.py"))
+    assert named == set(re.findall(r'(?:Gauge|Counter|Histogram)\(\s*"(thunderline_[a-z_]+)"', sources))
+
+
 def test_every_measured_figure_is_the_evidences() -> None:
-    section = README[README.index("## Measured") : README.index("## Settings")]
+    section = README[README.index("## Measured") : README.index("## What Prometheus sees")]
     rows = re.findall(r"^\| [^|]+ \| ([^|]+) \| `(\w+)\.json: (\w+)` \|", section, flags=re.MULTILINE)
     assert rows
     for shown, name, key in rows:

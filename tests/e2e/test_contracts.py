@@ -95,3 +95,19 @@ def test_a_client_that_leaves_drops_its_sequence(fresh: Installation) -> None:
     until("no running sequence", lambda: running() == 0, 5)
     gone = samples(f"{fresh.url}/metrics")
     assert sum(value for (name, _), value in gone.items() if name == "thunderline_client_disconnects_total") >= 1
+
+
+def test_a_repeated_prompt_is_found_and_said_in_usage_and_metrics(fresh: Installation) -> None:
+    def hits() -> float:
+        url = f"http://127.0.0.1:{fresh.base_port + 104}/metrics"
+        name = "thunderline_prefix_cache_hit_tokens_total"
+        return sum(value for (sample, _), value in samples(url).items() if sample == name)
+
+    prompt = "The quick brown fox jumps over the lazy dog, again and again, until the two of them are tired of it."
+    before = hits()
+    for _ in range(2):
+        answer = fresh.openai().completions.create(model=DEMO, prompt=prompt, max_tokens=2, temperature=0)
+    assert answer.usage is not None and answer.usage.prompt_tokens_details is not None
+    found = answer.usage.prompt_tokens_details.cached_tokens
+    assert found == answer.usage.prompt_tokens - 1
+    until("the hit in the metrics", lambda: hits() - before == found, 5)

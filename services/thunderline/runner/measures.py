@@ -13,6 +13,9 @@ CANCELLED = Counter("thunderline_sequences_cancelled_total", "Sequences dropped 
 GENERATED = Counter("thunderline_generated_tokens_total", "Tokens that ranks of this node made.")
 PREFILLED = Counter("thunderline_prefill_tokens_total", "Prompt tokens that ranks of this node processed.")
 RUNNING = Gauge("thunderline_sequences_running", "Sequences that a rank works on or holds for.", ["instance"])
+FOUND = Counter("thunderline_prefix_cache_hit_tokens_total", "Prompt tokens that were found in the prefix cache.")
+KEPT = Gauge("thunderline_prefix_cache_tokens", "Tokens of KV that the prefix cache holds.", ["instance"])
+PARKED = Gauge("thunderline_sequences_parked", "Sequences kept for a resume.", ["instance"])
 KV = Gauge("thunderline_kv_tokens", "Tokens of KV held, prefix cache included.", ["instance"])
 
 
@@ -28,12 +31,15 @@ def show_step(rank: RankId, step: rank_pb2.StepReport) -> None:
     PREFILLED.inc(step.prefill_tokens)
     GENERATED.inc(sum(len(one.token_ids) for one in step.sequences))
     RUNNING.labels(rank.instance).set(step.running_count + step.waiting_count)
+    FOUND.inc(sum(one.cached_tokens for one in step.sequences))
     KV.labels(rank.instance).set(step.kv_tokens)
+    KEPT.labels(rank.instance).set(step.cache_tokens)
+    PARKED.labels(rank.instance).set(step.parked_count)
 
 
 def forget(rank: RankId) -> None:
     """Instances come and go: their labels go with them."""
     for one in RankState:
         RANK_STATE.remove_by_labels({"instance": rank.instance, "rank": str(rank.rank), "state": one.name})
-    for gauge in (RUNNING, KV):
+    for gauge in (RUNNING, KV, KEPT, PARKED):
         gauge.remove_by_labels({"instance": rank.instance})
