@@ -94,7 +94,10 @@ class RowBatch(GenerationBatch):  # type: ignore[misc]
         wanted = {place: row.top_logprob_count for place, row in enumerate(rows) if row.logprobs}
         found = gather_logprobs(logits, self._next_tokens, wanted)
         self._next_logprobs = [found.get(place) for place in range(len(rows))]
-        mx.async_eval(self._next_tokens, *(array for one in found.values() for array in one.step.arrays()))
+        # async_eval returns when about a hundred operations are left to do, and these must last while the next step is
+        # prepared: the model's last ones do, the sampler's are short. So these come first in the next step.
+        mx.async_eval(inputs, *(array for one in current_logprobs if one is not None for array in one.step.arrays()))
+        mx.async_eval(logits)
         mx.eval(inputs)
         tokens: Any = inputs.tolist()
         for held, token in zip(self.tokens, tokens, strict=True):

@@ -20,6 +20,15 @@ LOG_BYTES_MAX = 2 * 1024 * 1024
 LAST_WORDS_BYTES = 2000
 LAST_LINE_COUNT = 5
 
+ENVIRONMENT = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "PYTHONUNBUFFERED": "1"}
+# glibc gives large blocks back to the system at each free, and gets them anew with a page fault for each 4 KiB: a
+# thousand a step of sampled rows. What the user has set stays.
+ALLOCATOR = {
+    "MALLOC_ARENA_MAX": "1",
+    "MALLOC_MMAP_THRESHOLD_": str(32 * 2**20),
+    "MALLOC_TRIM_THRESHOLD_": str(2**30),
+}
+
 
 def map_path(settings: Settings, rank: RankId) -> Path:
     return settings.run / "ranks" / f"{rank}.map"
@@ -68,7 +77,7 @@ def start(settings: Settings, rank: RankId, arguments: list[str]) -> "subprocess
             stdout=output,
             stderr=output,
             start_new_session=True,
-            env={**inherited, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "PYTHONUNBUFFERED": "1"},
+            env={**ALLOCATOR, **inherited, **ENVIRONMENT},
         )
 
 
