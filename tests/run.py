@@ -35,6 +35,8 @@ PARTS = {
     "simulation": ["tests/simulation"],
     "system": ["tests/e2e", "tests/faults"],
 }
+# Unit tests mostly wait; those of one file stay together. Whole systems want both cores for themselves.
+BESIDE_EACH_OTHER = ("-n", "2", "--dist", "loadfile")
 WHOLE_SYSTEMS = ("simulation", "e2e", "faults", "evidence", "prove")
 
 
@@ -95,7 +97,7 @@ def pytest(
     deadline_s: float = PART_DEADLINE_S,
 ) -> bool:
     """One run of pytest, shown as it goes. At the deadline it is killed, with everything that it has started."""
-    flags = ["-q", "-rs", "--durations=8"]
+    flags = ["-q", "-rs", "--durations=8", *(BESIDE_EACH_OTHER if name == "unit" else ())]
     process = subprocess.Popen(
         [sys.executable, "-m", "pytest", *flags, *targets],
         cwd=ROOT,
