@@ -107,14 +107,27 @@ async def test_a_takeover_frees_the_older_sequence_though_nobody_reads_it(tmp_pa
         assert older.rank.generations == {}
 
 
+@pytest.mark.parametrize(("left_s", "then"), [(0.05, "remove"), (20.0, "park")], ids=["at its deadline", "before it"])
+async def test_a_stream_that_breaks_is_parked_but_not_at_its_deadline(tmp_path: Path, left_s: float, then: str) -> None:
+    async with running(tmp_path) as little:
+        await little.ready()
+        requests = Requests(little.ranks, little.settings.limits)
+        wish = S.Generation(request_id=str(uuid.uuid4()), text=FOX, max_tokens=190)
+        (await requests.begin(RankId(InstanceId("i1"), 1, 0), wish, left_s)).lost()
+        async with asyncio.timeout(5):
+            while f"operation {then}" not in little.log():
+                await asyncio.sleep(0.01)
+
+
 async def test_a_deadline_ends_it_typed_and_drops_the_sequence(tmp_path: Path) -> None:
-    async with running(tmp_path, request_deadline_s=0.3) as little:
+    async with running(tmp_path, request_deadline_s=1.0) as little:
         await little.ready()
         # Without a deadline of the call's own: the limit holds.
         error = await little.refused(max_tokens=190, timeout_s=None)
         assert isinstance(error, DeadlinePassed)
         await removed(little)
-        own = await little.refused(max_tokens=190, timeout_s=0.2)
+        # Longer than the limit: a call's own deadline counts. It must have reached the rank by then.
+        own = await little.refused(max_tokens=190, timeout_s=1.5)
         assert isinstance(own, DeadlinePassed)
         await removed(little, 2)
 

@@ -16,6 +16,8 @@ from thunderline.runner.tokenizing import ModelText
 from thunderline.v1 import cluster_pb2, rank_pb2
 
 RETRY_AFTER_S = 1.0
+# gRPC's clock and the loop's differ by this at most.
+DEADLINE_SLACK_S = 0.1
 # The rank forgets them by itself after a minute.
 PARKED_COUNT_MAX = 256
 
@@ -38,7 +40,12 @@ class Running:
             self.rank.drop(self.key)
 
     def lost(self) -> None:
-        """The stream broke, and nobody has said why: the scheduler or its way to us may have died (protocols F)."""
+        """The stream broke, and nobody has said why: the scheduler or its way to us may have died (protocols F).
+
+        At its deadline gRPC breaks it by itself: nobody comes back for that one.
+        """
+        if asyncio.get_running_loop().time() >= self.deadline_s - DEADLINE_SLACK_S:
+            return self.end()
         if self.key in self.rank.generations:
             self.requests.remember_parked(self)
             self.rank.park(self.key)
