@@ -25,17 +25,17 @@ LONG = 1000
         pytest.param(SLOW, [], [LONG], False, 8, Plan((0,), 120), id="a prompt alone gets the whole budget"),
         pytest.param(BUSY, [], [LONG], True, 8, Plan((0,), 75), id="decoding comes out of a smaller budget"),
         pytest.param(BUSY, [], [LONG], False, 8, Plan((0,), 120), id="decoding that is over does not"),
-        pytest.param(BUSY, [LONG], [LONG], True, 8, Plan((0,), 37), id="two long prompts share it"),
-        pytest.param(BUSY, [], [LONG] * 8, True, 8, Plan((0, 1), 37), id="a third long prompt waits"),
-        pytest.param(BUSY, [LONG, LONG], [LONG], True, 8, Plan((), 37), id="also when two have begun"),
-        pytest.param(BUSY, [LONG], [LONG, LONG, 9], True, 8, Plan((0, 2), 25), id="a short one passes a long one"),
+        pytest.param(BUSY, [], [LONG] * 8, True, 8, Plan((0,), 75), id="a second long prompt waits"),
+        pytest.param(BUSY, [LONG - 1], [LONG], True, 8, Plan((), 75), id="also when the first has begun"),
+        pytest.param(BUSY, [LONG], [LONG - 1], True, 8, Plan((0,), 37), id="one that will end first shares"),
+        pytest.param(BUSY, [], [LONG, 200], True, 8, Plan((0, 1), 37), id="also when both begin"),
+        pytest.param(BUSY, [LONG, 200], [100], True, 8, Plan((), 37), id="a third never"),
+        pytest.param(BUSY, [LONG], [LONG, LONG, 9], True, 8, Plan((2,), 37), id="a short one passes a long one"),
         pytest.param(
             SLOW, [], [50] * 9, False, 8, Plan(tuple(range(8)), 15), id="short ones go together, eight at most"
         ),
         pytest.param(Pace(1000), [], [260, 260, 260], False, 8, Plan((0, 1, 2), 266), id="short is what a share holds"),
-        pytest.param(
-            Pace(1000), [], [270] * 6, False, 8, Plan((0, 1, 2, 3), 200), id="of those that no share holds two"
-        ),
+        pytest.param(Pace(1000), [], [270] * 6, False, 8, Plan((0, 1, 2), 266), id="and one that no share holds"),
         pytest.param(
             Pace(30), [], [50] * 8, False, 8, Plan((0, 1, 2), 8), id="not more than the smallest chunk allows"
         ),
@@ -54,7 +54,7 @@ def test_plan(pace: Pace, begun: list[int], waiting: list[int], decoding: bool, 
 
 
 def test_short_ones_that_come_all_the_time_do_not_keep_a_long_one_from_beginning() -> None:
-    pace, begun, waiting, begins = Pace(400), [LONG, LONG], [LONG], False
+    pace, begun, waiting, begins = Pace(400), [LONG, LONG - 1], [LONG], False
     for _ in range(100):
         waiting += [50, 50, 50]
         plan = pace.plan(begun, waiting, False, 8)

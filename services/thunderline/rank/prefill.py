@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 
 # While somebody is answered, and while nobody is: then only a newcomer has to wait for the step's end.
 BUDGET_S, BUDGET_ALONE_S = 0.6, 0.8
-# Long prompts are processed two at a time, so that the first answer does not wait for the last prompt.
+# Long prompts are processed one after the other, which answers each as soon as can be; a shorter one that would end
+# first goes beside a longer one, two in all.
 LONG_COUNT_MAX, PROMPT_COUNT_MAX = 2, 8
 # A prompt with no more than this left is short, whatever its share of a step.
 SHORT_TOKENS = 64
@@ -48,20 +49,21 @@ class Pace:
     def plan(self, begun: Sequence[int], waiting: Sequence[int], decoding: bool, count_max: int) -> Plan:
         """For the next step, from the tokens that each prompt has left; `count_max` is what the audit allows.
 
-        In order of arrival; of those that are long two at most at a time, so short ones pass a third that waits.
+        In order of arrival, but short prompts pass long ones that wait, and so does a long one that is shorter than
+        what the one under way has left. What is left never grows, so nobody is passed for ever.
         """
         room = self.room_tokens(decoding)
         count_max = max(1, min(count_max, PROMPT_COUNT_MAX, int(room / CHUNK_TOKENS_MIN)))
         count, taken = len(begun), []
-        long_count = sum(tokens > max(SHORT_TOKENS, room / len(begun)) for tokens in begun)
+        longs = [tokens for tokens in begun if tokens > max(SHORT_TOKENS, room / len(begun))]
         for place, tokens in enumerate(waiting):
             if count >= count_max:
                 break
             is_long = tokens > max(SHORT_TOKENS, room / (count + 1))
-            if not is_long or long_count < LONG_COUNT_MAX:
+            if not is_long or not longs or (len(longs) < LONG_COUNT_MAX and tokens < longs[0]):
                 taken.append(place)
                 count += 1
-                long_count += is_long
+                longs += [tokens] if is_long else []
         share = int(room / max(1, count))
         return Plan(tuple(taken), max(CHUNK_TOKENS_MIN, min(CHUNK_TOKENS_MAX, share)))
 
