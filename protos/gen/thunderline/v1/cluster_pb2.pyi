@@ -388,6 +388,7 @@ class RankReport(_message.Message):
     ENGINE_FIELD_NUMBER: _builtins.int
     RUNNING_REQUEST_COUNT_FIELD_NUMBER: _builtins.int
     WAITING_REQUEST_COUNT_FIELD_NUMBER: _builtins.int
+    ATTACHED_FIELD_NUMBER: _builtins.int
     state: Global___RankState.ValueType
     pid: _builtins.int
     step_count: _builtins.int
@@ -395,6 +396,8 @@ class RankReport(_message.Message):
     running_request_count: _builtins.int
     """Load of a READY rank."""
     waiting_request_count: _builtins.int
+    attached: _builtins.bool
+    """Whether it is dialled in to its runner: without that a READY rank takes nothing."""
     @_builtins.property
     def id(self) -> Global___RankId: ...
     @_builtins.property
@@ -427,10 +430,11 @@ class RankReport(_message.Message):
         engine: Global___EngineFacts | None = ...,
         running_request_count: _builtins.int = ...,
         waiting_request_count: _builtins.int = ...,
+        attached: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["cause", b"cause", "engine", b"engine", "id", b"id", "load", b"load", "placement", b"placement", "state_since", b"state_since"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cause", b"cause", "engine", b"engine", "id", b"id", "load", b"load", "pid", b"pid", "placement", b"placement", "running_request_count", b"running_request_count", "state", b"state", "state_since", b"state_since", "step_count", b"step_count", "waiting_request_count", b"waiting_request_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attached", b"attached", "cause", b"cause", "engine", b"engine", "id", b"id", "load", b"load", "pid", b"pid", "placement", b"placement", "running_request_count", b"running_request_count", "state", b"state", "state_since", b"state_since", "step_count", b"step_count", "waiting_request_count", b"waiting_request_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -840,6 +844,7 @@ class Generation(_message.Message):
     LOGPROBS_FIELD_NUMBER: _builtins.int
     TOP_LOGPROB_COUNT_FIELD_NUMBER: _builtins.int
     IGNORE_EOS_FIELD_NUMBER: _builtins.int
+    LOST_RANK_COUNT_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """A UUID made by the client library; one per choice of `n`."""
     model: _builtins.str
@@ -853,6 +858,10 @@ class Generation(_message.Message):
     top_logprob_count: _builtins.int
     ignore_eos: _builtins.bool
     """Generates through end tokens until `max_tokens`."""
+    lost_rank_count: _builtins.int
+    """Ranks that died, hung or reset their engine under this request since its last new token. At 2 it runs alone, at 3
+    it ends with REQUEST_POISONED.
+    """
     @_builtins.property
     def chat(self) -> Global___Chat:
         """Rendered with the model's chat template."""
@@ -886,10 +895,11 @@ class Generation(_message.Message):
         logprobs: _builtins.bool = ...,
         top_logprob_count: _builtins.int = ...,
         ignore_eos: _builtins.bool = ...,
+        lost_rank_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["chat", b"chat", "prompt", b"prompt", "prompt_token_ids", b"prompt_token_ids", "sampling", b"sampling", "text", b"text"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chat", b"chat", "ignore_eos", b"ignore_eos", "logprobs", b"logprobs", "max_tokens", b"max_tokens", "model", b"model", "prompt", b"prompt", "prompt_token_ids", b"prompt_token_ids", "request_id", b"request_id", "resume_token_ids", b"resume_token_ids", "sampling", b"sampling", "stop", b"stop", "text", b"text", "top_logprob_count", b"top_logprob_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chat", b"chat", "ignore_eos", b"ignore_eos", "logprobs", b"logprobs", "lost_rank_count", b"lost_rank_count", "max_tokens", b"max_tokens", "model", b"model", "prompt", b"prompt", "prompt_token_ids", b"prompt_token_ids", "request_id", b"request_id", "resume_token_ids", b"resume_token_ids", "sampling", b"sampling", "stop", b"stop", "text", b"text", "top_logprob_count", b"top_logprob_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_prompt: _TypeAlias = _typing.Literal["chat", "text", "prompt_token_ids"]  # noqa: Y015
     _WhichOneofArgType_prompt: _TypeAlias = _typing.Literal["prompt", b"prompt"]  # noqa: Y015

@@ -327,15 +327,20 @@ class WatchEventsRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     AFTER_FIELD_NUMBER: _builtins.int
+    KEPT_ONLY_FIELD_NUMBER: _builtins.int
     after: _builtins.int
+    """Only newer ones; 0 for all that are kept."""
+    kept_only: _builtins.bool
+    """Ends the stream after those that are kept already."""
     def __init__(
         self,
         *,
         after: _builtins.int = ...,
+        kept_only: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "kept_only", b"kept_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -345,13 +350,46 @@ Global___WatchEventsRequest: _TypeAlias = WatchEventsRequest  # noqa: Y015
 class WatchEventsResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    EVENT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def event(self) -> Global___Event: ...
+    def __init__(
+        self,
+        *,
+        event: Global___Event | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchEventsResponse: _TypeAlias = WatchEventsResponse  # noqa: Y015
+
+@_typing.final
+class Event(_message.Message):
+    """Something that happened, and what was done about it. A bounded number is kept."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
     NUMBER_FIELD_NUMBER: _builtins.int
     TIME_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
     SUBJECT_FIELD_NUMBER: _builtins.int
     TEXT_FIELD_NUMBER: _builtins.int
+    REQUEST_COUNT_FIELD_NUMBER: _builtins.int
+    DONE_FIELD_NUMBER: _builtins.int
     number: _builtins.int
+    kind: _builtins.str
+    """A stable name: RANK_ENDED, EPOCH_STARTED, DEPLOYMENT_READY, ..."""
     subject: _builtins.str
+    """Whom it happened to: the name of a deployment, or "node " and its id."""
     text: _builtins.str
+    """One sentence, with the cause by name."""
+    request_count: _builtins.int
+    """How many requests it touched."""
+    done: _builtins.str
+    """What was done."""
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp: ...
     def __init__(
@@ -359,16 +397,19 @@ class WatchEventsResponse(_message.Message):
         *,
         number: _builtins.int = ...,
         time: _timestamp_pb2.Timestamp | None = ...,
+        kind: _builtins.str = ...,
         subject: _builtins.str = ...,
         text: _builtins.str = ...,
+        request_count: _builtins.int = ...,
+        done: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["number", b"number", "subject", b"subject", "text", b"text", "time", b"time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["done", b"done", "kind", b"kind", "number", b"number", "request_count", b"request_count", "subject", b"subject", "text", b"text", "time", b"time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___WatchEventsResponse: _TypeAlias = WatchEventsResponse  # noqa: Y015
+Global___Event: _TypeAlias = Event  # noqa: Y015
 
 @_typing.final
 class DrainNodeRequest(_message.Message):

@@ -146,7 +146,7 @@ class SchedulerServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def WatchEvents(self, request, context):
-        """What happened, oldest first, then what happens. UNIMPLEMENTED until events are kept.
+        """What happened, oldest first, then what happens. UNAVAILABLE when the role stops.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -59,7 +59,7 @@ class SchedulerServiceStub:
     WatchCluster: _grpc.UnaryStreamMultiCallable[_scheduler_pb2.WatchClusterRequest, _scheduler_pb2.WatchClusterResponse]
     """Starts with the whole cluster, then sends it again at every change. UNAVAILABLE when the role stops."""
     WatchEvents: _grpc.UnaryStreamMultiCallable[_scheduler_pb2.WatchEventsRequest, _scheduler_pb2.WatchEventsResponse]
-    """What happened, oldest first, then what happens. UNIMPLEMENTED until events are kept."""
+    """What happened, oldest first, then what happens. UNAVAILABLE when the role stops."""
     DrainNode: _grpc.UnaryUnaryMultiCallable[_scheduler_pb2.DrainNodeRequest, _scheduler_pb2.DrainNodeResponse]
     """Takes a node out of service. UNIMPLEMENTED while a cluster is one node."""
 
@@ -94,7 +94,7 @@ class SchedulerServiceAsyncStub(SchedulerServiceStub):
     WatchCluster: _aio.UnaryStreamMultiCallable[_scheduler_pb2.WatchClusterRequest, _scheduler_pb2.WatchClusterResponse]  # type: ignore[assignment]
     """Starts with the whole cluster, then sends it again at every change. UNAVAILABLE when the role stops."""
     WatchEvents: _aio.UnaryStreamMultiCallable[_scheduler_pb2.WatchEventsRequest, _scheduler_pb2.WatchEventsResponse]  # type: ignore[assignment]
-    """What happened, oldest first, then what happens. UNIMPLEMENTED until events are kept."""
+    """What happened, oldest first, then what happens. UNAVAILABLE when the role stops."""
     DrainNode: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.DrainNodeRequest, _scheduler_pb2.DrainNodeResponse]  # type: ignore[assignment]
     """Takes a node out of service. UNIMPLEMENTED while a cluster is one node."""
 
@@ -174,7 +174,7 @@ class SchedulerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _scheduler_pb2.WatchEventsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_scheduler_pb2.WatchEventsResponse], _abc.AsyncIterator[_scheduler_pb2.WatchEventsResponse]]:
-        """What happened, oldest first, then what happens. UNIMPLEMENTED until events are kept."""
+        """What happened, oldest first, then what happens. UNAVAILABLE when the role stops."""
 
     @_abc_1.abstractmethod
     def DrainNode(
