@@ -31,6 +31,9 @@
 
 from typing import ClassVar
 
+# A fact of an InstanceFailed whose rank ended under the request: with it the request may be to blame.
+RANK_LOST_FACT = "rank_lost"
+
 
 class ClusterError(Exception):
     """Base class. The message is one sentence for the operator; `facts` are short strings for programs."""
@@ -206,6 +209,11 @@ class InternalError(ClusterError):
     """A bug of ours."""
 
     reason = "INTERNAL_ERROR"
+
+
+def has_lost_a_rank(error: ClusterError) -> bool:
+    """Whether a rank died, hung or reset its engine under the request that ended with this."""
+    return isinstance(error, RankHung | EngineReset) or RANK_LOST_FACT in error.facts
 
 
 def _tree(kind: type[ClusterError]) -> list[type[ClusterError]]:

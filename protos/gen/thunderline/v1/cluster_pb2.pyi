@@ -845,6 +845,7 @@ class Generation(_message.Message):
     TOP_LOGPROB_COUNT_FIELD_NUMBER: _builtins.int
     IGNORE_EOS_FIELD_NUMBER: _builtins.int
     LOST_RANK_COUNT_FIELD_NUMBER: _builtins.int
+    RESUME_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """A UUID made by the client library; one per choice of `n`."""
     model: _builtins.str
@@ -862,6 +863,8 @@ class Generation(_message.Message):
     """Ranks that died, hung or reset their engine under this request since its last new token. At 2 it runs alone, at 3
     it ends with REQUEST_POISONED.
     """
+    resume: _builtins.bool
+    """An instance has had this request already: it goes before new ones and is never refused for a queue."""
     @_builtins.property
     def chat(self) -> Global___Chat:
         """Rendered with the model's chat template."""
@@ -896,10 +899,11 @@ class Generation(_message.Message):
         top_logprob_count: _builtins.int = ...,
         ignore_eos: _builtins.bool = ...,
         lost_rank_count: _builtins.int = ...,
+        resume: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["chat", b"chat", "prompt", b"prompt", "prompt_token_ids", b"prompt_token_ids", "sampling", b"sampling", "text", b"text"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chat", b"chat", "ignore_eos", b"ignore_eos", "logprobs", b"logprobs", "lost_rank_count", b"lost_rank_count", "max_tokens", b"max_tokens", "model", b"model", "prompt", b"prompt", "prompt_token_ids", b"prompt_token_ids", "request_id", b"request_id", "resume_token_ids", b"resume_token_ids", "sampling", b"sampling", "stop", b"stop", "text", b"text", "top_logprob_count", b"top_logprob_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chat", b"chat", "ignore_eos", b"ignore_eos", "logprobs", b"logprobs", "lost_rank_count", b"lost_rank_count", "max_tokens", b"max_tokens", "model", b"model", "prompt", b"prompt", "prompt_token_ids", b"prompt_token_ids", "request_id", b"request_id", "resume", b"resume", "resume_token_ids", b"resume_token_ids", "sampling", b"sampling", "stop", b"stop", "text", b"text", "top_logprob_count", b"top_logprob_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_prompt: _TypeAlias = _typing.Literal["chat", "text", "prompt_token_ids"]  # noqa: Y015
     _WhichOneofArgType_prompt: _TypeAlias = _typing.Literal["prompt", b"prompt"]  # noqa: Y015
