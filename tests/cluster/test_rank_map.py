@@ -24,6 +24,7 @@ MARKS = st.builds(
     step=st.integers(0, 2**64 - 1),
     entered_s=TIMES,
     deadline_s=TIMES,
+    exit_code=st.one_of(st.none(), st.integers(0, 255)),
 )
 
 

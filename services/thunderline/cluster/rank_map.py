@@ -13,8 +13,9 @@ from thunderline.cluster.ranks import RankState
 
 MAGIC = b"TLRANK01"
 SIZE_BYTES = 256
-# magic, sequence, pid, process start (s since the epoch), boot id, state, stand, step, entered, deadline, sequence.
-_LAYOUT = struct.Struct("<8sQqd36sxxxxIIQddQ")
+# magic, sequence, pid, process start (s since the epoch), boot id, exit code + 1, state, stand, step, entered, deadline,
+# sequence.
+_LAYOUT = struct.Struct("<8sQqd36siIIQddQ")
 
 
 class Stand(Enum):
@@ -37,6 +38,8 @@ class RankMark:
     step: int = 0
     entered_s: float = 0.0
     deadline_s: float = 0.0
+    # Written by a rank that ends itself, just before: who adopted it cannot learn it otherwise.
+    exit_code: int | None = None
 
 
 def encode(mark: RankMark, sequence: int) -> bytes:
@@ -47,6 +50,7 @@ def encode(mark: RankMark, sequence: int) -> bytes:
         mark.pid,
         mark.process_start_s,
         mark.boot_id.encode()[:36],
+        0 if mark.exit_code is None else mark.exit_code + 1,
         mark.state.value,
         mark.stand.value,
         mark.step,
@@ -61,12 +65,13 @@ def decode(data: bytes) -> RankMark | None:
     """The record, or None when it is torn (read again), foreign or empty."""
     if len(data) < _LAYOUT.size:
         return None
-    magic, sequence, pid, start, boot, state, stand, step, entered, deadline, last = _LAYOUT.unpack_from(data)
+    magic, sequence, pid, start, boot, code, state, stand, step, entered, deadline, last = _LAYOUT.unpack_from(data)
     if magic != MAGIC or sequence % 2 or sequence != last:
         return None
     boot_id = boot.rstrip(b"\0").decode("ascii", "replace")
+    exit_code = code - 1 if code else None
     try:
-        return RankMark(pid, start, boot_id, RankState(state), Stand(stand), step, entered, deadline)
+        return RankMark(pid, start, boot_id, RankState(state), Stand(stand), step, entered, deadline, exit_code)
     except ValueError:
         # A state that we do not know: written by another version.
         return None

@@ -59,8 +59,12 @@ async def attend(
         while True:
             await asyncio.sleep(0.1)
             since_s = attachment.unattended_since_s
-            if attachment.refused or (since_s is not None and loop.time() - since_s > arguments.runner_gone_s):
-                end(RUNNER_GONE)
+            if attachment.refused:
+                log.warning("the runner does not want this rank: it ends")
+                return end(RUNNER_GONE)
+            if since_s is not None and loop.time() - since_s > arguments.runner_gone_s:
+                log.warning("no runner came back within %g s: the rank ends", arguments.runner_gone_s)
+                return end(RUNNER_GONE)
 
     tasks: set[asyncio.Future[Any]] = {
         ended,
@@ -131,6 +135,7 @@ def main(argv: Sequence[str], on_step: Callable[[Any], None] | None = None) -> i
     import mlx_lm  # noqa: F401
 
     code = asyncio.run(attend(arguments, computes, mark, on_step))
+    mark.leave(code)
     sys.stdout.flush()
     sys.stderr.flush()
     # The engine thread may be inside C++ for seconds; nobody waits for it.

@@ -7,11 +7,16 @@ import threading
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import IO
 
 import psutil
 
 from thunderline.cluster.rank_map import SIZE_BYTES, RankMark, Stand, encode
 from thunderline.cluster.ranks import RankState
+from thunderline.process.boot import boot_id
+
+# Who looks whether we live holds the lock for a moment.
+LOCK_COUNT_MAX, LOCK_WAIT_S = 20, 0.01
 
 
 class Mark:
@@ -20,13 +25,13 @@ class Mark:
     def __init__(self, path: Path) -> None:
         """Raises OSError; BlockingIOError when another process is this rank already."""
         self._file = path.open("r+b")
-        fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _lock(self._file)
         self._file.truncate(SIZE_BYTES)
         self._map = mmap.mmap(self._file.fileno(), SIZE_BYTES)
         # The engine thread and the event loop write: one record at a time, and none from an old one.
         self._writing = threading.Lock()
         self._sequence = 0
-        self._mark = RankMark(pid=os.getpid(), process_start_s=psutil.Process().create_time(), boot_id=_boot_id())
+        self._mark = RankMark(pid=os.getpid(), process_start_s=psutil.Process().create_time(), boot_id=boot_id())
         self.enter(RankState.STARTING)
 
     @property
@@ -49,6 +54,11 @@ class Mark:
         with self._writing:
             self._write(replace(self._mark, step=step, stand=stand, entered_s=time.monotonic()))
 
+    def leave(self, exit_code: int) -> None:
+        """The process ends itself with this code: a runner that adopted it has no other way to learn that."""
+        with self._writing:
+            self._write(replace(self._mark, exit_code=exit_code, deadline_s=0.0))
+
     def close(self) -> None:
         """Lets the lock go; the process's end does that as well."""
         self._map.close()
@@ -62,8 +72,11 @@ class Mark:
         self._map[:SIZE_BYTES] = encode(mark, self._sequence)
 
 
-def _boot_id() -> str:
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    except OSError:
-        return str(int(psutil.boot_time()))
+def _lock(file: IO[bytes]) -> None:
+    for tried in range(LOCK_COUNT_MAX):
+        try:
+            return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if tried == LOCK_COUNT_MAX - 1:
+                raise
+            time.sleep(LOCK_WAIT_S)
