@@ -16,9 +16,10 @@ from thunderline.cluster.limits import Limits
 from thunderline.cluster.ranks import RankState
 from thunderline.process.changes import Changes
 from thunderline.process.entry import CannotStart
-from thunderline.scheduler import actions, reconciler, wire
+from thunderline.scheduler import actions, events, reconciler, wire
 from thunderline.scheduler.actions import Action
 from thunderline.scheduler.admission import Door
+from thunderline.scheduler.event_log import EventLog
 from thunderline.scheduler.reconciler import Waits
 from thunderline.scheduler.runners import Runners, is_stale
 from thunderline.scheduler.store import EPOCH_COUNT_MAX, Store
@@ -50,6 +51,7 @@ class Control:
         self.store_id = store.store_id
         self.runners = Runners(discovery, store.store_id, self._wake)
         self.changes = Changes()
+        self.events = EventLog(store, self._writer, self.changes)
         self._awake = asyncio.Event()
         self._wishes: dict[InstanceId, Wish] = {}
         self._standings: dict[InstanceId, tuple[Standing, float]] = {}
@@ -57,6 +59,7 @@ class Control:
         self._in_flight: set[object] = set()
         # Of one epoch the end and an answer may come at once: each change starts from what the one before has stored.
         self._changing = asyncio.Lock()
+        self._answering: set[RankId] = set()
         self._tasks: asyncio.TaskGroup | None = None
         self._on_change: list[Callable[[], None]] = []
 
@@ -68,6 +71,7 @@ class Control:
         """Reads the store; before `run`. Raises CannotStart."""
         try:
             wishes = await self._stored(self._store.wishes)
+            await self.events.load(wishes)
         except StoreUnavailable as error:
             raise CannotStart(error.message) from None
         self._wishes = {wish.instance: wish for wish in wishes}
@@ -77,10 +81,11 @@ class Control:
         async with asyncio.TaskGroup() as tasks:
             self._tasks = tasks
             tasks.create_task(self.runners.run(), name="runners")
+            tasks.create_task(self.events.run(), name="events")
             while True:
-                self._pass(tasks)
+                look_again_s = self._pass(tasks)
                 try:
-                    async with asyncio.timeout(IDLE_PASS_S):
+                    async with asyncio.timeout(min(IDLE_PASS_S, look_again_s)):
                         await self._awake.wait()
                 except TimeoutError:
                     continue
@@ -100,7 +105,8 @@ class Control:
     def _wake(self) -> None:
         self._awake.set()
 
-    def _pass(self, tasks: asyncio.TaskGroup) -> None:
+    def _pass(self, tasks: asyncio.TaskGroup) -> float:
+        """Seconds until time alone may change something."""
         self.runners.keep({wish.spec.model for wish in self._wishes.values()})
         world = World(
             wishes=tuple(sorted(self._wishes.values(), key=lambda wish: wish.spec.name)),
@@ -111,15 +117,17 @@ class Control:
             served=self._served,
         )
         now_s = time.time()
-        waits = Waits(self._limits.epoch_wait_min_s, self._limits.epoch_wait_max_s)
+        waits = Waits(self._limits.epoch_wait_min_s, self._limits.epoch_wait_max_s, 2 * self._limits.prepare_s)
         decision = reconciler.reconcile(world, now_s, waits)
         self._note(decision.standings, now_s)
+        self.events.look(world, decision.standings, self.runners.facts(), now_s, waits)
         for action in decision.actions:
             self._in_flight |= actions.targets(action)
             tasks.create_task(self._carry_out(action), name=str(action))
         self.changes.notify()
         for call in self._on_change:
             call()
+        return decision.look_again_s
 
     def _note(self, standings: Mapping[InstanceId, Standing], now_s: float) -> None:
         for instance, standing in standings.items():
@@ -244,12 +252,16 @@ class Control:
     async def answered(self, rank: RankId) -> None:
         """A request of this epoch was answered to its end: the epoch is no crash, also when it has ended meanwhile."""
         epoch = self._epoch(rank.instance, rank.epoch)
-        if epoch is None or epoch.answered:
+        if epoch is None or epoch.answered or rank in self._answering:
             return
+        # One at a time: on a disk that takes nothing each answer would wait for those before it.
+        self._answering.add(rank)
         try:
             await self._change_epoch(rank.instance, rank.epoch, lambda epoch: replace(epoch, answered=True))
         except StoreUnavailable as error:
             log.error("the store cannot be used", extra={"why": error.message})
+        finally:
+            self._answering.discard(rank)
 
     async def _change_epoch(self, instance: InstanceId, number: int, change: Callable[[Epoch], Epoch]) -> None:
         """On disk, then in memory: a pass sees nothing that a restart would not. Raises StoreUnavailable."""
@@ -270,7 +282,11 @@ class Control:
 
     async def _stored(self, call: Callable[..., T], *arguments: Any) -> T:
         """One call of the store, on its own thread."""
-        return await asyncio.get_running_loop().run_in_executor(self._writer, call, *arguments)
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._writer, call, *arguments)
+        except StoreUnavailable as error:
+            self.events.store_failed(error)
+            raise
 
     async def put(self, wish: Wish) -> None:
         """Writes a wish, then acts on it. Raises StoreUnavailable."""
@@ -279,6 +295,10 @@ class Control:
         # Its epochs may have moved on meanwhile.
         self._wishes[wish.instance] = replace(wish, epochs=known.epochs) if known else wish
         self._wake()
+
+    def note_poisoned(self, deployment: str, request_id: str, why: str) -> None:
+        """A request was refused because ranks died of it: an event."""
+        self.events.add(events.poisoned(deployment, request_id, why, time.time()))
 
     def named(self, name: str) -> Wish | None:
         return next((wish for wish in self._wishes.values() if wish.spec.name == name), None)
@@ -298,7 +318,7 @@ class Control:
             return None
         standing, _ = self.standing(wish)
         if standing.state is DeploymentState.READY and self.route(wish.instance) is None:
-            standing = Standing(DeploymentState.REPAIRING, "its rank is not READY any more", "the next epoch")
+            standing = Standing(DeploymentState.REPAIRING, "its process has just been lost", "the next start")
         return Door(wish.instance, standing)
 
     def route(self, instance: InstanceId) -> tuple[NodeId, RankId] | None:
@@ -310,10 +330,11 @@ class Control:
         runner = self.runners.nodes.get(wish.current.node)
         if runner is None or not runner.view.reachable:
             return None
-        ready = any(one.id == rank and one.state is RankState.READY for one in runner.view.ranks)
+        ready = any(one.id == rank and one.state is RankState.READY and one.attached for one in runner.view.ranks)
         return (wish.current.node, rank) if ready else None
 
     def close(self) -> None:
+        self.events.close()
         self._writer.shutdown(wait=True)
         self._store.close()
 

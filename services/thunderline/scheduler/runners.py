@@ -13,6 +13,8 @@ from thunderline.cluster.errors import ClusterError, InstanceFailed, InvalidRequ
 from thunderline.rpc.channel import dial
 from thunderline.rpc.errors import from_call
 from thunderline.scheduler import wire
+from thunderline.scheduler.carried import Carried
+from thunderline.scheduler.events import RankFacts
 from thunderline.scheduler.values import Audit, Fetch, RunnerView, Verdict
 from thunderline.v1 import (
     cluster_pb2,
@@ -58,12 +60,24 @@ class Runners:
         self._watches: dict[NodeId, asyncio.Task[None]] = {}
         self.audits: dict[tuple[NodeId, str], Audit] = {}
         self.fetches: dict[tuple[NodeId, str], Fetch] = {}
+        self._carried = Carried()
 
     @property
     def complete(self) -> bool:
         """Whether every runner of a complete roster has been heard."""
         views = [runner.view for runner in self.nodes.values()]
         return self.roster.complete and bool(views) and all(view.reachable and view.complete for view in views)
+
+    def facts(self) -> dict[RankId, RankFacts]:
+        """For events: the process of each rank, and how many requests its end would touch, or has touched."""
+        counts = self._carried.counts()
+        found = {rank: RankFacts(request_count=count) for rank, count in counts.items()}
+        for runner in self.nodes.values():
+            for report in runner.reports:
+                rank = wire.rank_view(runner.node, report).id
+                pid = report.cause.pid or report.pid
+                found[rank] = RankFacts(pid, report.cause.uptime_s, counts.get(rank, 0))
+        return found
 
     async def run(self) -> None:
         """Follows the roster, and each runner in it, until cancelled. A roster that is lost stays as it was."""
@@ -193,14 +207,15 @@ class Runners:
                 request_serializer=runner_pb2.RunnerServiceGenerateRequest.SerializeToString,
             )
         )
-        try:
-            async for message in method(request, timeout=deadline_s):
-                yield message
-        except grpc.aio.AioRpcError as error:
-            problem = from_call(error)
-            if isinstance(problem, Unreachable):
-                raise InstanceFailed(f"the runner of the instance was lost: {problem.message}") from None
-            raise problem from None
+        with self._carried.on(rank, generation.request_id):
+            try:
+                async for message in method(request, timeout=deadline_s):
+                    yield message
+            except grpc.aio.AioRpcError as error:
+                problem = from_call(error)
+                if isinstance(problem, Unreachable):
+                    raise InstanceFailed(f"the runner of the instance was lost: {problem.message}") from None
+                raise problem from None
 
     async def cancel(self, node: NodeId, request_id: str) -> None:
         """Says that nobody waits for a request any more; who cannot be told will notice."""

@@ -14,6 +14,7 @@ from thunderline.process.changes import watch
 from thunderline.scheduler import wire
 from thunderline.scheduler.admission import Admission
 from thunderline.scheduler.control import Control
+from thunderline.scheduler.events import Event
 from thunderline.scheduler.values import Wish
 from thunderline.v1 import cluster_pb2, scheduler_pb2, scheduler_pb2_grpc
 
@@ -97,8 +98,8 @@ class SchedulerService(scheduler_pb2_grpc.SchedulerServiceServicer):
     async def WatchEvents(
         self, request: scheduler_pb2.WatchEventsRequest, context: Any
     ) -> AsyncIterator[scheduler_pb2.WatchEventsResponse]:
-        raise NotOffered("events are not kept yet")
-        yield scheduler_pb2.WatchEventsResponse()  # makes it a stream
+        async for event in self._control.events.watch(request.after, request.kept_only):
+            yield scheduler_pb2.WatchEventsResponse(event=_event(event))
 
     async def DrainNode(self, request: scheduler_pb2.DrainNodeRequest, context: Any) -> scheduler_pb2.DrainNodeResponse:
         raise NotOffered("a cluster is one node so far: draining it would leave nothing")
@@ -130,6 +131,19 @@ class SchedulerService(scheduler_pb2_grpc.SchedulerServiceServicer):
             if report.id.instance == wish.instance and report.state != cluster_pb2.RANK_STATE_ABSENT
         ]
         return wire.deployment(wish, standing, since_s, ranks, self._admission.depth(wish.spec.name))
+
+
+def _event(event: Event) -> scheduler_pb2.Event:
+    found = scheduler_pb2.Event(
+        number=event.number,
+        kind=event.kind,
+        subject=event.subject,
+        text=event.text,
+        request_count=event.request_count,
+        done=event.done,
+    )
+    found.time.FromMilliseconds(int(event.time_s * 1000))
+    return found
 
 
 def default_name(model: str) -> str:

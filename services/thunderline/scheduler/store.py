@@ -1,11 +1,11 @@
-"""What the scheduler must not forget: deployments, epochs, and the epoch counter. SQLite, one process at a time."""
+"""What the scheduler must not forget: deployments, epochs, their counter, and events. SQLite, one process at a time."""
 
 import contextlib
 import fcntl
 import json
 import sqlite3
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,13 @@ from thunderline.cluster import InstanceId, NodeId, StoreId
 from thunderline.cluster.errors import StoreUnavailable
 from thunderline.cluster.ranks import RankState
 from thunderline.process.entry import CannotStart
+from thunderline.scheduler.events import Event
 from thunderline.scheduler.values import Cause, Epoch, Spec, Wish
 
 SCHEMA_VERSION = 1
 # Epochs that are over and that are remembered, per instance.
 EPOCH_COUNT_MAX = 50
+EVENT_COUNT_MAX = 1000
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
@@ -30,6 +32,10 @@ CREATE TABLE IF NOT EXISTS epochs (
   kv_budget_tokens INTEGER NOT NULL, memory_bytes INTEGER NOT NULL, placement BLOB NOT NULL, started_s REAL NOT NULL,
   ready_s REAL, ended_s REAL, cause TEXT, answered INTEGER NOT NULL DEFAULT 0, digest TEXT NOT NULL
 ) STRICT;
+CREATE TABLE IF NOT EXISTS events (
+  number INTEGER PRIMARY KEY, kind TEXT NOT NULL, subject TEXT NOT NULL, text TEXT NOT NULL, time_s REAL NOT NULL,
+  request_count INTEGER NOT NULL, done TEXT NOT NULL
+) STRICT;
 """
 
 
@@ -38,6 +44,7 @@ class Store:
 
     def __init__(self, folder: Path, node: NodeId) -> None:
         """Opens or makes the store. Raises CannotStart when another scheduler holds it or it is another node's."""
+        self.node = node
         folder.mkdir(parents=True, exist_ok=True)
         self._lock = (folder / "scheduler.lock").open("w")
         try:
@@ -185,6 +192,22 @@ class Store:
                 "UPDATE epochs SET ready_s = ?, ended_s = ?, cause = ?, answered = ? WHERE number = ?",
                 (epoch.ready_s, epoch.ended_s, cause, epoch.answered, epoch.number),
             )
+
+    def keep(self, events: Sequence[Event]) -> None:
+        """Writes what happened; the newest are kept. Numbers grow, and the newest one is never forgotten."""
+        rows = [
+            (one.number, one.kind, one.subject, one.text, one.time_s, one.request_count, one.done) for one in events
+        ]
+        with self._transaction() as db:
+            # OR REPLACE: a COMMIT that was said to have failed may have been done.
+            db.executemany("INSERT OR REPLACE INTO events VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
+            db.execute("DELETE FROM events WHERE number <= (SELECT MAX(number) FROM events) - ?", (EVENT_COUNT_MAX,))
+
+    def events(self) -> list[Event]:
+        """What is kept, oldest first."""
+        columns = "kind, subject, text, time_s, request_count, done, number"
+        with self._reading() as db:
+            return [Event(*row) for row in db.execute(f"SELECT {columns} FROM events ORDER BY number")]
 
 
 def _cause(text: Any) -> Cause | None:
