@@ -45,11 +45,13 @@ PURE = {
     "scheduler/reconciler.py",
     "scheduler/routing.py",
     "scheduler/values.py",
+    "scheduler/wording.py",
     "gateway/openai_errors.py",
     "gateway/openai_requests.py",
     "gateway/openai_responses.py",
     "supervisor/backoff.py",
     "cli/bench/cells.py",
+    "client/resume.py",
 }
 IMPURE = {"grpc", "asyncio", "mlx", "mlx_lm", "time", "logging", "os", "subprocess", "socket", "threading"}
 # Tables of cases grow longer than what they test.

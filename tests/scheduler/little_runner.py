@@ -121,7 +121,7 @@ class LittleRunner:
             raise self.refuses.pop(0)
         verdict, self.fence = judge(self.fence, StoreId(request.store_id), rank, goal, placement)
         if verdict is Verdict.START:
-            report = cluster_pb2.RankReport(id=request.id, state=PREPARED, placement=request.placement)
+            report = cluster_pb2.RankReport(id=request.id, state=PREPARED, placement=request.placement, attached=True)
             self.ranks[rank] = report
         known = self.ranks.get(rank)
         if known is None:

@@ -1,8 +1,10 @@
 """Worlds for the reconciler: one deployment, one node. Now is 1,000 s after the Deploy."""
 
+from dataclasses import replace
+
 from thunderline.cluster import InstanceId, NodeId, RankId
 from thunderline.cluster.ranks import RankState
-from thunderline.scheduler.actions import Action, StartEpoch
+from thunderline.scheduler.actions import Action, EndEpoch, StartEpoch
 from thunderline.scheduler.placement import Placed, place
 from thunderline.scheduler.reconciler import Waits
 from thunderline.scheduler.values import (
@@ -46,8 +48,10 @@ def wish(*epochs: Epoch, undeploying: bool = False, instance: InstanceId = I1, n
     return Wish(Spec(name, MODEL), instance, 0.0, undeploying, epochs)
 
 
-def rank(number: int, state: RankState, cause: Cause | None = None, share: float | None = None) -> RankView:
-    return RankView(RankId(I1, number, 0), A, state, cause, share, memory_bytes=5 * GIB)
+def rank(
+    number: int, state: RankState, cause: Cause | None = None, share: float | None = None, attached: bool = True
+) -> RankView:
+    return RankView(RankId(I1, number, 0), A, state, cause, share, memory_bytes=5 * GIB, attached=attached)
 
 
 def runner(*ranks: RankView, reachable: bool = True, complete: bool = True, node: NodeId = A) -> RunnerView:
@@ -73,6 +77,10 @@ def world(
     )
 
 
+def too_late(state: RankState) -> EndEpoch:
+    return EndEpoch(I1, 4, Cause("PHASE_DEADLINE", "its runner neither brought it further nor ended it in time", state))
+
+
 def id_of(number: int) -> RankId:
     return RankId(I1, number, 0)
 
@@ -87,4 +95,8 @@ ENDED_JUST_NOW = wish(epoch(4, ended_s=999.9, cause=CRASHED))
 ENDED_A_WHILE_AGO = wish(epoch(4, ended_s=999.0, cause=CRASHED))
 SERVED_AND_ENDED = wish(epoch(4, ended_s=999.9, cause=CRASHED, ready_s=995.0))
 PERMANENT = Cause("LOAD_FAILED", "the architecture 'x' is not known", R.LOADING, permanent=True)
+# Two minutes ago: it should be LOADING by now.
+LATE = wish(replace(epoch(4), started_s=880.0))
+FIVE_CRASHES = wish(*(epoch(n, 990.0 + n, CRASHED) for n in range(1, 6)))
+EIGHT_ATTEMPTS = wish(*(epoch(n, 990.0 + n, Cause("SPAWN_FAILED", f"try {n}", R.STARTING)) for n in range(1, 9)))
 GONE = wish(epoch(4, ready_s=991.0), undeploying=True)

@@ -7,6 +7,7 @@ from scheduler.scenes import (
     FETCHABLE,
     GIB,
     I1,
+    LATE,
     LOST,
     MODEL,
     NEW,
@@ -23,6 +24,7 @@ from scheduler.scenes import (
     id_of,
     rank,
     runner,
+    too_late,
     wish,
     world,
 )
@@ -171,6 +173,57 @@ STARTING: dict[str, Situation] = {
         S.STARTING,
         "is PREPARED",
         [MakeReady(id_of(4), A)],
+    ),
+    "a PREPARED rank that waits for an older one says so, however long": (
+        world(
+            replace(LATE, epochs=(epoch(3, 995.0, CRASHED), *LATE.epochs)),
+            runner(rank(3, R.STOPPING), rank(4, R.PREPARED)),
+        ),
+        S.STARTING,
+        "is PREPARED",
+        [],
+    ),
+    "an epoch that its runner does not start in time is over": (
+        world(LATE, runner()),
+        S.WAITING,
+        "PHASE_DEADLINE while STARTING",
+        [too_late(R.STARTING)],
+    ),
+    "a rank that stays STARTING for ever ends its epoch": (
+        world(LATE, runner(rank(4, R.STARTING))),
+        S.WAITING,
+        "PHASE_DEADLINE while STARTING: its runner neither brought it further nor ended it in time",
+        [too_late(R.STARTING)],
+    ),
+    "a rank that stays PREPARED though it was told to become READY ends its epoch": (
+        world(LATE, runner(rank(4, R.PREPARED))),
+        S.WAITING,
+        "PHASE_DEADLINE while PREPARED",
+        [too_late(R.PREPARED)],
+    ),
+    "just before that it is told once more": (
+        world(replace(LATE, epochs=(replace(LATE.epochs[0], started_s=880.1),)), runner(rank(4, R.PREPARED))),
+        S.STARTING,
+        "is PREPARED",
+        [MakeReady(id_of(4), A)],
+    ),
+    "a runner that cannot be reached is given all the time": (
+        world(LATE, runner(rank(4, R.STARTING), reachable=False)),
+        S.WAITING,
+        "cannot be reached",
+        [],
+    ),
+    "one that has just restarted as well": (
+        world(LATE, runner(complete=False)),
+        S.WAITING,
+        "to say what it has",
+        [],
+    ),
+    "how long a load may take is its runner's business": (
+        world(LATE, runner(rank(4, R.LOADING, share=0.01))),
+        S.STARTING,
+        "is LOADING, 1%",
+        [],
     ),
     "a loading rank says how far it is": (
         world(STARTED, runner(rank(4, R.LOADING, share=0.43))),

@@ -4,8 +4,10 @@ from dataclasses import replace
 
 from scheduler.scenes import (
     CRASHED,
+    EIGHT_ATTEMPTS,
     ENDED_A_WHILE_AGO,
     ENDED_JUST_NOW,
+    FIVE_CRASHES,
     GIB,
     GONE,
     I1,
@@ -17,6 +19,7 @@ from scheduler.scenes import (
     START,
     STARTED,
     STOPPED,
+    UNUSABLE,
     USABLE,
     A,
     R,
@@ -31,6 +34,8 @@ from scheduler.scenes import (
 )
 from thunderline.scheduler.actions import UNDEPLOYED, AuditModel, EndEpoch, Forget, MakeAbsent, MarkReady
 from thunderline.scheduler.values import Cause
+
+JUST_NOW = replace(USABLE, at_s=995.0)
 
 SERVING: dict[str, Situation] = {
     # READY.
@@ -78,6 +83,24 @@ SERVING: dict[str, Situation] = {
         S.WAITING,
         "node a to say what it has",
         [],
+    ),
+    "a READY rank that is not dialled in takes nothing, and is not given up": (
+        world(SERVED, runner(rank(4, R.READY, attached=False)), served=True),
+        S.WAITING,
+        "epoch 4 waits for its rank to dial in to the runner",
+        [],
+    ),
+    "also while its runner still looks for its ranks": (
+        world(SERVED, runner(rank(4, R.READY, attached=False), complete=False)),
+        S.WAITING,
+        "its rank to dial in to the runner",
+        [],
+    ),
+    "that it became READY is written down all the same": (
+        world(STARTED, runner(rank(4, R.READY, attached=False))),
+        S.WAITING,
+        "its rank to dial in to the runner",
+        [MarkReady(I1, 4)],
     ),
     # The end of an epoch.
     "a READY rank that a complete view lacks is lost": (
@@ -135,25 +158,52 @@ SERVING: dict[str, Situation] = {
         [START],
     ),
     "five crashes open the circuit and nothing starts": (
-        world(wish(*(epoch(n, 990.0 + n, CRASHED) for n in range(1, 6))), runner()),
+        world(FIVE_CRASHES, runner(), audit=JUST_NOW),
         S.CRASH_LOOP,
-        "crashed 5 times: SIGNAL while LOADING: SIGSEGV",
+        "crashed 5 times in a row: SIGNAL while LOADING: SIGSEGV; mend it and run `thunderline deploy org/m` again",
+        [],
+    ),
+    "the files of one whose circuit is open are checked every 10 s": (
+        world(FIVE_CRASHES, runner()),
+        S.CRASH_LOOP,
+        "crashed 5 times in a row",
+        [AuditModel(A, MODEL)],
+    ),
+    "other files close the circuit": (
+        world(FIVE_CRASHES, runner(), audit=replace(JUST_NOW, digest="another")),
+        S.STARTING,
+        "the next epoch is being started",
+        [replace(START, digest="another")],
+    ),
+    "files that cannot be used do not": (
+        world(FIVE_CRASHES, runner(), audit=replace(UNUSABLE, digest="another")),
+        S.CRASH_LOOP,
+        "crashed 5 times in a row",
         [],
     ),
     "an open circuit is said even when no runner can be reached": (
-        world(wish(*(epoch(n, 990.0 + n, CRASHED) for n in range(1, 6)))),
+        world(FIVE_CRASHES),
         S.CRASH_LOOP,
-        "crashed 5 times",
+        "crashed 5 times in a row",
         [],
     ),
     "attempts that are used up are all told": (
-        world(
-            wish(*(epoch(n, 990.0 + n, Cause("SPAWN_FAILED", f"try {n}", R.STARTING)) for n in range(1, 9))),
-            runner(),
-        ),
+        world(EIGHT_ATTEMPTS, runner(), audit=JUST_NOW),
         S.WAITING,
         "attempts used up: epoch 1: SPAWN_FAILED while STARTING: try 1; epoch 2:",
         [],
+    ),
+    "the files of one whose attempts are used up are checked every 10 s": (
+        world(EIGHT_ATTEMPTS, runner()),
+        S.WAITING,
+        "attempts used up",
+        [AuditModel(A, MODEL)],
+    ),
+    "other files make the next attempt start at once": (
+        world(EIGHT_ATTEMPTS, runner(), audit=replace(JUST_NOW, digest="another")),
+        S.STARTING,
+        "the next epoch is being started",
+        [replace(START, digest="another")],
     ),
     "a permanent cause is impossible at once": (
         world(wish(epoch(4, 995.0, PERMANENT)), runner()),

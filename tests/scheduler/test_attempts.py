@@ -23,6 +23,7 @@ def epoch(
     answered: bool = False,
     name: str = "EXIT_CODE",
     permanent: bool = False,
+    digest: str = "",
 ) -> Epoch:
     """An epoch that is over; `state` is where its rank was."""
     return Epoch(
@@ -35,6 +36,7 @@ def epoch(
         ended_s=ended_s,
         cause=Cause(name, "said so", state, permanent),
         answered=answered,
+        digest=digest,
     )
 
 
@@ -45,6 +47,8 @@ def attempt_at(*ends_s: float) -> list[Epoch]:
 def crash_at(*ends_s: float) -> list[Epoch]:
     return [epoch(end_s, RankState.LOADING) for end_s in ends_s]
 
+
+DAY_S = 86_400.0
 
 CASES = {
     "nothing failed yet: the first epoch starts now": ([], Next.NOW, 0.0),
@@ -62,6 +66,21 @@ CASES = {
     "four crashes in ten minutes wait longer and longer": (crash_at(10, 20, 30, 40), Next.AT, 44.0),
     "the fifth crash in ten minutes opens the circuit": (crash_at(10, 20, 30, 40, 50), Next.OPEN, 0.0),
     "five crashes over more than ten minutes do not": (crash_at(10, 200, 400, 500, 611), Next.AT, 619.0),
+    "five crashes in four days do not": (
+        crash_at(10, DAY_S, 2 * DAY_S, 3 * DAY_S, 4 * DAY_S),
+        Next.AT,
+        4 * DAY_S + 8,
+    ),
+    "crashes with other files do not count": (
+        [*crash_at(10, 20, 30, 40), epoch(50, digest="another")],
+        Next.AT,
+        50.5,
+    ),
+    "five with the same other files do": (
+        [*crash_at(10, 20), *(epoch(end_s, digest="another") for end_s in (30, 40, 50, 60, 70))],
+        Next.OPEN,
+        0.0,
+    ),
     "attempts among the crashes do not keep the circuit closed": (
         [*crash_at(10, 20, 30, 40), *attempt_at(50), *crash_at(60)],
         Next.OPEN,
@@ -119,6 +138,18 @@ def test_next_attempt(epochs: list[Epoch], kind: Next, at_s: float) -> None:
 def test_deploy_again_closes(epochs: list[Epoch]) -> None:
     found = next_attempt(epochs, 90.0, WAIT_MIN_S, WAIT_MAX_S)
     assert (found.next, found.failed) == (Next.NOW, ())
+
+
+def test_the_circuit_says_how_many_crashes_opened_it() -> None:
+    row = [epoch(5, RankState.READY, served_s=40), *crash_at(10, 20, 30, 40), *attempt_at(50), *crash_at(60)]
+    found = next_attempt(row, 0.0, WAIT_MIN_S, WAIT_MAX_S)
+    assert (found.next, found.crash_count) == (Next.OPEN, 5)
+
+
+def test_only_what_is_not_near_its_next_epoch_has_given_up() -> None:
+    given_up = [attempt_at(*range(10, 90, 10)), crash_at(10, 20, 30, 40, 50), [epoch(10, permanent=True)]]
+    assert all(next_attempt(row, 0.0, WAIT_MIN_S, WAIT_MAX_S).has_given_up for row in given_up)
+    assert not any(next_attempt(row, 0.0, WAIT_MIN_S, WAIT_MAX_S).has_given_up for row in ([], crash_at(10)))
 
 
 def test_only_failures_since_the_last_deploy_are_told() -> None:

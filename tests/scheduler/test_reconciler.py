@@ -54,6 +54,7 @@ def test_situation(given: World, state: DeploymentState, words: str, actions: li
     assert standing is not None
     assert (standing.state, found) == (state, actions)
     assert words in standing.reason
+    assert standing.waits_for or state is S.READY
 
 
 @pytest.mark.parametrize(("given", "state", "words", "actions"), SITUATIONS.values(), ids=SITUATIONS.keys())

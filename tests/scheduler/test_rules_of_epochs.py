@@ -1,14 +1,20 @@
 """Rules about attempts, crashes and files, each of which was once broken."""
 
+import math
 from dataclasses import replace
 
+import pytest
+
 from scheduler.scenes import (
+    CRASHED,
+    FIVE_CRASHES,
     GIB,
     I1,
     MODEL,
     NEW,
     NOW_S,
     PERMANENT,
+    SERVED,
     STARTED,
     USABLE,
     WAITS,
@@ -25,7 +31,7 @@ from scheduler.test_attempts import epoch as over
 from thunderline.scheduler.actions import Action, AuditModel, StartEpoch
 from thunderline.scheduler.attempts import Next, next_attempt
 from thunderline.scheduler.reconciler import reconcile, reservations
-from thunderline.scheduler.values import Cause, Standing, World
+from thunderline.scheduler.values import Cause, Spec, Standing, World
 
 
 def run(seen: World) -> tuple[Standing, list[Action]]:
@@ -74,6 +80,34 @@ def test_the_sentence_of_many_failures_stays_short() -> None:
     epochs = [epoch(number, 990.0, Cause("SPAWN_FAILED", "x" * 300, R.STARTING)) for number in range(1, 51)]
     standing, _ = run(world(wish(*epochs), runner()))
     assert len(standing.reason) < 4000
+
+
+def test_it_is_looked_at_again_when_the_next_epoch_is_due() -> None:
+    seen = world(wish(epoch(4, NOW_S - 0.2, CRASHED)), runner())
+    assert reconcile(seen, NOW_S, WAITS).look_again_s == pytest.approx(0.3)
+    assert reconcile(seen, NOW_S + 0.3, WAITS).look_again_s == math.inf, "it is due: nothing is waited for"
+
+
+def test_it_is_looked_at_again_when_an_epoch_is_late() -> None:
+    assert reconcile(world(STARTED, runner(rank(4, R.STARTING))), NOW_S, WAITS).look_again_s == pytest.approx(110)
+
+
+def test_what_serves_needs_no_other_look() -> None:
+    assert reconcile(world(SERVED, runner(rank(4, R.READY))), NOW_S, WAITS).look_again_s == math.inf
+
+
+COMMANDS = {
+    "by its model alone": (Spec("m", "org/M"), "thunderline deploy org/M"),
+    "by a name of its own": (Spec("mine", "org/m"), "thunderline deploy org/m --name mine"),
+    "with its KV budget": (Spec("m", "/models/m/", 9_000), "thunderline deploy /models/m/ --kv-budget-tokens 9000"),
+    "from a folder with a space": (Spec("m", "/my models/m"), "thunderline deploy '/my models/m'"),
+}
+
+
+@pytest.mark.parametrize(("spec", "command"), COMMANDS.values(), ids=COMMANDS.keys())
+def test_the_circuit_names_the_command_that_closes_it(spec: Spec, command: str) -> None:
+    given_up = replace(FIVE_CRASHES, spec=spec)
+    assert f"`{command}`" in reconcile(world(given_up, runner()), NOW_S, WAITS).standings[I1].reason
 
 
 def test_a_wait_says_the_same_a_second_later() -> None:

@@ -56,12 +56,18 @@ def test_a_report_becomes_a_view() -> None:
         2_048,
         "batch",
         "why",
+        attached=False,
     )
 
 
 def test_a_report_that_says_little_has_no_cause_and_no_progress() -> None:
     view = wire.rank_view(A, cluster_pb2.RankReport(state=cluster_pb2.RANK_STATE_STARTING))
-    assert (view.cause, view.loaded_share, view.memory_bytes) == (None, None, 0)
+    assert (view.cause, view.loaded_share, view.memory_bytes, view.attached) == (None, None, 0, False)
+
+
+def test_a_rank_that_is_dialled_in_says_so() -> None:
+    report = cluster_pb2.RankReport(state=cluster_pb2.RANK_STATE_READY, attached=True)
+    assert wire.rank_view(A, report).attached
 
 
 def test_a_cause_without_a_state_is_of_an_unknown_one() -> None:

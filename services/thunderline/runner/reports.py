@@ -21,6 +21,7 @@ def report(rank: KnownRank) -> cluster_pb2.RankReport:
         engine=rank.engine,
         running_request_count=rank.step.running_count,
         waiting_request_count=rank.step.waiting_count,
+        attached=rank.outbox is not None,
     )
     found.state_since.FromMilliseconds(int(rank.since_s * 1000))
     if rank.cause is not None:

@@ -3,7 +3,7 @@
 An epoch that ends before LOADING is an attempt; one that ends later is a crash. README.md, "How a deployment comes up".
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 
@@ -26,7 +26,7 @@ class Next(Enum):
     NOW = auto()
     AT = auto()  # Not before `at_s`.
     NEVER = auto()  # A permanent cause, checked again at `at_s`.
-    OPEN = auto()  # The circuit is open: only a human closes it.
+    OPEN = auto()  # The circuit is open: a human or other files close it.
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +37,21 @@ class Attempt:
     failed: tuple[Epoch, ...]
     # Only the slow retry is left.
     used_up: bool = False
+    # Those of them that count towards the circuit.
+    crash_count: int = 0
+
+    @property
+    def has_given_up(self) -> bool:
+        """Whether no next epoch is near: only something new, as other files, makes one start at once."""
+        return self.next in {Next.NEVER, Next.OPEN} or self.used_up
+
+
+# What `next_attempt` is to its caller: a simulation passes others, that are wrong.
+NextAttempt = Callable[[Sequence[Epoch], float, float, float], Attempt]
 
 
 def next_attempt(epochs: Sequence[Epoch], fresh_since_s: float, wait_min_s: float, wait_max_s: float) -> Attempt:
-    """What the ended epochs since the last Deploy allow. `at_s` is a time of the wall clock."""
+    """What the ended epochs since the last Deploy, of the newest files, allow. `at_s` is a time of the wall clock."""
     row = _failed_row(epochs, fresh_since_s)
     if not row:
         return Attempt(Next.NOW, 0.0, ())
@@ -54,7 +65,7 @@ def next_attempt(epochs: Sequence[Epoch], fresh_since_s: float, wait_min_s: floa
         if is_crash(epoch) and not _was_healthy(epoch) and (epoch.ended_s or 0.0) > ended_s - CRASH_WINDOW_S
     ]
     if len(crashes) >= CRASH_COUNT_MAX and is_crash(last):
-        return Attempt(Next.OPEN, 0.0, row)
+        return Attempt(Next.OPEN, 0.0, row, crash_count=len(crashes))
     attempts = [epoch for epoch in row if not is_crash(epoch)]
     spent = len(attempts) >= ATTEMPT_COUNT_MAX or (attempts and ended_s - attempts[0].started_s > ATTEMPT_WINDOW_S)
     if spent and not is_crash(last):
@@ -68,10 +79,13 @@ def is_crash(epoch: Epoch) -> bool:
 
 
 def _failed_row(epochs: Sequence[Epoch], fresh_since_s: float) -> tuple[Epoch, ...]:
-    """Epochs that ended since the last Deploy, back to the newest one that was healthy (that one is no crash)."""
+    """Epochs that ended since the last Deploy, back to the newest one that was healthy (that one is no crash).
+
+    Other files are a new beginning: what failed with the old ones says nothing of them.
+    """
     row: list[Epoch] = []
     for epoch in reversed(epochs):
-        if not epoch.is_over or epoch.started_s < fresh_since_s:
+        if not epoch.is_over or epoch.started_s < fresh_since_s or epoch.digest != epochs[-1].digest:
             break
         if epoch.cause is not None and epoch.cause.name == "STOPPED":
             break

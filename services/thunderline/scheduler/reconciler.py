@@ -4,12 +4,14 @@ At most one action per target and pass; an action whose target is in flight is n
 concluded from an incomplete or broken view.
 """
 
-from collections.abc import Mapping
+import math
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
 from thunderline.cluster import InstanceId, NodeId, RankId
+from thunderline.cluster.limits import DEFAULTS
 from thunderline.cluster.ranks import RankState
-from thunderline.scheduler import attempts, placement
+from thunderline.scheduler import attempts, placement, wording
 from thunderline.scheduler.actions import (
     UNDEPLOYED,
     Action,
@@ -24,7 +26,7 @@ from thunderline.scheduler.actions import (
     StartEpoch,
     targets,
 )
-from thunderline.scheduler.attempts import Attempt, Next
+from thunderline.scheduler.attempts import BEFORE_LOADING, Attempt, Next, NextAttempt
 from thunderline.scheduler.values import (
     Audit,
     Cause,
@@ -41,32 +43,39 @@ from thunderline.scheduler.values import (
 AUDIT_AGAIN_S = 10.0
 FETCH_AGAIN_S = 60.0
 NEXT_ATTEMPT = "the next attempt"
-# Causes in a sentence: the newest so many, each so long.
-CAUSE_COUNT_MAX, CAUSE_LENGTH_MAX = 8, 200
+OTHER_FILES = "other files"
+ANOTHER_DEPLOY = "another deploy"
 
 
 @dataclass(frozen=True, slots=True)
 class Waits:
-    """How long the next epoch waits; seconds."""
+    """How long the next epoch waits, and how long an epoch may take to begin to load; seconds."""
 
     epoch_min_s: float
     epoch_max_s: float
+    # Its runner ends a rank that is slow to start; one that does not is not believed for ever.
+    prepare_s: float = 2 * DEFAULTS.prepare_s
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
     actions: tuple[Action, ...]
     standings: Mapping[InstanceId, Standing]
+    # After this many seconds time alone may change an epoch's fate: look again then, whatever is heard meanwhile.
+    look_again_s: float = math.inf
 
 
-def reconcile(world: World, now_s: float, waits: Waits) -> Decision:
+def reconcile(world: World, now_s: float, waits: Waits, next_attempt: NextAttempt = attempts.next_attempt) -> Decision:
     """One pass."""
+    due_s = math.inf
     actions: list[Action] = []
     standings: dict[InstanceId, Standing] = {}
     reserved = reservations(world)
     for wish in world.wishes:
-        standing, wanted = _one(world, wish, reserved, now_s, waits)
+        attempt = next_attempt(wish.epochs, wish.fresh_since_s, waits.epoch_min_s, waits.epoch_max_s)
+        standing, wanted = _one(world, wish, attempt, reserved, now_s, waits)
         standings[wish.instance] = standing
+        due_s = min(due_s, _due_s(wish, attempt, now_s, waits))
         actions += wanted
         for action in wanted:
             if isinstance(action, StartEpoch):
@@ -80,7 +89,17 @@ def reconcile(world: World, now_s: float, waits: Waits) -> Decision:
         if taken.isdisjoint(targets(action)):
             taken |= targets(action)
             chosen.append(action)
-    return Decision(tuple(chosen), standings)
+    return Decision(tuple(chosen), standings, due_s - now_s)
+
+
+def _due_s(wish: Wish, attempt: Attempt, now_s: float, waits: Waits) -> float:
+    """When time alone lets an epoch start, or ends one; infinity for never."""
+    due_s = math.inf
+    if epoch := wish.current:
+        due_s = epoch.started_s + waits.prepare_s if epoch.ready_s is None else math.inf
+    elif attempt.next is Next.AT:
+        due_s = attempt.at_s
+    return due_s if due_s > now_s and not wish.undeploying else math.inf
 
 
 def reservations(world: World) -> dict[NodeId, int]:
@@ -113,17 +132,17 @@ def _unwanted(world: World) -> list[Action]:
 
 
 def _one(
-    world: World, wish: Wish, reserved: Mapping[NodeId, int], now_s: float, waits: Waits
+    world: World, wish: Wish, attempt: Attempt, reserved: Mapping[NodeId, int], now_s: float, waits: Waits
 ) -> tuple[Standing, list[Action]]:
     if wish.undeploying:
         return _undeploy(world, wish)
     if epoch := wish.current:
-        return _follow(world, wish, epoch)
-    return _begin(world, wish, reserved, now_s, waits)
+        return _follow(world, wish, epoch, now_s >= epoch.started_s + waits.prepare_s)
+    return _begin(world, wish, attempt, reserved, now_s)
 
 
 def _undeploy(world: World, wish: Wish) -> tuple[Standing, list[Action]]:
-    living = [rank for rank in _ranks(world, wish.instance) if rank.state is not RankState.ABSENT]
+    living = _living(world, wish.instance)
     unseen = [epoch.node for epoch in wish.epochs[-1:] if not _is_seen(world.runners.get(epoch.node))]
     actions: list[Action] = []
     if epoch := wish.current:
@@ -135,67 +154,82 @@ def _undeploy(world: World, wish: Wish) -> tuple[Standing, list[Action]]:
             # Started, and not seen yet: its runner says whether there is anything to end.
             actions.append(MakeAbsent(rank_id, epoch.node))
     elif not living and not unseen:
-        return Standing(DeploymentState.UNDEPLOYING, "its ranks have ended"), [Forget(wish.instance)]
+        forgets = Standing(DeploymentState.UNDEPLOYING, "its ranks have ended", "it to be forgotten")
+        return forgets, [Forget(wish.instance)]
     waits_for = f"rank {living[0].id} to end" if living else "its rank to end"
-    waits_for = f"the runner of node {_short(unseen[0])}" if unseen else waits_for
+    waits_for = f"the runner of node {wording.short(unseen[0])}" if unseen else waits_for
     return Standing(DeploymentState.UNDEPLOYING, f"undeploying: waits for {waits_for}", waits_for), actions
 
 
-def _follow(world: World, wish: Wish, epoch: Epoch) -> tuple[Standing, list[Action]]:
+def _follow(world: World, wish: Wish, epoch: Epoch, is_late: bool) -> tuple[Standing, list[Action]]:
     """An epoch is meant to live: move it on, or write down that it is over."""
     rank_id = RankId(wish.instance, epoch.number, 0)
     view = world.runners.get(epoch.node)
     was_ready = epoch.ready_s is not None
+    where = f"node {wording.short(epoch.node)}"
     if view is None or not view.reachable:
-        waits_for = f"the runner of node {_short(epoch.node)}"
+        waits_for = f"the runner of {where}"
         return Standing(DeploymentState.WAITING, f"{waits_for} cannot be reached", waits_for), []
     rank = next((one for one in view.ranks if one.id == rank_id), None)
+    if rank is None and not view.complete:
+        waits_for = f"the runner of {where} to say what it has"
+        return Standing(DeploymentState.WAITING, f"waits for {waits_for}", waits_for), []
+    if rank is None and was_ready:
+        return _over(world, wish, epoch, Cause("LOST", "its runner does not have it any more", RankState.READY))
     if rank is None:
-        if not view.complete:
-            waits_for = f"the runner of node {_short(epoch.node)} to say what it has"
-            return Standing(DeploymentState.WAITING, f"waits for {waits_for}", waits_for), []
-        if not was_ready:
-            # Written down, not yet heard by the runner: say it again; one that it has ended answers with its report.
-            return _starting(world, wish, epoch, "is being started"), [MakePrepared(rank_id, epoch.node)]
-        lost = Cause("LOST", "its runner does not have it any more", RankState.READY)
-        return _between(world, wish, lost), [EndEpoch(wish.instance, epoch.number, lost)]
+        if is_late:
+            return _over(world, wish, epoch, _too_late(RankState.STARTING))
+        # Written down, not yet heard by the runner: say it again; one that it has ended answers with its report.
+        return _starting(world, wish, epoch, "is being started"), [MakePrepared(rank_id, epoch.node)]
     if rank.state in {RankState.ABSENT, RankState.FAILED, RankState.STOPPING}:
-        cause = rank.cause or Cause("LOST", f"it is {rank.state.name} and nobody told it to", RankState.UNKNOWN)
-        return _between(world, wish, cause), [EndEpoch(wish.instance, epoch.number, cause)]
+        silent = Cause("LOST", f"it is {rank.state.name} and nobody told it to", RankState.UNKNOWN)
+        return _over(world, wish, epoch, rank.cause or silent)
     if rank.state is RankState.READY:
         mark: list[Action] = [] if was_ready else [MarkReady(wish.instance, epoch.number)]
-        serves = f"epoch {epoch.number} serves on node {_short(epoch.node)}{_how(rank)}"
-        return Standing(DeploymentState.READY, serves), mark
-    if rank.state is RankState.PREPARED and not _older_living(world, wish, epoch):
+        if not rank.attached:
+            waits_for = "its rank to dial in to the runner"
+            return Standing(DeploymentState.WAITING, f"epoch {epoch.number} waits for {waits_for}", waits_for), mark
+        return Standing(DeploymentState.READY, f"epoch {epoch.number} serves on {where}{wording.how(rank)}"), mark
+    older = _living(world, wish.instance, below=epoch.number)
+    if rank.state in BEFORE_LOADING and is_late and not older:
+        return _over(world, wish, epoch, _too_late(rank.state))
+    if rank.state is RankState.PREPARED and not older:
         return _starting(world, wish, epoch, "is PREPARED"), [MakeReady(rank_id, epoch.node)]
+    if rank.state is RankState.PREPARED:
+        # Ranks of older epochs hold memory until they are ABSENT.
+        return _starting(world, wish, epoch, "is PREPARED", f"rank {older[0].id} to end"), []
     share = "" if rank.loaded_share is None else f", {rank.loaded_share:.0%}"
     return _starting(world, wish, epoch, f"is {rank.state.name}{share}"), []
 
 
+def _over(world: World, wish: Wish, epoch: Epoch, cause: Cause) -> tuple[Standing, list[Action]]:
+    return _between(world, wish, cause), [EndEpoch(wish.instance, epoch.number, cause)]
+
+
+def _too_late(state: RankState) -> Cause:
+    return Cause("PHASE_DEADLINE", "its runner neither brought it further nor ended it in time", state)
+
+
 def _begin(
-    world: World, wish: Wish, reserved: Mapping[NodeId, int], now_s: float, waits: Waits
+    world: World, wish: Wish, attempt: Attempt, reserved: Mapping[NodeId, int], now_s: float
 ) -> tuple[Standing, list[Action]]:
     """No epoch lives: find out whether one may start, and where."""
-    attempt = attempts.next_attempt(wish.epochs, wish.fresh_since_s, waits.epoch_min_s, waits.epoch_max_s)
-    if attempt.next is Next.OPEN:
-        return Standing(DeploymentState.CRASH_LOOP, f"crashed {len(attempt.failed)} times: {_last(attempt)}"), []
     reachable = {node: view for node, view in world.runners.items() if view.reachable and view.complete}
-    if not reachable:
-        return Standing(DeploymentState.WAITING, "no runner can be reached", "a runner"), []
     model = wish.spec.model
     audits = {node: audit for node in reachable if (audit := world.audits.get((node, model))) is not None}
-    again: list[Action] = [
-        AuditModel(node, model)
-        for node in sorted(reachable)
-        if node not in audits
-        or (audits[node].verdict is not Verdict.USABLE and now_s >= audits[node].at_s + AUDIT_AGAIN_S)
-        or (attempt.next is Next.NEVER and now_s >= max(attempt.at_s, audits[node].at_s + AUDIT_AGAIN_S))
-    ]
-    if attempt.next is Next.NEVER and not _files_changed(attempt, audits):
-        return Standing(DeploymentState.IMPOSSIBLE, _last(attempt)), again
+    if attempt.has_given_up and _files_changed(attempt, audits):
+        attempt = Attempt(Next.NOW, 0.0, attempt.failed)
+    again = _audits_due(wish, attempt, reachable.keys(), audits, now_s)
+    if attempt.next is Next.OPEN:
+        waits_for = f"{ANOTHER_DEPLOY}, or {OTHER_FILES}"
+        return Standing(DeploymentState.CRASH_LOOP, wording.crashed(attempt, wish.spec), waits_for), again
+    if not reachable:
+        return Standing(DeploymentState.WAITING, "no runner can be reached", "a runner"), []
+    if attempt.next is Next.NEVER:
+        return Standing(DeploymentState.IMPOSSIBLE, wording.last(attempt), OTHER_FILES), again
     if not audits:
         return Standing(DeploymentState.WAITING, f"the files of {model} are being checked", "the audit"), again
-    if older := [rank for rank in _ranks(world, wish.instance) if rank.state is not RankState.ABSENT]:
+    if older := _living(world, wish.instance):
         # It holds its memory until it is ABSENT: placed beside it, the next epoch would get less for its whole life.
         waits_for = f"rank {older[0].id} to end"
         return replace(_after(world, wish, attempt), waits_for=waits_for), again
@@ -213,13 +247,30 @@ def _begin(
         ]
         why = "; ".join(placed.reasons)
         if placed.permanent:
-            return Standing(DeploymentState.IMPOSSIBLE, f"{model} does not fit: {why}"), again
+            return Standing(DeploymentState.IMPOSSIBLE, f"{model} does not fit: {why}", "more memory"), again
         return Standing(DeploymentState.WAITING, f"{model} does not fit now: {why}", "memory"), again
     if attempt.next is Next.AT and now_s < attempt.at_s:
         return _after(world, wish, attempt), again
     audit = usable[placed.node]
     start = StartEpoch(wish.instance, placed, audit.layer_count, audit.digest)
     return _starting(world, wish, None, "is being started"), [*again, start]
+
+
+def _audits_due(
+    wish: Wish, attempt: Attempt, nodes: Collection[NodeId], audits: Mapping[NodeId, Audit], now_s: float
+) -> list[Action]:
+    """What is not known, not usable, or may have been mended since it was given up."""
+    due: list[Action] = []
+    for node in sorted(nodes):
+        audit = audits.get(node)
+        if audit is not None:
+            again_s = audit.at_s + AUDIT_AGAIN_S
+            if attempt.next is Next.NEVER:
+                again_s = max(again_s, attempt.at_s)
+            if now_s < again_s or (audit.verdict is Verdict.USABLE and not attempt.has_given_up):
+                continue
+        due.append(AuditModel(node, wish.spec.model))
+    return due
 
 
 def _without_files(
@@ -229,14 +280,14 @@ def _without_files(
     node = next((node for node in sorted(audits) if audits[node].verdict is Verdict.FETCHABLE), None)
     if node is None:
         why = "; ".join(problem for _, audit in sorted(audits.items()) for problem in audit.problems)
-        return Standing(DeploymentState.IMPOSSIBLE, why or f"{model} cannot be used"), []
+        return Standing(DeploymentState.IMPOSSIBLE, why or f"{model} cannot be used", OTHER_FILES), []
     fetch = world.fetches.get((node, model))
     if fetch is None:
         return Standing(DeploymentState.WAITING, f"{model} is about to be fetched", "its files"), [
             FetchModel(node, model)
         ]
     if fetch.error and fetch.permanent:
-        return Standing(DeploymentState.IMPOSSIBLE, fetch.error), []
+        return Standing(DeploymentState.IMPOSSIBLE, fetch.error, ANOTHER_DEPLOY), []
     if fetch.error:
         again: list[Action] = [FetchModel(node, model)] if now_s >= fetch.at_s + FETCH_AGAIN_S else []
         text = f"{fetch.error} (tried {fetch.failure_count} times, again every {FETCH_AGAIN_S:.0f} s)"
@@ -246,7 +297,7 @@ def _without_files(
 
 
 def _files_changed(attempt: Attempt, audits: Mapping[NodeId, Audit]) -> bool:
-    """Whether the files are others than those of the epoch that ended for good."""
+    """Whether the files are others than those of the last epoch."""
     last = attempt.failed[-1]
     audit = audits.get(last.node)
     return audit is not None and audit.verdict is Verdict.USABLE and audit.digest != last.digest
@@ -255,21 +306,22 @@ def _files_changed(attempt: Attempt, audits: Mapping[NodeId, Audit]) -> bool:
 def _after(world: World, wish: Wish, attempt: Attempt) -> Standing:
     """After a failure, before the next epoch."""
     if attempt.used_up:
-        causes = "; ".join(f"epoch {epoch.number}: {_say(epoch.cause)}" for epoch in attempt.failed[-CAUSE_COUNT_MAX:])
-        return Standing(DeploymentState.WAITING, f"attempts used up: {causes}", NEXT_ATTEMPT)
+        return Standing(DeploymentState.WAITING, wording.used_up(attempt), NEXT_ATTEMPT)
     return _between(world, wish, attempt.failed[-1].cause if attempt.failed else None)
 
 
 def _between(world: World, wish: Wish, cause: Cause | None) -> Standing:
     state = DeploymentState.REPAIRING if _is_repair(world, wish, cause) else DeploymentState.WAITING
-    return Standing(state, f"the last epoch ended: {_say(cause)}", NEXT_ATTEMPT)
+    return Standing(state, f"the last epoch ended: {wording.say(cause)}", NEXT_ATTEMPT)
 
 
-def _starting(world: World, wish: Wish, epoch: Epoch | None, what: str) -> Standing:
+def _starting(
+    world: World, wish: Wish, epoch: Epoch | None, what: str, waits_for: str = "its rank to become READY"
+) -> Standing:
     last = next((one.cause for one in reversed(wish.epochs) if one.is_over), None)
     state = DeploymentState.REPAIRING if _is_repair(world, wish, last) else DeploymentState.STARTING
-    which = "the next epoch" if epoch is None else f"epoch {epoch.number} on node {_short(epoch.node)}"
-    return Standing(state, f"{which} {what}", "its rank to become READY")
+    which = "the next epoch" if epoch is None else f"epoch {epoch.number} on node {wording.short(epoch.node)}"
+    return Standing(state, f"{which} {what}", waits_for)
 
 
 def _is_repair(world: World, wish: Wish, cause: Cause | None) -> bool:
@@ -277,42 +329,17 @@ def _is_repair(world: World, wish: Wish, cause: Cause | None) -> bool:
     return wish.instance in world.served and (cause is None or cause.name != UNDEPLOYED.name)
 
 
-def _how(rank: RankView) -> str:
-    """How its requests are batched, where that is not the plain way."""
-    if rank.batching in {"", "batch"}:
-        return ""
-    return f", {rank.batching.replace('_', ' ')}" + (f" ({rank.batching_reason})" if rank.batching_reason else "")
-
-
-def _older_living(world: World, wish: Wish, epoch: Epoch) -> bool:
-    """Ranks of older epochs hold memory until they are ABSENT."""
-    return any(
-        rank.id.epoch < epoch.number and rank.state is not RankState.ABSENT for rank in _ranks(world, wish.instance)
-    )
-
-
 def _ranks(world: World, instance: InstanceId) -> list[RankView]:
     return [rank for view in world.runners.values() for rank in view.ranks if rank.id.instance == instance]
 
 
+def _living(world: World, instance: InstanceId, below: float = math.inf) -> list[RankView]:
+    """Ranks that may have a process, of epochs below a number."""
+    return [rank for rank in _ranks(world, instance) if rank.state is not RankState.ABSENT and rank.id.epoch < below]
+
+
 def _is_seen(view: RunnerView | None) -> bool:
     return view is not None and view.reachable and view.complete
-
-
-def _last(attempt: Attempt) -> str:
-    return _say(attempt.failed[-1].cause) if attempt.failed else "unknown"
-
-
-def _say(cause: Cause | None) -> str:
-    if cause is None:
-        return "unknown"
-    where = "" if cause.state is RankState.UNKNOWN else f" while {cause.state.name}"
-    return f"{cause.name}{where}: {cause.detail[:CAUSE_LENGTH_MAX]}"
-
-
-def _short(node: NodeId) -> str:
-    """Enough of a UUID to tell nodes apart."""
-    return node[:8]
 
 
 def ended(wish: Wish, epoch: int, cause: Cause, now_s: float) -> Wish:

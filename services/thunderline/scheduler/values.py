@@ -82,6 +82,8 @@ class RankView:
     # What the architecture audit allows, and why no more; "" and "batch" are the plain way.
     batching: str = ""
     batching_reason: str = ""
+    # Whether it is dialled in to its runner: a READY rank that is not takes nothing.
+    attached: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,14 +154,17 @@ class DeploymentState(Enum):
     STARTING = 2  # An epoch is on its way to READY.
     READY = 3  # All its ranks are READY: requests are routed.
     REPAIRING = 4  # Was READY in this life of the scheduler, and lost it unasked; the next epoch is under way.
-    CRASH_LOOP = 5  # Too many crashes in a row: only a human helps.
+    CRASH_LOOP = 5  # Too many crashes in a row: a Deploy or other files start it again.
     IMPOSSIBLE = 6  # A permanent cause.
     UNDEPLOYING = 7  # Its ranks are being ended.
 
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """Where a deployment stands: one sentence for `status`, /readyz and the 503 body."""
+    """Where a deployment stands: one sentence for `status`, /readyz and the 503 body.
+
+    `reason` is never empty; `waits_for` only where it is READY.
+    """
 
     state: DeploymentState
     reason: str

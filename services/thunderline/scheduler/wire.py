@@ -24,6 +24,7 @@ def rank_view(node: NodeId, report: cluster_pb2.RankReport) -> RankView:
         context_length_tokens=report.engine.context_length_tokens,
         batching=report.engine.batching,
         batching_reason=report.engine.batching_reason,
+        attached=report.attached,
     )
 
 

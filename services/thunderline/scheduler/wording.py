@@ -1,0 +1,62 @@
+"""What the reconciler says of a deployment, for people. Pure."""
+
+import re
+
+from thunderline.cluster import NodeId
+from thunderline.cluster.ranks import RankState
+from thunderline.scheduler.attempts import Attempt
+from thunderline.scheduler.values import Cause, RankView, Spec
+
+# Causes in a sentence: the newest so many, each so long.
+CAUSE_COUNT_MAX, CAUSE_LENGTH_MAX = 8, 200
+PLAIN_WORD = re.compile(r"[\w./-]+")
+
+
+def crashed(attempt: Attempt, spec: Spec) -> str:
+    """Why the circuit is open, and how to close it."""
+    return (
+        f"crashed {attempt.crash_count} times in a row: {last(attempt)}; mend it and run `{deploy_again(spec)}` again"
+    )
+
+
+def used_up(attempt: Attempt) -> str:
+    causes = "; ".join(f"epoch {epoch.number}: {say(epoch.cause)}" for epoch in attempt.failed[-CAUSE_COUNT_MAX:])
+    return f"attempts used up: {causes}"
+
+
+def last(attempt: Attempt) -> str:
+    return say(attempt.failed[-1].cause) if attempt.failed else "unknown"
+
+
+def say(cause: Cause | None) -> str:
+    if cause is None:
+        return "unknown"
+    where = "" if cause.state is RankState.UNKNOWN else f" while {cause.state.name}"
+    return f"{cause.name}{where}: {cause.detail[:CAUSE_LENGTH_MAX]}"
+
+
+def how(rank: RankView) -> str:
+    """How its requests are batched, where that is not the plain way."""
+    if rank.batching in {"", "batch"}:
+        return ""
+    return f", {rank.batching.replace('_', ' ')}" + (f" ({rank.batching_reason})" if rank.batching_reason else "")
+
+
+def short(node: NodeId) -> str:
+    """Enough of a UUID to tell nodes apart."""
+    return node[:8]
+
+
+def deploy_again(spec: Spec) -> str:
+    """The command that says the same wish once more."""
+    words = ["thunderline", "deploy", _quoted(spec.model)]
+    if spec.name != spec.model.rstrip("/").rsplit("/", 1)[-1].lower():
+        words += ["--name", spec.name]
+    if spec.kv_budget_tokens:
+        words += ["--kv-budget-tokens", str(spec.kv_budget_tokens)]
+    return " ".join(words)
+
+
+def _quoted(word: str) -> str:
+    """For a shell; shlex would do, and quotes more than people write."""
+    return word if PLAIN_WORD.fullmatch(word) else "'" + word.replace("'", "'\\''") + "'"
