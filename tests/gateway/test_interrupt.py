@@ -21,7 +21,7 @@ class LittleScheduler:
     def __init__(self, count: int) -> None:
         self._count = count
 
-    async def generate(self, wish: Any, deadline_s: float) -> AsyncIterator[cluster_pb2.GenerationDelta]:
+    async def generate(self, wish: Any, deadline_s: float, observer: Any) -> AsyncIterator[cluster_pb2.GenerationDelta]:
         for _ in range(self._count):
             yield cluster_pb2.GenerationDelta(token_ids=[5], text="a")
         await asyncio.Event().wait()

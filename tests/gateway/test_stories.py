@@ -12,9 +12,10 @@ import httpx
 import openai
 import pytest
 import uvicorn
+from prometheus_client import REGISTRY
 
 from thunderline.client import SchedulerClient
-from thunderline.cluster.errors import Full, InstanceFailed, NoReadyInstance
+from thunderline.cluster.errors import CrashLoop, EngineReset, Full, InstanceFailed, NoReadyInstance
 from thunderline.cluster.limits import Limits
 from thunderline.gateway.__main__ import Server, listen
 from thunderline.gateway.app import Gateway
@@ -27,10 +28,11 @@ END = Delta(token_ids=[2], text="!", finish_reason=cluster_pb2.FINISH_REASON_STO
 
 
 class LittleScheduler(scheduler_pb2_grpc.SchedulerServiceServicer):
-    """Says what the script holds: deltas, an error, or "endless"."""
+    """Says what the script holds: deltas, an error, or "endless"; a resume gets what `resumes` holds."""
 
     def __init__(self, script: list[Any]) -> None:
         self.script = script
+        self.resumes: list[Any] = script
         self.wishes: list[cluster_pb2.Generation] = []
         self.cancelled = asyncio.Event()
 
@@ -39,7 +41,7 @@ class LittleScheduler(scheduler_pb2_grpc.SchedulerServiceServicer):
     ) -> AsyncIterator[scheduler_pb2.SchedulerServiceGenerateResponse]:
         self.wishes.append(request.generation)
         try:
-            for step in self.script:
+            for step in self.resumes if request.generation.resume else self.script:
                 if isinstance(step, Exception):
                     raise step
                 if step == "endless":
@@ -115,24 +117,53 @@ async def test_a_stream_ends_with_done() -> None:
 
 
 async def test_an_error_after_the_first_token_is_an_event_and_the_last_one() -> None:
-    async with door(Delta(token_ids=[5], text="Hi"), InstanceFailed("the rank died")) as one:
+    async with door(Delta(token_ids=[5], text="Hi"), CrashLoop("the rank died")) as one:
         found = await lines(one)
         async with one.client() as client:
             with pytest.raises(openai.APIError, match="the rank died"):
                 async for _ in await client.completions.create(model="m", prompt="a", stream=True):
                     pass
-    assert json.loads(found[-1][6:])["error"]["code"] == "instance_failed"
+    assert json.loads(found[-1][6:])["error"]["code"] == "crash_loop"
     assert "data: [DONE]" not in found
 
 
-async def test_a_stream_that_ends_without_a_finish_is_an_error_not_a_wait() -> None:
-    async with door(Delta(token_ids=[5], text="Hi")) as one:
-        found = await asyncio.wait_for(lines(one), 5)
-        one.body["stream"] = False
-        async with httpx.AsyncClient(timeout=5) as client:
-            whole = await client.post(f"{one.url}/v1/completions", json=one.body)
-    assert json.loads(found[-1][6:])["error"]["code"] == "instance_failed"
-    assert whole.status_code == 503
+BREAKS: dict[str, list[Any]] = {
+    "the rank died": [InstanceFailed("it died")],
+    "the stream ended without a finish": [],
+}
+
+
+@pytest.mark.parametrize("end", BREAKS.values(), ids=BREAKS.keys())
+@pytest.mark.parametrize("stream", [True, False], ids=["streaming", "in one piece"])
+async def test_a_broken_stream_goes_on_and_its_client_sees_no_seam(stream: bool, end: list[Any]) -> None:
+    before = resumes()
+    async with door(Delta(prompt_token_ids=[1, 2, 3], token_ids=[5], text="Hi"), *end) as one, one.client() as client:
+        one.scheduler.resumes = [Delta(prompt_token_ids=[1, 2, 3]), END]
+        if stream:
+            chunks = [chunk async for chunk in await client.completions.create(model="m", prompt="a", n=2, stream=True)]
+            texts = ["".join(one.choices[0].text for one in chunks if one.choices[0].index == i) for i in (0, 1)]
+        else:
+            answer = await client.completions.create(model="m", prompt="a", n=2)
+            texts = [choice.text for choice in answer.choices]
+            assert answer.usage and (answer.usage.prompt_tokens, answer.usage.completion_tokens) == (3, 4)
+    assert texts == ["Hi!", "Hi!"]
+    asked = [wish for wish in one.scheduler.wishes if wish.resume]
+    assert [(list(wish.prompt_token_ids.ids), list(wish.resume_token_ids)) for wish in asked] == [([1, 2, 3], [5])] * 2
+    assert len({wish.request_id for wish in one.scheduler.wishes}) == 2
+    assert resumes() == (before[0] + 2, before[1] + 2)
+
+
+def resumes() -> tuple[float, float]:
+    """Streams that broke, and pauses that ended."""
+    broke = REGISTRY.get_sample_value("thunderline_resumes_total", {"reason": "INSTANCE_FAILED"}) or 0.0
+    return broke, REGISTRY.get_sample_value("thunderline_resume_pause_seconds_count") or 0.0
+
+
+async def test_a_request_that_resets_every_engine_is_poisoned() -> None:
+    async with door(EngineReset("it raised")) as one, httpx.AsyncClient(timeout=10) as client:
+        answer = await client.post(f"{one.url}/v1/completions", json=one.body)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (500, "request_poisoned")
+        assert [wish.lost_rank_count for wish in one.scheduler.wishes] == [0, 1, 2]
 
 
 @pytest.mark.parametrize(

@@ -40,8 +40,17 @@ class SchedulerClient(Connection):
         async for response in streamed(self._stub.WatchCluster(scheduler_pb2.WatchClusterRequest())):
             yield response.cluster
 
+    async def watch_events(self, after: int = 0, kept_only: bool = False) -> AsyncIterator[scheduler_pb2.Event]:
+        """What happened after that number, oldest first, then what happens. Raises Draining when the scheduler stops."""
+        request = scheduler_pb2.WatchEventsRequest(after=after, kept_only=kept_only)
+        async for response in streamed(self._stub.WatchEvents(request)):
+            yield response.event
+
     def generate(
-        self, wish: cluster_pb2.Generation, deadline_s: float = generation.GENERATE_DEADLINE_S
+        self,
+        wish: cluster_pb2.Generation,
+        deadline_s: float = generation.GENERATE_DEADLINE_S,
+        observer: generation.Observer | None = None,
     ) -> AsyncIterator[cluster_pb2.GenerationDelta]:
-        """Text as it comes. See thunderline.client.generation."""
-        return generation.generate(self._stub, wish, deadline_s)
+        """Text as it comes, whatever dies meanwhile. See thunderline.client.generation."""
+        return generation.generate(self._stub, wish, deadline_s, observer)

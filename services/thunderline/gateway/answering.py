@@ -30,6 +30,18 @@ class Piece:
     error: ClusterError | None = None
 
 
+class Resumes:
+    """Counts them; the client library does the work."""
+
+    def broke(self, error: ClusterError | None) -> None:
+        error = error or InstanceFailed("it ended without a finish")
+        log.info("a stream broke and is resumed", extra={"reason": error.reason, "why": error.message})
+        metrics.RESUMES.labels(error.reason).inc()
+
+    def went_on(self, pause_s: float) -> None:
+        metrics.RESUME_PAUSE.observe(pause_s)
+
+
 class Answering:
     """Use as an async context: leaving it cancels what still runs."""
 
@@ -64,14 +76,10 @@ class Answering:
 
     async def _run(self, index: int, wish: cluster_pb2.Generation) -> None:
         """Ends with a finish or an error in the queue, whatever happens: somebody waits for it."""
-        finished = False
         try:
-            async with contextlib.aclosing(self._scheduler.generate(wish, self._deadline_s)) as deltas:  # type: ignore[type-var]
+            async with contextlib.aclosing(self._scheduler.generate(wish, self._deadline_s, Resumes())) as deltas:  # type: ignore[type-var]
                 async for delta in deltas:
-                    finished = finished or bool(delta.finish_reason)
                     await self._queue.put(Piece(index, delta))
-            if not finished:
-                raise InstanceFailed("the stream ended without a finish")
         except ClusterError as error:
             await self._queue.put(Piece(index, error=error))
         except Exception as error:  # a bug of ours must not become a client that waits

@@ -15,3 +15,5 @@ TOKENS = Counter("thunderline_tokens_total", "Tokens of prompts (in) and answers
 IN_FLIGHT = Gauge("thunderline_requests_in_flight", "Requests that are being answered.")
 DISCONNECTS = Counter("thunderline_client_disconnects_total", "Clients that left before their answer was complete.")
 CONNECTIONS = Gauge("thunderline_connections", "Open connections of clients.")
+RESUMES = Counter("thunderline_resumes_total", "Streams that broke and were resumed, by what broke them.", ["reason"])
+RESUME_PAUSE = Histogram("thunderline_resume_pause_seconds", "From a stream's break to its next token.", buckets=_WAITS)
