@@ -41,6 +41,7 @@ PURE = {
     "runner/validate.py",
     "scheduler/actions.py",
     "scheduler/attempts.py",
+    "scheduler/events.py",
     "scheduler/placement.py",
     "scheduler/reconciler.py",
     "scheduler/routing.py",

@@ -2,12 +2,14 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, TypeVar
 
 import typer
 
 from thunderline.cli import chatting, deploying, saying
+from thunderline.cli import events as telling
 from thunderline.client import DiscoveryClient, RunnerClient, SchedulerClient
 from thunderline.cluster.errors import ClusterError, Unreachable
 from thunderline.process import settings as settings_module
@@ -206,6 +208,34 @@ def _deployments(found: list[cluster_pb2.Deployment]) -> None:
     ]
     columns = ("deployment", "state", "since", "running", "queued", "reason")
     saying.table("deployments", columns, rows, "nothing is deployed; `thunderline deploy MODEL` does that")
+
+
+@app.command()
+def events(
+    deployment: Annotated[str | None, typer.Argument(help="only what happened to this one")] = None,
+    home: Home = None,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="go on with what happens, until Ctrl-C")] = False,
+    count: Annotated[int, typer.Option(min=1, max=1000, help="how many of the newest")] = 50,
+    json: Annotated[bool, typer.Option("--json", help="print the proto's JSON, one event a line")] = False,
+) -> None:
+    """What happened, when, to what, how many requests it touched, and what was done."""
+
+    def show(event: scheduler_pb2.Event) -> None:
+        telling.put(telling.json_line(event) if json else telling.line(event, datetime.now().astimezone()))
+
+    try:
+        if follow:
+            _ask(home, lambda scheduler: telling.follow(scheduler, count, deployment, show, saying.error))
+            return
+        found = _ask(home, lambda scheduler: telling.kept(scheduler, count, deployment))
+        if json:
+            for event in found:
+                show(event)
+        else:
+            telling.table(found, datetime.now().astimezone(), deployment)
+    except BrokenPipeError:
+        # `| head` has read enough.
+        telling.hush()
 
 
 @app.command()

@@ -41,7 +41,7 @@ class SchedulerClient(Connection):
             yield response.cluster
 
     async def watch_events(self, after: int = 0, kept_only: bool = False) -> AsyncIterator[scheduler_pb2.Event]:
-        """What happened after that number, oldest first, then what happens. Raises Draining when the scheduler stops."""
+        """What happened after that number, oldest first, then what happens. Draining: the scheduler stops."""
         request = scheduler_pb2.WatchEventsRequest(after=after, kept_only=kept_only)
         async for response in streamed(self._stub.WatchEvents(request)):
             yield response.event

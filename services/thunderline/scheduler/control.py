@@ -318,7 +318,7 @@ class Control:
             return None
         standing, _ = self.standing(wish)
         if standing.state is DeploymentState.READY and self.route(wish.instance) is None:
-            standing = Standing(DeploymentState.REPAIRING, "its process has just been lost", "the next start")
+            standing = Standing(DeploymentState.REPAIRING, "its process is not there just now", "its process")
         return Door(wish.instance, standing)
 
     def route(self, instance: InstanceId) -> tuple[NodeId, RankId] | None:
