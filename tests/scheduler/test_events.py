@@ -53,9 +53,10 @@ def ended(cause: Cause, *before: Epoch, undeploying: bool = False) -> Wish:
     return wish(*before, replace(epoch(4 if not before else 5), ended_s=995.0, cause=cause), undeploying=undeploying)
 
 
-def seen(*wishes: Wish, state: DeploymentState | None = WAITING, **more: object) -> Seen:
-    known = {one.instance: one for one in wishes}
-    return replace(Seen(known, {} if state is None else dict.fromkeys(known, state)), **more)  # type: ignore[arg-type]
+def seen(*wishes: Wish, **more: object) -> Seen:
+    """A pass in which all of them were seen; nobody's runner, unless it is said."""
+    before = replace(at_start(wishes, []), unadopted=frozenset())
+    return replace(before, **more)  # type: ignore[arg-type]
 
 
 def told(before: Seen, now: World, state: DeploymentState = WAITING, reason: str = "why") -> list[Event]:
@@ -70,10 +71,10 @@ def said(events: list[Event]) -> list[str]:
 
 UP, DOWN = runner(rank(4, R.READY)), runner(rank(4, R.READY), reachable=False, complete=False)
 HERE = frozenset({A})
-UNADOPTED = frozenset({(I1, 4)})
+CURRENT = frozenset({(I1, 4)})
 Case = tuple[Seen, World, DeploymentState, list[str]]
 CASES: dict[str, Case] = {
-    "nothing": (seen(SERVED, state=READY), world(SERVED, UP), READY, []),
+    "nothing": (seen(SERVED), world(SERVED, UP), READY, []),
     "a deployment": (seen(), world(NEW), WAITING, ["DEPLOYED m: deployed, from org/m [0]"]),
     "a deployment again": (
         seen(ended(CRASHED)),
@@ -88,13 +89,19 @@ CASES: dict[str, Case] = {
         ["EPOCH_STARTED m: epoch 4 is being started on node a [0]"],
     ),
     "READY": (
-        seen(STARTED, state=S.STARTING),
+        seen(STARTED),
         world(STARTED, UP),
         READY,
         ["DEPLOYMENT_READY m: epoch 4 is READY on node a after 10 s [0] requests are let in"],
     ),
+    "READY, and still not written down": (
+        seen(STARTED, ready=CURRENT),
+        world(STARTED, UP),
+        READY,
+        [],
+    ),
     "READY again, since its runner is back": (
-        seen(SERVED, state=WAITING, lost=HERE),
+        seen(SERVED, lost=HERE),
         world(SERVED, UP),
         READY,
         [
@@ -102,7 +109,7 @@ CASES: dict[str, Case] = {
         ],
     ),
     "a kill from outside": (
-        seen(SERVED, state=READY),
+        seen(SERVED),
         world(ended(KILLED)),
         S.REPAIRING,
         [
@@ -111,7 +118,7 @@ CASES: dict[str, Case] = {
         ],
     ),
     "a signal with last words": (
-        seen(SERVED, state=READY),
+        seen(SERVED),
         world(ended(Cause("SIGNAL", "SIGABRT: Fatal Python error: Aborted", R.READY))),
         S.REPAIRING,
         [
@@ -120,7 +127,7 @@ CASES: dict[str, Case] = {
         ],
     ),
     "an end that nobody has seen": (
-        seen(wish(epoch(9)), state=S.STARTING),
+        seen(wish(epoch(9))),
         world(wish(epoch(9, 995.0, Cause("LOST", "its runner does not have it", R.UNKNOWN)))),
         WAITING,
         [
@@ -129,7 +136,7 @@ CASES: dict[str, Case] = {
         ],
     ),
     "a permanent cause": (
-        seen(STARTED, state=S.STARTING),
+        seen(STARTED),
         world(ended(PERMANENT)),
         IMPOSSIBLE,
         [
@@ -139,7 +146,7 @@ CASES: dict[str, Case] = {
         ],
     ),
     "the circuit opens": (
-        seen(wish(*CRASHES, epoch(5)), state=S.STARTING),
+        seen(wish(*CRASHES, epoch(5))),
         world(ended(CRASHED, *CRASHES)),
         CRASH_LOOP,
         [
@@ -154,7 +161,7 @@ CASES: dict[str, Case] = {
         [],
     ),
     "told to end, and wanted": (
-        seen(SERVED, state=READY),
+        seen(SERVED),
         world(ended(STOPPED)),
         S.REPAIRING,
         [
@@ -163,7 +170,7 @@ CASES: dict[str, Case] = {
         ],
     ),
     "undeployed": (
-        seen(GONE, state=S.UNDEPLOYING),
+        seen(GONE),
         world(ended(STOPPED, undeploying=True)),
         S.UNDEPLOYING,
         ["EPOCH_ENDED m: epoch 4 ended: STOPPED while READY (pid 1234, 41 s up): told to end [8] undeployed"],
@@ -224,7 +231,7 @@ CASES: dict[str, Case] = {
     "a runner that is not there yet": (at_start([SERVED], []), world(SERVED, DOWN), WAITING, []),
     "a runner that comes for the first time": (seen(SERVED), world(SERVED, UP), READY, []),
     "a runner that is lost": (
-        seen(SERVED, state=READY, reachable=HERE),
+        seen(SERVED, reachable=HERE),
         world(SERVED, DOWN),
         WAITING,
         ["RUNNER_LOST node a: its runner cannot be reached [8] until it is back nothing new goes to m"],
@@ -262,7 +269,7 @@ def test_nothing_is_told_twice(case: Case) -> None:
 def test_a_rank_is_adopted_once_its_runner_shows_it() -> None:
     standings = {I1: Standing(WAITING, "its runner cannot be reached")}
     events, after = happened(at_start([SERVED], []), world(SERVED, DOWN), standings, FACTS, NOW_S, WAITS)
-    assert (events, after.unadopted) == ([], UNADOPTED)
+    assert (events, after.unadopted) == ([], CURRENT)
     assert [one.kind for one in told(after, world(SERVED, UP), READY)] == [Kind.RANK_ADOPTED]
 
 
@@ -277,7 +284,7 @@ def test_what_was_given_up_is_told_again_after_something_new() -> None:
 
 
 def test_an_event_has_the_time_of_what_it_tells() -> None:
-    (event,) = told(seen(SERVED, state=READY), world(ended(KILLED)), S.REPAIRING)
+    (event,) = told(seen(SERVED), world(ended(KILLED)), S.REPAIRING)
     assert event.time_s == 995.0
 
 

@@ -14,6 +14,7 @@ from thunderline.cluster.limits import Limits
 from thunderline.cluster.ranks import RankState
 from thunderline.process.entry import CannotStart
 from thunderline.scheduler.control import Control
+from thunderline.scheduler.events import Event
 from thunderline.scheduler.store import EPOCH_COUNT_MAX, Store
 from thunderline.scheduler.values import Cause, Epoch, Spec, Wish
 
@@ -106,6 +107,8 @@ CALLS: dict[str, Callable[[Store], object]] = {
     "raise_epochs_above": lambda store: store.raise_epochs_above(9),
     "begin": lambda store: store.begin(WISH.instance, epoch(2), b""),
     "update": lambda store: store.update(epoch(1)),
+    "keep": lambda store: store.keep([Event("KIND", "m", "text", 1.0, number=1)]),
+    "events": lambda store: store.events(),
 }
 
 
@@ -115,7 +118,7 @@ def test_a_broken_disk_is_one_typed_error(tmp_path: Path, call: Callable[[Store]
     store.put(WISH)
     store.begin(WISH.instance, epoch(1), b"")
     with contextlib.closing(sqlite3.connect(tmp_path / "scheduler.db")) as disk:
-        for table in ("epochs", "deployments", "meta"):
+        for table in ("epochs", "deployments", "meta", "events"):
             disk.execute(f"DROP TABLE {table}")
     with pytest.raises(StoreUnavailable, match="the scheduler's store cannot be"):
         call(store)

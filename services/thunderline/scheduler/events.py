@@ -71,7 +71,8 @@ class Seen:
     """What the next pass is compared with."""
 
     wishes: Mapping[InstanceId, Wish]
-    states: Mapping[InstanceId, DeploymentState] = field(default_factory=dict)
+    # Current epochs that were told to be READY, written down or not.
+    ready: frozenset[tuple[InstanceId, int]] = frozenset()
     # Epochs that the store had at the start and that no runner has shown yet.
     unadopted: frozenset[tuple[InstanceId, int]] = frozenset()
     reachable: frozenset[NodeId] = frozenset()
@@ -90,9 +91,11 @@ def at_start(wishes: Iterable[Wish], kept: Sequence[Event]) -> Seen:
             last[event.subject] = event.kind
         elif event.kind in SOMETHING_NEW:
             last.pop(event.subject, None)
+    served = [wish for wish in known.values() if wish.current and wish.current.ready_s is not None]
     return Seen(
         wishes=known,
-        unadopted=frozenset((wish.instance, wish.current.number) for wish in known.values() if wish.current),
+        ready=frozenset(key for wish in served if (key := _current(wish))),
+        unadopted=frozenset(key for wish in known.values() if (key := _current(wish))),
         given_up={wish.instance: last[wish.spec.name] for wish in known.values() if wish.spec.name in last},
     )
 
@@ -124,7 +127,7 @@ def happened(
     runners, reachable, lost = _runners(seen, world, facts, now_s)
     after = Seen(
         wishes={wish.instance: wish for wish in world.wishes},
-        states={instance: standing.state for instance, standing in standings.items()},
+        ready=frozenset(key for wish in world.wishes if (key := _current(wish)) and _is_ready(seen, wish, standings)),
         unadopted=unadopted,
         reachable=reachable,
         lost=lost,
@@ -198,14 +201,18 @@ def _next(wish: Wish, epochs: Sequence[Epoch], waits: Waits) -> str:
 
 def _ready(seen: Seen, wish: Wish, standings: Mapping[InstanceId, Standing], now_s: float) -> Iterator[Event]:
     """The first time that an epoch is READY; when its runner is back, or it was adopted, that is told."""
-    standing, epoch = standings.get(wish.instance), wish.current
-    if standing is None or epoch is None or standing.state is not DeploymentState.READY or epoch.ready_s is not None:
-        return
-    was_ready = seen.states.get(wish.instance) is DeploymentState.READY
-    if was_ready or (wish.instance, epoch.number) in seen.unadopted:
+    epoch, key = wish.current, _current(wish)
+    if epoch is None or key in seen.ready or key in seen.unadopted or not _is_ready(seen, wish, standings):
         return
     text = f"epoch {epoch.number} is READY on node {_short(epoch.node)} after {_span(now_s - epoch.started_s)}"
     yield Event(Kind.DEPLOYMENT_READY, wish.spec.name, text, now_s, done="requests are let in")
+
+
+def _is_ready(seen: Seen, wish: Wish, standings: Mapping[InstanceId, Standing]) -> bool:
+    """Whether its epoch is READY, or was so once."""
+    standing = standings.get(wish.instance)
+    is_ready = standing is not None and standing.state is DeploymentState.READY
+    return is_ready or _current(wish) in seen.ready
 
 
 def _given_up(
@@ -231,7 +238,7 @@ def _adopted(
     told: list[Event] = []
     waiting = set()
     for wish in world.wishes:
-        key = (wish.instance, wish.current.number) if wish.current else None
+        key = _current(wish)
         if key is None or key not in seen.unadopted:
             continue
         if rank := living.get(key):
@@ -276,7 +283,7 @@ def _runners(
 
 
 def _is_one_of(rank: RankId, wishes: Iterable[Wish]) -> bool:
-    return any(wish.current and (wish.instance, wish.current.number) == (rank.instance, rank.epoch) for wish in wishes)
+    return any(_current(wish) == (rank.instance, rank.epoch) for wish in wishes)
 
 
 def poisoned(deployment: str, request_id: str, why: str, now_s: float) -> Event:
@@ -311,6 +318,10 @@ def _span(seconds: float) -> str:
 
 def _count(count: int, what: str) -> str:
     return f"{count} {what}" if count == 1 else f"{count} {what}s"
+
+
+def _current(wish: Wish) -> tuple[InstanceId, int] | None:
+    return (wish.instance, wish.current.number) if wish.current else None
 
 
 def _short(node: NodeId) -> str:
