@@ -33,6 +33,7 @@ def message(**delta: Any) -> bytes:
     return runner_pb2.RunnerServiceGenerateResponse(delta=cluster_pb2.GenerationDelta(**delta)).SerializeToString()
 
 
+PROMPT = message(prompt_token_ids=[1, 2])
 FIRST = message(prompt_token_ids=[1, 2], token_ids=[3], text="three")
 LAST = message(token_ids=[4], finish_reason=1, usage=cluster_pb2.Usage(prompt_tokens=2, completion_tokens=2))
 
@@ -64,6 +65,9 @@ class LittleRunner:
         self.commands: list[tuple[str, int]] = []
         self.cancelled: list[str] = []
         self.cancel_seen = asyncio.Event()
+        # A cancel takes until this is set.
+        self.cancels = asyncio.Event()
+        self.cancels.set()
         # Requests whose stream was broken from the scheduler's side.
         self.broken: list[str] = []
         self.begin_afresh()
@@ -184,16 +188,17 @@ class LittleRunner:
                 self.broken.append(request.generation.request_id)
 
     async def _cancel(self, request: runner_pb2.CancelGenerationRequest, _: Any) -> runner_pb2.CancelGenerationResponse:
-        self.cancelled.append(request.request_id)
         self.cancel_seen.set()
+        await self.cancels.wait()
+        self.cancelled.append(request.request_id)
         return runner_pb2.CancelGenerationResponse()
 
 
-def first_then(wait: Callable[[], Awaitable[Any]]) -> Answer:
+def first_then(wait: Callable[[], Awaitable[Any]], first: bytes = FIRST) -> Answer:
     """One message, then whatever the test waits for or raises, then the last."""
 
     async def answer(_: cluster_pb2.Generation, __: Any) -> AsyncIterator[bytes]:
-        yield FIRST
+        yield first
         await wait()
         yield LAST
 

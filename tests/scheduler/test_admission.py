@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import pytest
 
 from thunderline.cluster import InstanceId
-from thunderline.cluster.errors import CrashLoop, DeadlinePassed, Full, NoReadyInstance, NotFound
-from thunderline.scheduler.admission import Admission, Door
+from thunderline.cluster.errors import CrashLoop, DeadlinePassed, Full, NoReadyInstance, NotFound, PlacementImpossible
+from thunderline.scheduler.admission import RESUME_COUNT_MAX, Admission, Door
+from thunderline.scheduler.routing import Kind
 from thunderline.scheduler.values import DeploymentState, Standing
 
 I1 = InstanceId("i1")
@@ -42,19 +43,19 @@ async def settled() -> None:
 
 @asynccontextmanager
 async def holding(door: Admission) -> AsyncIterator[None]:
-    async with door.admitted("m", False, soon()):
+    async with door.admitted("m", Kind.NEW, soon()):
         yield
 
 
-async def enter(door: Admission, log: list[str], name: str, resume: bool = False, deadline_s: float = 5.0) -> None:
-    async with door.admitted("m", resume, soon(deadline_s)):
+async def enter(door: Admission, log: list[str], name: str, kind: Kind = Kind.NEW, deadline_s: float = 5.0) -> None:
+    async with door.admitted("m", kind, soon(deadline_s)):
         log.append(name)
 
 
 async def test_a_free_place_is_taken_at_once() -> None:
     door = admission(House())
-    async with door.admitted("m", False, soon()) as instance:
-        assert instance == I1
+    async with door.admitted("m", Kind.NEW, soon()) as place:
+        assert place.instance == I1
     assert door.depth("m") == 0
 
 
@@ -64,7 +65,7 @@ async def test_those_who_wait_go_in_order_and_a_resume_goes_first() -> None:
         for name in ("first", "second"):
             group.create_task(enter(door, log, name))
             await settled()
-        group.create_task(enter(door, log, "resume", resume=True))
+        group.create_task(enter(door, log, "resume", kind=Kind.RESUMED))
         await settled()
         assert door.depth("m") == 3
         assert log == []
@@ -79,7 +80,7 @@ async def test_a_full_queue_refuses_and_says_when_to_come_back() -> None:
         with pytest.raises(Full) as refused:
             await enter(door, log, "too many")
         assert refused.value.retry_after_s
-        group.create_task(enter(door, log, "resume", resume=True))
+        group.create_task(enter(door, log, "resume", kind=Kind.RESUMED))
         await settled()
     assert log == ["resume", "waits"], "a resume is never refused for a full queue"
 
@@ -125,6 +126,64 @@ async def test_what_nothing_can_help_is_turned_away(state: DeploymentState | Non
     door.pump()
     with pytest.raises(error):
         await asyncio.wait_for(waiting, 1)
+
+
+RESUMES = [Kind.RESUMED, Kind.ALONE]
+
+
+@pytest.mark.parametrize("kind", RESUMES, ids=lambda kind: kind.name)
+@pytest.mark.parametrize(
+    "state", [DeploymentState.WAITING, DeploymentState.STARTING, DeploymentState.REPAIRING], ids=lambda one: one.name
+)
+async def test_a_resume_waits_for_ready_until_its_own_deadline(state: DeploymentState, kind: Kind) -> None:
+    house, log = House(state), list[str]()
+    door = admission(house, queue=0, wait_s=0.01)
+    async with asyncio.TaskGroup() as group:
+        group.create_task(enter(door, log, "resume", kind))
+        await asyncio.sleep(0.05)
+        assert door.depth("m") == 1
+        house.state = DeploymentState.READY
+        door.pump()
+    assert log == ["resume"]
+    house.state = state
+    with pytest.raises(DeadlinePassed):
+        await enter(door, log, "too late", kind, deadline_s=0.02)
+
+
+@pytest.mark.parametrize("kind", RESUMES, ids=lambda kind: kind.name)
+@pytest.mark.parametrize(
+    ("state", "error"),
+    [(DeploymentState.CRASH_LOOP, CrashLoop), (DeploymentState.IMPOSSIBLE, PlacementImpossible)],
+    ids=["CRASH_LOOP", "IMPOSSIBLE"],
+)
+async def test_what_nothing_can_help_ends_a_resume_at_once(
+    state: DeploymentState, error: type[Exception], kind: Kind
+) -> None:
+    house = House(DeploymentState.REPAIRING)
+    door = admission(house)
+    waiting = asyncio.create_task(enter(door, [], "waits", kind))
+    await settled()
+    house.state = state
+    door.pump()
+    with pytest.raises(error):
+        await asyncio.wait_for(waiting, 1)
+    with pytest.raises(error):
+        await enter(door, [], "comes later", kind)
+
+
+async def test_resumes_of_both_kinds_are_bounded_together() -> None:
+    house, log = House(DeploymentState.REPAIRING), list[str]()
+    door = admission(house, room=1000)
+    async with asyncio.TaskGroup() as group:
+        for number in range(RESUME_COUNT_MAX):
+            group.create_task(enter(door, log, "resume", RESUMES[number % 2]))
+        await settled()
+        for kind in RESUMES:
+            with pytest.raises(Full):
+                await enter(door, log, "too many", kind)
+        house.state = DeploymentState.READY
+        door.pump()
+    assert log == ["resume"] * RESUME_COUNT_MAX
 
 
 async def test_a_client_that_leaves_while_it_waits_leaves_no_trace() -> None:

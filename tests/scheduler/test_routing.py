@@ -2,8 +2,25 @@
 
 import pytest
 
-from thunderline.cluster.errors import ClusterError, CrashLoop, NoReadyInstance, NotFound, PlacementImpossible
-from thunderline.scheduler.routing import Way, waited_in_vain, way
+from thunderline.cluster.errors import (
+    ClusterError,
+    CrashLoop,
+    NoReadyInstance,
+    NotFound,
+    PlacementImpossible,
+    RequestPoisoned,
+)
+from thunderline.scheduler.routing import (
+    ALONE_HOLD_S,
+    ALONE_WAIT_S,
+    Kind,
+    Way,
+    holds_others_back,
+    kind,
+    may_go_alone,
+    waited_in_vain,
+    way,
+)
 from thunderline.scheduler.values import DeploymentState, Standing
 
 S = DeploymentState
@@ -57,3 +74,47 @@ def test_waiting_in_vain_says_what_it_waited_for_and_when_to_come_back() -> None
     assert isinstance(error, NoReadyInstance)
     assert error.message == "m is STARTING: epoch 4 is LOADING, 43%"
     assert error.retry_after_s is not None and 1 <= error.retry_after_s <= 5
+
+
+# resume, lost_rank_count: kind; None is a refusal.
+KINDS: dict[tuple[bool, int], Kind | None] = {
+    (False, 0): Kind.NEW,
+    (True, 0): Kind.RESUMED,
+    (True, 1): Kind.RESUMED,
+    (True, 2): Kind.ALONE,
+    (False, 2): Kind.ALONE,
+    (True, 3): None,
+    (False, 4): None,
+}
+
+
+@pytest.mark.parametrize(("given", "expected"), KINDS.items(), ids=str)
+def test_a_request_is_of_a_kind(given: tuple[bool, int], expected: Kind | None) -> None:
+    if expected is not None:
+        assert kind(*given) is expected
+        return
+    with pytest.raises(RequestPoisoned) as refused:
+        kind(*given)
+    assert not refused.value.resumable
+
+
+def test_the_order_of_turns() -> None:
+    assert Kind.ALONE < Kind.RESUMED < Kind.NEW
+
+
+@pytest.mark.parametrize(
+    ("other_count", "waited_s", "goes"),
+    [(0, 0.0, True), (1, 0.0, False), (1, ALONE_WAIT_S - 0.1, False), (1, ALONE_WAIT_S, True), (0, ALONE_WAIT_S, True)],
+)
+def test_one_that_runs_alone_waits_for_the_others_and_not_for_ever(
+    other_count: int, waited_s: float, goes: bool
+) -> None:
+    assert may_go_alone(other_count, waited_s) is goes
+
+
+@pytest.mark.parametrize(
+    ("spoke", "ran_s", "holds"),
+    [(False, 0.0, True), (True, 0.0, False), (False, ALONE_HOLD_S - 0.1, True), (False, ALONE_HOLD_S, False)],
+)
+def test_one_that_runs_alone_holds_the_others_until_it_speaks(spoke: bool, ran_s: float, holds: bool) -> None:
+    assert holds_others_back(spoke, ran_s) is holds

@@ -12,15 +12,19 @@ import grpc
 import pytest
 from prometheus_client import REGISTRY
 
-from scheduler.little_runner import FIRST, LAST, first_then
+from scheduler.little_runner import FIRST, LAST, PROMPT, first_then
 from scheduler.little_scheduler import LIMITS, Life, house, served
 from thunderline.cluster.errors import (
+    RANK_LOST_FACT,
     ClusterError,
     DeadlinePassed,
     EngineReset,
     InstanceFailed,
     InvalidRequest,
+    NoReadyInstance,
     NotFound,
+    RankHung,
+    RequestPoisoned,
     Superseded,
 )
 from thunderline.rpc.channel import dial
@@ -119,6 +123,7 @@ async def test_a_runner_that_dies_in_the_middle_ends_the_stream_with_a_typed_err
             error = from_call(broken.value)
             assert isinstance(error, InstanceFailed) and error.resumable
             assert "the runner of the instance was lost" in error.message
+            assert RANK_LOST_FACT not in error.facts, "the rank may well live"
             assert time.monotonic() - begun_s < 5
         assert not life.task.done()
 
@@ -141,7 +146,14 @@ async def _at_once() -> None:
     """Nothing to wait for."""
 
 
-@pytest.mark.parametrize("error", [EngineReset("reset"), Superseded("newer"), InvalidRequest("no", param="stop")])
+LOST = InstanceFailed("the rank died", retry_after_s=None, **{RANK_LOST_FACT: "SIGKILL"})
+
+
+@pytest.mark.parametrize(
+    "error",
+    [EngineReset("reset"), RankHung("hung"), LOST, Superseded("newer"), InvalidRequest("no", param="stop")],
+    ids=lambda error: error.reason,
+)
 async def test_a_runners_typed_error_is_passed_on_and_nothing_is_cancelled(tmp_path: Path, error: ClusterError) -> None:
     async def fail() -> None:
         raise error
@@ -243,6 +255,119 @@ async def test_a_stream_that_ends_with_the_role_leaves_nothing_behind(tmp_path: 
             life.task.cancel()
             await asyncio.wait({life.task})
         await _until(lambda: len(home.runner.broken) == 1)
+
+
+ROOM = replace(LIMITS, rank_request_count_max=8)
+
+
+def resume_of(life: Life, lost_rank_count: int) -> cluster_pb2.Generation:
+    wish = life.generation()
+    wish.resume = True
+    wish.lost_rank_count = lost_rank_count
+    return wish
+
+
+async def test_a_resume_with_nothing_delivered_outlasts_the_queue_wait(tmp_path: Path) -> None:
+    async with house(tmp_path) as home, home.scheduler(replace(LIMITS, queue_wait_s=0.1)) as life:
+        home.runner.holds_loading = True
+        await life.deploy()
+        await life.until("the command", lambda: ("READY", 1) in home.runner.commands)
+        resume = asyncio.create_task(answered(life, resume_of(life, 1)))
+        with pytest.raises(NoReadyInstance):
+            await answered(life)
+        home.runner.move(1, cluster_pb2.RANK_STATE_READY)
+        assert await resume == [FIRST, LAST]
+
+
+async def test_one_that_ranks_were_lost_under_runs_alone_until_its_first_token(tmp_path: Path) -> None:
+    arrived: list[str] = []
+    neighbour_ends, speaks, ends = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def answer(wish: cluster_pb2.Generation, _: Any) -> AsyncIterator[bytes]:
+        arrived.append(wish.request_id)
+        yield PROMPT
+        if wish.lost_rank_count:
+            await speaks.wait()
+            yield FIRST
+            await ends.wait()
+        elif len(arrived) == 1:
+            await neighbour_ends.wait()
+        yield LAST
+
+    async with served(tmp_path, ROOM) as (home, life), asyncio.TaskGroup() as group:
+        home.runner.answer = answer
+        wishes = [life.generation(), resume_of(life, 2), life.generation()]
+        for wish in wishes:
+            group.create_task(answered(life, wish))
+            await _until(lambda: len(arrived) == 1)
+            await asyncio.sleep(0.05)
+        assert (len(arrived), life.admission.depth("m")) == (1, 2)
+        neighbour_ends.set()
+        await _until(lambda: len(arrived) == 2)
+        await asyncio.sleep(0.05)
+        assert arrived == [wish.request_id for wish in wishes[:2]], "its prompt is no new token"
+        speaks.set()
+        await _until(lambda: len(arrived) == 3)
+        ends.set()
+
+
+async def test_the_rank_that_one_ends_alone_is_its_last_and_is_told(tmp_path: Path) -> None:
+    async def fail() -> None:
+        raise LOST
+
+    async with served(tmp_path, ROOM) as (home, life):
+        home.runner.answer = first_then(fail, PROMPT)
+        wish = resume_of(life, 2)
+        with pytest.raises(InstanceFailed):
+            await answered(life, wish)
+        async with asyncio.timeout(5):
+            async for event in life.client.watch_events():
+                if event.kind == "REQUEST_POISONED":
+                    break
+        assert wish.request_id in event.text and event.subject == "m"
+        home.runner.answer = first_then(_at_once)
+        assert await answered(life) == [FIRST, LAST]
+
+
+async def test_one_that_three_ranks_were_lost_under_is_refused(tmp_path: Path) -> None:
+    async with served(tmp_path) as (home, life):
+        with pytest.raises(RequestPoisoned) as refused:
+            await answered(life, resume_of(life, 3))
+        assert not refused.value.resumable
+        assert home.runner.broken == []
+
+
+async def test_the_end_of_an_older_call_does_not_cancel_the_resume_that_took_over(tmp_path: Path) -> None:
+    """Its stream broke at the client first, and here only later."""
+    async with served(tmp_path, ROOM) as (home, life):
+        home.runner.answer = first_then(asyncio.Event().wait)
+        wish = life.generation()
+        async with contextlib.AsyncExitStack() as newer:
+            async with calling(life, wish) as older:
+                assert await older.read() == FIRST
+                call = await newer.enter_async_context(calling(life, wish))
+                assert await call.read() == FIRST
+            await _until(lambda: len(home.runner.broken) == 1)
+            assert home.runner.cancelled == []
+        await asyncio.wait_for(home.runner.cancel_seen.wait(), 5)
+        assert home.runner.cancelled == [wish.request_id]
+
+
+async def test_a_resume_is_not_overtaken_by_the_cancel_of_the_call_before(tmp_path: Path) -> None:
+    async with served(tmp_path, ROOM) as (home, life):
+        home.runner.answer = first_then(asyncio.Event().wait)
+        wish = life.generation()
+        home.runner.cancels.clear()
+        async with calling(life, wish) as call:
+            assert await call.read() == FIRST
+        await asyncio.wait_for(home.runner.cancel_seen.wait(), 5)
+        home.runner.answer = first_then(_at_once)
+        resume = asyncio.create_task(answered(life, wish))
+        done, _ = await asyncio.wait({resume}, timeout=0.1)
+        assert not done
+        home.runner.cancels.set()
+        assert await resume == [FIRST, LAST]
+        assert home.runner.cancelled == [wish.request_id]
 
 
 async def _until(look: Callable[[], bool]) -> None:

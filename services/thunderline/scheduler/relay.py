@@ -3,19 +3,25 @@
 import asyncio
 import contextlib
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
 
 import grpc
 from prometheus_client import Counter
 
-from thunderline.cluster.errors import ClusterError, DeadlinePassed, InstanceFailed, InvalidRequest
-from thunderline.scheduler.admission import Admission
+from thunderline.cluster import NodeId, RankId
+from thunderline.cluster.errors import ClusterError, DeadlinePassed, InstanceFailed, InvalidRequest, has_lost_a_rank
+from thunderline.scheduler import routing
+from thunderline.scheduler.admission import Admission, Place
 from thunderline.scheduler.control import Control
-from thunderline.v1 import scheduler_pb2, scheduler_pb2_grpc
+from thunderline.scheduler.routing import Kind
+from thunderline.scheduler.runners import CANCEL_DEADLINE_S
+from thunderline.v1 import cluster_pb2, scheduler_pb2, scheduler_pb2_grpc
 
 # The answer has to travel back before the caller's own deadline.
 DEADLINE_MARGIN_S = 0.2
+# A little longer than a cancel's own deadline.
+CANCEL_WAIT_S = CANCEL_DEADLINE_S + 0.5
 SERVICE = "thunderline.v1.SchedulerService"
 # A request's model that no deployment has: whatever clients send makes one series.
 UNKNOWN = "unknown"
@@ -33,6 +39,10 @@ class Relay:
         self._deadline_s = deadline_s
         # Deployments whose requests are counted.
         self._shown: set[str] = set()
+        # The newest call of each request id: only its end cancels what runs at the runner.
+        self._newest: dict[str, object] = {}
+        # Cancels on their way to a runner: a resume of the same request must not be overtaken by one.
+        self._cancels: dict[str, asyncio.Event] = {}
 
     async def generate(
         self, request: scheduler_pb2.SchedulerServiceGenerateRequest, context: Any
@@ -46,37 +56,66 @@ class Relay:
         known = self._control.named(wish.model) is not None
         label = wish.model if known else UNKNOWN
         outcome = "cancelled"
+        self._newest[wish.request_id] = context
         try:
-            async with self._admission.admitted(wish.model, bool(wish.resume_token_ids), deadline_s) as instance:
-                route = self._control.route(instance)
+            kind = routing.kind(wish.resume or bool(wish.resume_token_ids), wish.lost_rank_count)
+            async with self._admission.admitted(wish.model, kind, deadline_s) as place:
+                route = self._control.route(place.instance)
                 if route is None:
                     raise InstanceFailed("the instance was lost before the request reached it")
-                node, rank = route
-                ended = False
-                try:
-                    left_s = deadline_s - loop.time()
-                    if left_s <= 0:
-                        raise DeadlinePassed("the request's deadline passed while it waited")
-                    messages = self._control.runners.generate(node, rank, wish, left_s)
-                    async with contextlib.aclosing(messages):
-                        async for message in messages:
-                            yield message
-                    ended = True
-                except ClusterError:
-                    ended = True
-                    raise
-                finally:
-                    if not ended:
-                        # Our caller has left: the runner could not tell that from our death.
-                        self._control.spawn(self._control.runners.cancel(node, wish.request_id), "cancel")
+                async with contextlib.aclosing(self._routed(route, wish, place, deadline_s, context)) as messages:
+                    async for message in messages:
+                        yield message
             outcome = "finished"
-            self._control.spawn(self._control.answered(rank), "answered")
+            self._control.spawn(self._control.answered(route[1]), "answered")
         except ClusterError as error:
             outcome = error.reason
             raise
         finally:
+            if self._newest.get(wish.request_id) is context:
+                del self._newest[wish.request_id]
             GENERATIONS.labels(label, outcome).inc()
             self._shown.add(label)
+
+    async def _routed(
+        self, route: tuple[NodeId, RankId], wish: cluster_pb2.Generation, place: Place, deadline_s: float, call: object
+    ) -> AsyncGenerator[bytes, None]:
+        """The messages of one rank. Whoever stops reading early is cancelled there."""
+        node, rank = route
+        if earlier := self._cancels.get(wish.request_id):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(CANCEL_WAIT_S):
+                    await earlier.wait()
+        left_s = deadline_s - asyncio.get_running_loop().time()
+        if left_s <= 0:
+            raise DeadlinePassed("the request's deadline passed while it waited")
+        ended = False
+        try:
+            async with contextlib.aclosing(self._control.runners.generate(node, rank, wish, left_s)) as messages:
+                async for message in messages:
+                    if place.kind is Kind.ALONE and not place.spoke and _has_news(message):
+                        self._admission.spoke(place)
+                    yield message
+            ended = True
+        except ClusterError as error:
+            ended = True
+            if place.kind is Kind.ALONE and not place.spoke and has_lost_a_rank(error):
+                # Its holder gives up now: it would be refused here.
+                self._control.note_poisoned(wish.model, wish.request_id, error.message)
+            raise
+        finally:
+            if not ended and self._newest.get(wish.request_id, call) is call:
+                # Our caller has left: the runner could not tell that from our death.
+                self._cancels[wish.request_id] = arrived = asyncio.Event()
+                self._control.spawn(self._cancel(node, wish.request_id, arrived), "cancel")
+
+    async def _cancel(self, node: NodeId, request_id: str, arrived: asyncio.Event) -> None:
+        try:
+            await self._control.runners.cancel(node, request_id)
+        finally:
+            arrived.set()
+            if self._cancels.get(request_id) is arrived:
+                del self._cancels[request_id]
 
     def tidy(self) -> None:
         """Stops counting for deployments that are gone: names come and go without bound."""
@@ -94,6 +133,11 @@ class Relay:
             response_serializer=None,
         )
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, found.by_name),))
+
+
+def _has_news(message: bytes) -> bool:
+    delta = scheduler_pb2.SchedulerServiceGenerateResponse.FromString(message).delta
+    return bool(delta.token_ids or delta.finish_reason)
 
 
 class _Handlers:

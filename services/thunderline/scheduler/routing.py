@@ -1,12 +1,33 @@
 """Whether a request may go to an instance now, must wait, or is refused. Pure."""
 
-from enum import Enum, auto
+from enum import Enum, IntEnum, auto
 
-from thunderline.cluster.errors import ClusterError, CrashLoop, NoReadyInstance, NotFound, PlacementImpossible
+from thunderline.cluster.errors import (
+    ClusterError,
+    CrashLoop,
+    NoReadyInstance,
+    NotFound,
+    PlacementImpossible,
+    RequestPoisoned,
+)
 from thunderline.scheduler.values import DeploymentState, Standing
 
 # When to come back after a refusal for the queue wait.
 RETRY_AFTER_S = 2.0
+# Ranks lost under a request since its last new token: from the first on it runs alone, from the second on not at all.
+ALONE_FROM_COUNT, POISONED_FROM_COUNT = 2, 3
+# One that runs alone waits this long for those who run already, then goes beside them.
+ALONE_WAIT_S = 10.0
+# It holds everybody else back until its first new token, but no longer than this.
+ALONE_HOLD_S = 60.0
+
+
+class Kind(IntEnum):
+    """Whose turn it is first."""
+
+    ALONE = 0  # A resume that ranks were lost under. First, so that on a fresh instance it harms nobody else.
+    RESUMED = 1
+    NEW = 2
 
 
 class Way(Enum):
@@ -26,6 +47,25 @@ def way(name: str, standing: Standing | None, outstanding: int, outstanding_max:
     if standing.state is not DeploymentState.READY:
         return Way.WAIT_FOR_READY
     return Way.GO if outstanding < outstanding_max else Way.WAIT_FOR_ROOM
+
+
+def kind(resume: bool, lost_rank_count: int) -> Kind:
+    """Raises RequestPoisoned: its client should have ended it."""
+    if lost_rank_count >= POISONED_FROM_COUNT:
+        raise RequestPoisoned(f"{lost_rank_count} ranks ended under this request without a new token between")
+    if lost_rank_count >= ALONE_FROM_COUNT:
+        return Kind.ALONE
+    return Kind.RESUMED if resume else Kind.NEW
+
+
+def may_go_alone(other_count: int, waited_s: float, wait_s: float = ALONE_WAIT_S) -> bool:
+    """Whether a request that runs alone goes now. Who went alone before and spoke is harmless, and no other."""
+    return other_count == 0 or waited_s >= wait_s
+
+
+def holds_others_back(spoke: bool, ran_s: float, hold_s: float = ALONE_HOLD_S) -> bool:
+    """Whether one that went alone still has its instance to itself."""
+    return not spoke and ran_s < hold_s
 
 
 def waited_in_vain(name: str, standing: Standing | None) -> ClusterError:

@@ -94,8 +94,8 @@ class SchedulerServiceServicer:
         """Generates text; relays the runner's messages. Cancelling the call drops the sequence within one step.
         NOT_FOUND (MODEL_NOT_FOUND); INVALID_ARGUMENT (INVALID_REQUEST, CONTEXT_LENGTH_EXCEEDED); RESOURCE_EXHAUSTED
         (QUEUE_FULL, with a retry delay); UNAVAILABLE (NO_READY_INSTANCE after the queue wait; INSTANCE_FAILED,
-        ENGINE_RESET, DRAINING: resumable); FAILED_PRECONDITION (CRASH_LOOP, PLACEMENT_IMPOSSIBLE);
-        DEADLINE_EXCEEDED (DEADLINE).
+        RANK_HUNG, ENGINE_RESET, DRAINING: resumable); FAILED_PRECONDITION (CRASH_LOOP, PLACEMENT_IMPOSSIBLE);
+        INTERNAL (REQUEST_POISONED); DEADLINE_EXCEEDED (DEADLINE).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

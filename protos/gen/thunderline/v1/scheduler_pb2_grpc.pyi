@@ -40,8 +40,8 @@ class SchedulerServiceStub:
     """Generates text; relays the runner's messages. Cancelling the call drops the sequence within one step.
     NOT_FOUND (MODEL_NOT_FOUND); INVALID_ARGUMENT (INVALID_REQUEST, CONTEXT_LENGTH_EXCEEDED); RESOURCE_EXHAUSTED
     (QUEUE_FULL, with a retry delay); UNAVAILABLE (NO_READY_INSTANCE after the queue wait; INSTANCE_FAILED,
-    ENGINE_RESET, DRAINING: resumable); FAILED_PRECONDITION (CRASH_LOOP, PLACEMENT_IMPOSSIBLE);
-    DEADLINE_EXCEEDED (DEADLINE).
+    RANK_HUNG, ENGINE_RESET, DRAINING: resumable); FAILED_PRECONDITION (CRASH_LOOP, PLACEMENT_IMPOSSIBLE);
+    INTERNAL (REQUEST_POISONED); DEADLINE_EXCEEDED (DEADLINE).
     """
     Deploy: _grpc.UnaryUnaryMultiCallable[_scheduler_pb2.DeployRequest, _scheduler_pb2.DeployResponse]
     """Writes the wish down and returns; the reconciler does the rest. Idempotent for the same spec; a deployment
@@ -75,8 +75,8 @@ class SchedulerServiceAsyncStub(SchedulerServiceStub):
     """Generates text; relays the runner's messages. Cancelling the call drops the sequence within one step.
     NOT_FOUND (MODEL_NOT_FOUND); INVALID_ARGUMENT (INVALID_REQUEST, CONTEXT_LENGTH_EXCEEDED); RESOURCE_EXHAUSTED
     (QUEUE_FULL, with a retry delay); UNAVAILABLE (NO_READY_INSTANCE after the queue wait; INSTANCE_FAILED,
-    ENGINE_RESET, DRAINING: resumable); FAILED_PRECONDITION (CRASH_LOOP, PLACEMENT_IMPOSSIBLE);
-    DEADLINE_EXCEEDED (DEADLINE).
+    RANK_HUNG, ENGINE_RESET, DRAINING: resumable); FAILED_PRECONDITION (CRASH_LOOP, PLACEMENT_IMPOSSIBLE);
+    INTERNAL (REQUEST_POISONED); DEADLINE_EXCEEDED (DEADLINE).
     """
     Deploy: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.DeployRequest, _scheduler_pb2.DeployResponse]  # type: ignore[assignment]
     """Writes the wish down and returns; the reconciler does the rest. Idempotent for the same spec; a deployment
@@ -113,8 +113,8 @@ class SchedulerServiceServicer(metaclass=_abc_1.ABCMeta):
         """Generates text; relays the runner's messages. Cancelling the call drops the sequence within one step.
         NOT_FOUND (MODEL_NOT_FOUND); INVALID_ARGUMENT (INVALID_REQUEST, CONTEXT_LENGTH_EXCEEDED); RESOURCE_EXHAUSTED
         (QUEUE_FULL, with a retry delay); UNAVAILABLE (NO_READY_INSTANCE after the queue wait; INSTANCE_FAILED,
-        ENGINE_RESET, DRAINING: resumable); FAILED_PRECONDITION (CRASH_LOOP, PLACEMENT_IMPOSSIBLE);
-        DEADLINE_EXCEEDED (DEADLINE).
+        RANK_HUNG, ENGINE_RESET, DRAINING: resumable); FAILED_PRECONDITION (CRASH_LOOP, PLACEMENT_IMPOSSIBLE);
+        INTERNAL (REQUEST_POISONED); DEADLINE_EXCEEDED (DEADLINE).
         """
 
     @_abc_1.abstractmethod

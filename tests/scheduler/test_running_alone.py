@@ -1,0 +1,159 @@
+"""A request that ranks were lost under runs alone until it speaks; who waits for it, and for how long."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+
+from scheduler.test_admission import House, settled, soon
+from thunderline.scheduler.admission import Admission, Place
+from thunderline.scheduler.routing import Kind
+from thunderline.scheduler.values import DeploymentState
+
+NEVER_S = 1000.0
+
+
+@dataclass
+class Scene:
+    """Requests by name: who is inside, in the order of their coming."""
+
+    door: Admission
+    group: asyncio.TaskGroup
+    inside: dict[str, Place] = field(default_factory=dict)
+    _leaving: dict[str, asyncio.Event] = field(default_factory=dict)
+    _tasks: dict[str, "asyncio.Task[None]"] = field(default_factory=dict)
+
+    async def comes(self, name: str, kind: Kind) -> None:
+        self._leaving[name] = asyncio.Event()
+        self._tasks[name] = self.group.create_task(self._stay(name, kind))
+        await settled()
+
+    async def _stay(self, name: str, kind: Kind) -> None:
+        async with self.door.admitted("m", kind, soon()) as place:
+            self.inside[name] = place
+            await self._leaving[name].wait()
+        del self.inside[name]
+
+    async def leaves(self, *names: str) -> None:
+        for name in names:
+            self._leaving[name].set()
+        await settled()
+
+    async def gives_up(self, name: str) -> None:
+        self._tasks[name].cancel()
+        await settled()
+
+    async def speaks(self, name: str) -> None:
+        self.door.spoke(self.inside[name])
+        await settled()
+
+    @property
+    def names(self) -> list[str]:
+        return list(self.inside)
+
+
+@contextlib.asynccontextmanager
+async def scene(
+    state: DeploymentState = DeploymentState.READY, wait_s: float = NEVER_S, hold_s: float = NEVER_S
+) -> AsyncIterator[tuple[House, Scene]]:
+    house = House(state)
+    door = Admission(house.look, 10, 10, 5.0, wait_s, hold_s)
+    async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+        made = Scene(door, group)
+        yield house, made
+        for _ in range(2):
+            await made.leaves(*made.names)
+    assert door.depth("m") == 0
+
+
+async def test_it_waits_until_nobody_else_is_there_and_holds_everybody_back_meanwhile() -> None:
+    async with scene() as (_, one):
+        await one.comes("neighbour", Kind.RESUMED)
+        await one.comes("suspect", Kind.ALONE)
+        await one.comes("resume", Kind.RESUMED)
+        await one.comes("new", Kind.NEW)
+        assert one.names == ["neighbour"]
+        await one.leaves("neighbour")
+        assert one.names == ["suspect"]
+        await one.speaks("suspect")
+        assert one.names == ["suspect", "resume", "new"]
+
+
+async def test_on_an_empty_instance_it_goes_at_once() -> None:
+    async with scene() as (_, one):
+        await one.comes("suspect", Kind.ALONE)
+        await one.comes("new", Kind.NEW)
+        assert one.names == ["suspect"]
+        await one.leaves("suspect")
+        assert one.names == ["new"]
+
+
+async def test_it_goes_first_on_an_instance_that_is_back() -> None:
+    async with scene(DeploymentState.REPAIRING) as (house, one):
+        for name, kind in (("new", Kind.NEW), ("resume", Kind.RESUMED), ("suspect", Kind.ALONE)):
+            await one.comes(name, kind)
+        house.state = DeploymentState.READY
+        one.door.pump()
+        await settled()
+        assert one.names == ["suspect"]
+        await one.speaks("suspect")
+        assert one.names == ["suspect", "resume", "new"]
+
+
+async def test_several_go_one_after_the_other_each_when_the_one_before_has_spoken() -> None:
+    async with scene() as (_, one):
+        for name in ("first", "second", "third"):
+            await one.comes(name, Kind.ALONE)
+        await one.comes("new", Kind.NEW)
+        assert one.names == ["first"]
+        await one.speaks("first")
+        assert one.names == ["first", "second"], "who has spoken is harmless: nobody waits for its end"
+        await one.leaves("second")
+        assert one.names == ["first", "third"]
+        await one.speaks("third")
+        assert one.names == ["first", "third", "new"]
+
+
+async def test_it_does_not_wait_for_ever_for_those_who_run() -> None:
+    async with scene(wait_s=0.05) as (_, one):
+        await one.comes("neighbour", Kind.NEW)
+        await one.comes("suspect", Kind.ALONE)
+        await one.comes("new", Kind.NEW)
+        assert one.names == ["neighbour"]
+        await asyncio.sleep(0.1)
+        assert one.names == ["neighbour", "suspect"], "and it still holds the others back"
+        await one.speaks("suspect")
+        assert one.names == ["neighbour", "suspect", "new"]
+
+
+async def test_one_that_never_speaks_does_not_hold_the_others_for_ever() -> None:
+    async with scene(hold_s=0.05) as (_, one):
+        await one.comes("suspect", Kind.ALONE)
+        await one.comes("new", Kind.NEW)
+        assert one.names == ["suspect"]
+        await asyncio.sleep(0.1)
+        assert one.names == ["suspect", "new"]
+
+
+async def test_one_that_gives_up_waiting_holds_nobody_back() -> None:
+    async with scene() as (_, one):
+        await one.comes("neighbour", Kind.NEW)
+        await one.comes("suspect", Kind.ALONE)
+        await one.comes("new", Kind.NEW)
+        await one.gives_up("suspect")
+        assert one.names == ["neighbour", "new"]
+
+
+async def test_its_wait_begins_anew_with_an_instance_that_is_back() -> None:
+    async with scene(wait_s=0.1) as (house, one):
+        await one.comes("neighbour", Kind.NEW)
+        await one.comes("suspect", Kind.ALONE)
+        house.state = DeploymentState.REPAIRING
+        one.door.pump()
+        await asyncio.sleep(0.15)
+        house.state = DeploymentState.READY
+        one.door.pump()
+        await settled()
+        assert one.names == ["neighbour"]
+        await asyncio.sleep(0.15)
+        assert one.names == ["neighbour", "suspect"]
