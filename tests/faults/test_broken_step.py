@@ -1,4 +1,4 @@
-"""An exception in an engine step: its requests end typed, nobody's tokens change, the next request works."""
+"""An exception in an engine step: its requests go on, nobody's tokens change, the next request works."""
 
 import asyncio
 import json
@@ -15,7 +15,6 @@ import pytest
 from faults import hooked_rank
 from installation import DEMO, Installation
 from thunderline.client import SchedulerClient
-from thunderline.cluster.errors import ClusterError, EngineReset
 from thunderline.v1 import cluster_pb2
 
 # Ten exceptions in `make prove`, one in `make test`.
@@ -37,7 +36,6 @@ class Stream:
     finished: bool = False
     status: int = 0
     error: str = ""
-    retry_after: str = ""
     cached_tokens: int = 0
 
     @property
@@ -64,14 +62,10 @@ async def by_grpc(client: SchedulerClient, stream: Stream) -> Stream:
     wish = cluster_pb2.Generation(model=DEMO, text=prompt(stream.number), max_tokens=TOKENS, ignore_eos=True)
     wish.sampling.temperature = sampling(stream.number)["temperature"]
     wish.sampling.seed = sampling(stream.number)["seed"]
-    try:
-        async for delta in client.generate(wish, deadline_s=WAIT_S):
-            stream.pieces += delta.token_ids
-            stream.finished = stream.finished or bool(delta.finish_reason)
-            stream.cached_tokens = max(stream.cached_tokens, delta.usage.cached_tokens)
-    except ClusterError as error:
-        assert isinstance(error, EngineReset), error
-        stream.error = error.reason.lower()
+    async for delta in client.generate(wish, deadline_s=WAIT_S):
+        stream.pieces += delta.token_ids
+        stream.finished = stream.finished or bool(delta.finish_reason)
+        stream.cached_tokens = max(stream.cached_tokens, delta.usage.cached_tokens)
     return stream
 
 
@@ -79,10 +73,11 @@ async def over_http(client: httpx.AsyncClient, one: Stream, **more: Any) -> Stre
     body = {"model": DEMO, "prompt": prompt(one.number), "max_tokens": TOKENS, "logit_bias": NO_END, "stream": True}
     async with client.stream("POST", "completions", json={**body, **sampling(one.number), **more}) as answer:
         one.status = answer.status_code
-        one.retry_after = answer.headers.get("Retry-After", "")
         if "event-stream" not in answer.headers["Content-Type"]:
             found = json.loads(await answer.aread())
             one.error = found["error"]["code"] if "error" in found else ""
+            one.pieces += [choice["text"] for choice in found.get("choices", ())]
+            one.finished = bool(one.pieces)
             return one
         async for line in answer.aiter_lines():
             if line == "data: [DONE]":
@@ -157,43 +152,33 @@ async def undisturbed(up: Installation) -> list[Stream]:
 
 
 @pytest.mark.timeout(900)
-def test_an_exception_in_a_step_ends_its_requests_typed_and_changes_nobodys_tokens(
+def test_after_an_exception_in_a_step_its_requests_go_on_and_nobodys_tokens_change(
     hooked: Installation, evidence: dict[str, Any]
 ) -> None:
     rank = hooked.pid("rank")
     right = asyncio.run(undisturbed(hooked))
     assert all(one.finished and len(one.pieces) >= TOKENS // 2 for one in right)
     draw = random.Random(5)
-    slowest_s, ended, equal = 0.0, 0, 0
+    slowest_s, went_on, equal = 0.0, 0, 0
     for _ in range(ROUNDS):
         this = asyncio.run(broken(hooked, after=draw.randint(2, TOKENS // 3)))
         for one in [*this.by_grpc, *this.over_http, *this.unsent]:
-            assert (one.finished, one.error) == (False, "engine_reset"), one
+            assert (one.finished, one.error) == (True, ""), one
         for one, whole in zip([*this.by_grpc, *this.over_http], right, strict=True):
-            assert 0 < len(one.whole) < len(whole.whole)
-            assert one.whole == whole.whole[: len(one.whole)]
-        assert [one.status for one in this.over_http] == [200, 200]
-        for one in this.unsent:
-            assert (one.status, one.pieces) == (503, [])
-            assert int(one.retry_after) >= 1
-        # The engine does not go on with those who have been told their end.
-        steps = len(hooked_rank.held(hooked.home))
+            assert one.whole == whole.whole
+        assert [one.status for one in [*this.over_http, *this.unsent]] == [200] * 4
         assert hooked.answers()
-        assert not {
-            seed for step in hooked_rank.held(hooked.home)[steps:] for seed in step.running if 1000 <= seed < 1006
-        }
-        # The prefix cache went with the engine; the second time it answers, and equally.
-        for seen in range(2):
+        for _again in range(2):
             again = asyncio.run(undisturbed(hooked))
             assert [one.whole for one in again] == [one.whole for one in right]
-            assert [bool(one.cached_tokens) for one in again[:2]] == [bool(seen)] * 2
             equal += len(again)
+        assert all(one.cached_tokens for one in again[:2]), "the prefix cache went with the engine, and is back"
         slowest_s = max(slowest_s, this.ended_within_s)
-        ended += len(this.by_grpc) + len(this.over_http) + len(this.unsent)
+        went_on += len(this.by_grpc) + len(this.over_http) + len(this.unsent)
     assert hooked.pid("rank") == rank
     evidence.update(
         exceptions_injected=ROUNDS,
-        requests_ended_with_engine_reset=ended,
+        requests_that_went_on=went_on,
         slowest_end_after_the_exception_s=round(slowest_s, 2),
         answers_equal_afterwards=equal,
         rank_kept_its_pid=True,
