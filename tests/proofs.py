@@ -14,6 +14,7 @@ PROOFS = {
     "crowd": ["tests/faults/test_crowd.py"],
     "containment": ["tests/faults/test_broken_step.py"],
     "serve": ["tests/e2e/test_bench.py"],
+    "simulation": ["tests/simulation"],
     "architectures": ["tests/audit/test_every_architecture.py"],
 }
 SOURCES = ("services", "clients", "protos")
@@ -23,7 +24,8 @@ SUFFIXES = (".py", ".pyi", ".proto")
 def digest(name: str, root: Path = ROOT) -> str:
     """Of every source and of the part's own tests: their names and what they hold, not when they were written."""
     found = {path for folder in SOURCES for path in (root / folder).rglob("*") if path.suffix in SUFFIXES}
-    found |= {root / test for test in PROOFS[name]}
+    for test in PROOFS[name]:
+        found |= set((root / test).rglob("*.py")) if (root / test).is_dir() else {root / test}
     total = hashlib.sha256()
     for path in sorted(found):
         content = hashlib.sha256(path.read_bytes()).hexdigest()

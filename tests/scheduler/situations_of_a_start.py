@@ -144,11 +144,17 @@ STARTING: dict[str, Situation] = {
         "is PREPARED",
         [MakeReady(id_of(4), A)],
     ),
-    "a PREPARED rank in an incomplete view is told to become READY": (
+    "a PREPARED rank in an incomplete view waits: an older one may not have been found yet": (
         world(STARTED, runner(rank(4, R.PREPARED), complete=False)),
         S.STARTING,
         "is PREPARED",
-        [MakeReady(id_of(4), A)],
+        [],
+    ),
+    "a rank that was READY and is said to be STARTING is no late one: the report is old": (
+        world(wish(replace(LATE.epochs[0], ready_s=900.0)), runner(rank(4, R.STARTING))),
+        S.STARTING,
+        "is STARTING",
+        [],
     ),
     "a rank that has been told is not told again before it answers": (
         world(STARTED, runner(rank(4, R.PREPARED)), in_flight=frozenset({("rank", id_of(4))})),

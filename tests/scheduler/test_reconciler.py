@@ -16,7 +16,6 @@ from scheduler.scenes import (
     I2,
     MODEL,
     NOW_S,
-    PERMANENT,
     SERVED,
     STARTED,
     USABLE,
@@ -37,7 +36,7 @@ from scheduler.situations_of_service import SERVING
 from thunderline.cluster import NodeId
 from thunderline.cluster.ranks import RankState
 from thunderline.scheduler.actions import Action, MakeAbsent, StartEpoch, targets
-from thunderline.scheduler.reconciler import ended, reconcile, reservations
+from thunderline.scheduler.reconciler import reconcile, reservations
 from thunderline.scheduler.values import DeploymentState, RunnerView, Standing, Wish, World
 
 SITUATIONS = {**STARTING, **SERVING}
@@ -153,13 +152,6 @@ def test_the_order_in_which_runners_are_known_does_not_matter() -> None:
         decision = reconcile(World((wish(),), {view.node: view for view in order}, dict(shuffled)), NOW_S, WAITS)
         found.add((decision.actions, tuple(decision.standings.items())))
     assert len(found) == 1
-
-
-def test_an_ended_epoch_keeps_its_cause_and_the_others_are_untouched() -> None:
-    before = wish(epoch(3, 990.0, CRASHED), epoch(4))
-    after = ended(before, 4, PERMANENT, NOW_S)
-    assert after.epochs == (before.epochs[0], epoch(4, NOW_S, PERMANENT))
-    assert after.current is None
 
 
 @pytest.mark.parametrize("batching", ["", "batch"])

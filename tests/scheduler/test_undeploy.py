@@ -31,8 +31,8 @@ from scheduler.scenes import (
 )
 from thunderline.cluster.ranks import RankState
 from thunderline.scheduler.actions import UNDEPLOYED, Action, EndEpoch, Forget, MakeAbsent
-from thunderline.scheduler.reconciler import ended, reconcile
-from thunderline.scheduler.values import Fetch, RankView, RunnerView, Wish, World
+from thunderline.scheduler.reconciler import reconcile
+from thunderline.scheduler.values import Cause, Fetch, RankView, RunnerView, Wish, World
 
 END: list[Action] = [MakeAbsent(id_of(4), A)]
 ASKED = "its rank to end"
@@ -101,6 +101,11 @@ def test_undeploy(before: World, waits_for: str, actions: list[Action]) -> None:
     assert standing.reason
 
 
+def ended(wished: Wish, number: int, cause: Cause) -> Wish:
+    epochs = tuple(replace(one, ended_s=NOW_S, cause=cause) if one.number == number else one for one in wished.epochs)
+    return replace(wished, epochs=epochs)
+
+
 def carried_out(seen: World, action: Action) -> World:
     """What an honest runner and the store make of it."""
     view = seen.runners[A]
@@ -110,7 +115,7 @@ def carried_out(seen: World, action: Action) -> World:
             gone = RankView(rank_id, A, RankState.ABSENT, STOPPED)
             return replace(seen, runners={A: replace(view, ranks=(*others, gone))})
         case EndEpoch(_, number, cause):
-            return replace(seen, wishes=tuple(ended(one, number, cause, NOW_S) for one in seen.wishes))
+            return replace(seen, wishes=tuple(ended(one, number, cause) for one in seen.wishes))
         case Forget():
             assert all(one.state is RankState.ABSENT for one in view.ranks)
             return replace(seen, wishes=())

@@ -1,22 +1,26 @@
 """A cluster around the scheduler's reconciler, on one thread and a clock of its own, made from a seed.
 
-The reconciler, the placement, the attempts and the runner's fence are the real ones. Views come late and twice,
-commands and answers are late or lost, ranks crash, runners and the scheduler restart.
+The reconciler, the placement, the attempts and the runner's fence are the real ones, or those that a test passes.
+Views come late, twice and with lies, commands and answers are late or lost, ranks crash and hang, models are broken,
+the clock leaps, runners and the scheduler restart.
 """
 
 import heapq
 import itertools
 import random
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Any
 
 from simulation import scheduler_laws
-from simulation.runner_world import KV_TOKENS, Broken, R, Runner
+from simulation.runner_world import DEAD, KV_TOKENS, Broken, Judge, R, Runner, Temper
 from thunderline.cluster import InstanceId, NodeId, RankId
-from thunderline.cluster.errors import ClusterError, EpochConflict
+from thunderline.cluster.errors import ClusterError
+from thunderline.runner import fence
 from thunderline.runner.fence import Goal
-from thunderline.scheduler import actions, reconciler
+from thunderline.scheduler import actions, attempts, reconciler
 from thunderline.scheduler.actions import Action, targets
+from thunderline.scheduler.attempts import NextAttempt
 from thunderline.scheduler.reconciler import Decision, Waits
 from thunderline.scheduler.values import (
     Audit,
@@ -25,52 +29,80 @@ from thunderline.scheduler.values import (
     Epoch,
     RunnerView,
     Spec,
+    Standing,
     Verdict,
     Wish,
     World,
 )
 
-Reconcile = Callable[[World, float, Waits], Decision]
+Reconcile = Callable[[World, float, Waits, NextAttempt], Decision]
+
+
+@dataclass(frozen=True, slots=True)
+class Core:
+    """What is tried. `numbers_survive`: whether the store's counter of epochs is durable."""
+
+    reconcile: Reconcile = reconciler.reconcile
+    next_attempt: NextAttempt = attempts.next_attempt
+    judge: Judge = fence.judge
+    numbers_survive: bool = True
+
 
 TICK_S = 0.25
-WAITS = Waits(0.5, 8.0)
+WAITS = Waits(0.5, 8.0, prepare_s=15.0)
+# Control looks again after this long, when nothing was heard.
+IDLE_PASS_S = 1.0
 NODES = (NodeId("a"), NodeId("b"))
 # Room for one epoch of each of two deployments on a node, and for no third.
 MEMORY_BYTES = 12 * 2**30
 AUDIT = Audit(Verdict.USABLE, (), 4 * 2**30, 65_536, 32_768, 30, MEMORY_BYTES)
+EPOCHS_KEPT = 50
+GIVEN_UP = {DeploymentState.CRASH_LOOP, DeploymentState.IMPOSSIBLE}
 
 
 class Cluster:
-    """Runs a reconcile function; `faults` until a time, then peace. Raises Broken."""
+    """Runs a core; `faults` until a time, then peace. Raises Broken."""
 
-    def __init__(self, seed: int, decide: Reconcile = reconciler.reconcile, numbers_survive: bool = True) -> None:
+    def __init__(self, seed: int, core: Core) -> None:
         self.chance = random.Random(seed)
-        self.decide = decide
-        self.numbers_survive = numbers_survive
-        adopts = self.chance.random() < 0.5
+        self.core = core
+        adopts = self.chance.random() < 0.7
         self.now_s = 1_000.0
         self.faults = True
-        self.runners = {node: Runner(node, self.chance, adopts) for node in NODES}
-        # What is on the scheduler's disk.
+        self.mended = False
+        self.tempers: dict[InstanceId, Temper] = {}
+        # By deployment: what its files do, and which they are.
+        self.files: dict[str, tuple[Temper, int]] = {}
+        self.runners = {node: Runner(node, self.chance, adopts, self.tempers, core.judge) for node in NODES}
+        # What is on the scheduler's disk; and everything that ever was there, for the laws.
         self.last_epoch = 0
         self.wishes: dict[InstanceId, Wish] = {}
+        self.history: dict[InstanceId, list[Epoch]] = {}
         # What is in its memory.
         self.life = 0
         self.views: dict[NodeId, RunnerView] = {}
         self.audits: dict[tuple[NodeId, str], Audit] = {}
         self.in_flight: set[object] = set()
-        self.standings: dict[InstanceId, DeploymentState] = {}
+        self.standings: dict[InstanceId, Standing] = {}
         self.served: frozenset[InstanceId] = frozenset()
         # What is on its way: (time, order, call).
         self._order = itertools.count()
         self._coming: list[tuple[float, int, Callable[[], None]]] = []
+        self._next_pass_s = 0.0
+        # Actions that change something; checks of files go on for ever.
         self.action_count = 0
         for name in ("m", "n"):
+            self.files[name] = (self._temper(), 0)
             self.deploy(name)
+
+    def _temper(self) -> Temper:
+        return Temper.SOUND if self.chance.random() < 0.7 else self.chance.choice(list(Temper))
 
     def deploy(self, name: str) -> None:
         instance = InstanceId(f"i{next(self._order)}")
         self.wishes[instance] = Wish(Spec(name, f"org/{name}", KV_TOKENS), instance, self.now_s)
+        self.tempers[instance] = self.files[name][0]
+        self.history[instance] = []
 
     def later(self, least_s: float, most_s: float, call: Callable[[], None]) -> None:
         heapq.heappush(self._coming, (self.now_s + self.chance.uniform(least_s, most_s), next(self._order), call))
@@ -86,7 +118,8 @@ class Cluster:
                 self._break_something()
             for runner in self.runners.values():
                 self._report(runner)
-            self._pass()
+            if self.now_s >= self._next_pass_s:
+                self._pass()
             scheduler_laws.of_processes(self.runners.values(), self.wishes.keys(), MEMORY_BYTES)
 
     # The scheduler: what services/thunderline/scheduler/control.py does around the reconciler.
@@ -99,14 +132,19 @@ class Cluster:
             in_flight=frozenset(self.in_flight),
             served=self.served,
         )
-        decision = self.decide(world, self.now_s, WAITS)
-        self.standings = {instance: standing.state for instance, standing in decision.standings.items()}
-        self.served |= {one for one, state in self.standings.items() if state is DeploymentState.READY}
-        scheduler_laws.of_a_decision(world, decision)
+        decision = self.core.reconcile(world, self.now_s, WAITS, self.core.next_attempt)
+        self._next_pass_s = self.now_s + min(IDLE_PASS_S, decision.look_again_s)
+        self.standings = dict(decision.standings)
+        self.served |= {one for one, found in self.standings.items() if found.state is DeploymentState.READY}
+        scheduler_laws.of_a_decision(world, decision, self.history, self.now_s, WAITS, MEMORY_BYTES)
         for action in decision.actions:
-            self.action_count += 1
+            self.action_count += not isinstance(action, actions.AuditModel)
             self.in_flight |= targets(action)
             self._carry_out(action)
+
+    def _wake(self) -> None:
+        """The next tick has a pass: something was heard."""
+        self._next_pass_s = 0.0
 
     def _carry_out(self, action: Action) -> None:
         life = self.life
@@ -117,6 +155,7 @@ class Cluster:
             if open_ and life == self.life:
                 open_.clear()
                 self.in_flight -= targets(action)
+                self._wake()
 
         def here(call: Callable[[], None], most_s: float = 0.3) -> None:
             """Something that the scheduler does by itself: its death ends it."""
@@ -130,10 +169,11 @@ class Cluster:
 
         match action:
             case actions.AuditModel(node, model):
-                audit = replace(AUDIT, at_s=self.now_s)
+                digest = str(self.files[model.removeprefix("org/")][1])
+                audit = replace(AUDIT, at_s=self.now_s, digest=digest)
                 here(lambda: self.audits.update({(node, model): audit}), most_s=1.0)
-            case actions.StartEpoch(instance, placed):
-                number = self._begin(instance, placed.node, placed.memory_bytes)
+            case actions.StartEpoch(instance, placed, _, digest):
+                number = self._begin(instance, placed.node, placed.memory_bytes, digest)
                 self._set_rank(placed.node, RankId(instance, number, 0), Goal.PREPARED, done)
             case actions.MakePrepared(rank, node):
                 self._set_rank(node, rank, Goal.PREPARED, done)
@@ -150,7 +190,7 @@ class Cluster:
             case actions.FetchModel():
                 raise Broken("files that are there are fetched")
 
-    def _begin(self, instance: InstanceId, node: NodeId, memory_bytes: int) -> int:
+    def _begin(self, instance: InstanceId, node: NodeId, memory_bytes: int, digest: str) -> int:
         wish = self.wishes[instance]
         if wish.current is not None:
             raise Broken(f"epoch {wish.current.number} of {instance} lives, and another is started")
@@ -158,21 +198,30 @@ class Cluster:
         newest = wish.epochs[-1].number if wish.epochs else 0
         if self.last_epoch <= newest:
             raise Broken(f"epoch {self.last_epoch} of {instance} follows {newest}")
-        epoch = Epoch(self.last_epoch, self.now_s, node, KV_TOKENS, memory_bytes)
-        self.wishes[instance] = replace(wish, epochs=(*wish.epochs[-20:], epoch))
+        epoch = Epoch(self.last_epoch, self.now_s, node, KV_TOKENS, memory_bytes, digest=digest)
+        self.wishes[instance] = replace(wish, epochs=(*wish.epochs, epoch)[-EPOCHS_KEPT:])
+        self.history[instance].append(epoch)
         return epoch.number
 
-    def _change(self, instance: InstanceId, number: int, **values: float | Cause) -> None:
+    def _change(self, instance: InstanceId, number: int, **values: Any) -> None:
+        """Writes an epoch down; one that is over only learns that it had answered."""
         wish = self.wishes.get(instance)
-        if wish is not None and wish.current is not None and wish.current.number == number:
-            changed = replace(wish.current, **values)  # type: ignore[arg-type]
-            self.wishes[instance] = replace(wish, epochs=(*wish.epochs[:-1], changed))
+        before = next((one for one in wish.epochs if one.number == number), None) if wish else None
+        if wish is None or before is None or (before.is_over and "answered" not in values):
+            return
+        after = replace(before, **values)
+        self.wishes[instance] = replace(wish, epochs=tuple(after if one is before else one for one in wish.epochs))
+        self.history[instance] = [after if one.number == number else one for one in self.history[instance]]
 
     def _end(self, instance: InstanceId, number: int, cause: Cause) -> None:
+        rank_id = RankId(instance, number, 0)
         for runner in self.runners.values():
-            rank = runner.known.get(RankId(instance, number, 0))
-            if rank is not None and rank.view.state not in {R.FAILED, R.STOPPING, R.ABSENT}:
+            rank = runner.known.get(rank_id)
+            if rank is not None and rank.view.state not in DEAD and cause.name != "PHASE_DEADLINE":
                 raise Broken(f"epoch {number} of {instance} is given up although its rank is {rank.view.state.name}")
+        deaths = [runner.deaths[rank_id] for runner in self.runners.values() if rank_id in runner.deaths]
+        if cause.name in {"SIGNAL", "LOAD_FAILED"} and deaths != [cause.state]:
+            raise Broken(f"{rank_id} is written down as {cause}, and what happened was {deaths}")
         self._change(instance, number, ended_s=self.now_s, cause=cause)
 
     def _forget(self, instance: InstanceId) -> None:
@@ -187,8 +236,6 @@ class Cluster:
         def arrive() -> None:
             try:
                 absent = self.runners[node].command(rank, goal, memory, self.now_s)
-            except EpochConflict as error:
-                raise Broken(error.message) from None
             except ClusterError:
                 absent = False
             if self.faults and self.chance.random() < 0.1:
@@ -215,16 +262,21 @@ class Cluster:
     # What is heard and what goes wrong.
 
     def _report(self, runner: Runner) -> None:
-        """Its stream of views: in order, late, some of them twice."""
+        """Its stream of views: in order, late, some of them twice, some with an old state again."""
         if self.now_s < max(runner.up_s, runner.heard_s):
             return
         view = runner.look(self.now_s)
+        if self.faults and self.chance.random() < 0.03:
+            view = runner.lie(view)
+        elif view == self.views.get(runner.node):
+            return
         lag_s = self.chance.choice((0.0, 0.0, 0.5)) if self.faults else 0.0
         life, up_s = self.life, runner.up_s
 
         def arrive() -> None:
             if life == self.life and up_s == runner.up_s and self.now_s >= runner.heard_s:
                 self.views[runner.node] = view
+                self._wake()
 
         for _ in range(self.chance.choice((1, 1, 2))):
             self.later(lag_s, lag_s, arrive)
@@ -234,6 +286,7 @@ class Cluster:
     def _break_something(self) -> None:
         kind = self.chance.random()
         runner = self.runners[self.chance.choice(NODES)]
+        living = runner.living()
         if kind < 0.010:
             runner.restart(self.now_s)
             self._cut(runner, runner.up_s - self.now_s)
@@ -241,39 +294,82 @@ class Cluster:
             self._cut(runner, self.chance.uniform(0.5, 5.0))
         elif kind < 0.028:
             self._restart_scheduler()
-        elif kind < 0.060 and (living := runner.living()):
+        elif kind < 0.060 and living:
             runner.crash(self.chance.choice(living), self.now_s)
-        elif kind < 0.064:
+        elif kind < 0.066 and living:
+            runner.hang(self.chance.choice(living), self.now_s)
+        elif kind < 0.074 and living:
+            runner.lose_stream(self.chance.choice(living), self.now_s)
+        elif kind < 0.078:
             instance = self.chance.choice(list(self.wishes))
             self.wishes[instance] = replace(self.wishes[instance], undeploying=True)
-        elif kind < 0.070:
-            self.deploy_again()
+            self._wake()
+        elif kind < 0.084:
+            self.deploy_again(self.chance.choice(list(self.wishes)))
+        elif kind < 0.086:
+            # The machine slept, or a night passed.
+            self.now_s += self.chance.choice((5.0, 60.0, 700.0))
+        elif kind < 0.110:
+            self._answer_a_request()
+
+    def _answer_a_request(self) -> None:
+        for instance, standing in self.standings.items():
+            wish = self.wishes.get(instance)
+            if standing.state is DeploymentState.READY and wish and wish.current and self.chance.random() < 0.5:
+                self._change(instance, wish.current.number, answered=True)
 
     def _cut(self, runner: Runner, for_s: float) -> None:
         """The scheduler cannot hear the runner for a while."""
         runner.heard_s = self.now_s + for_s
         if before := self.views.get(runner.node):
             self.views[runner.node] = replace(before, reachable=False, complete=False)
+            self._wake()
 
     def _restart_scheduler(self) -> None:
         self.life += 1
-        self.views, self.audits, self.in_flight, self.served = {}, {}, set(), frozenset()
-        if not self.numbers_survive:
+        self.views, self.audits, self.in_flight, self.served, self.standings = {}, {}, set(), frozenset(), {}
+        self._wake()
+        if not self.core.numbers_survive:
             self.last_epoch = 0
 
-    def deploy_again(self) -> None:
-        """An operator who deploys again whatever has stopped trying."""
+    def deploy_again(self, instance: InstanceId) -> None:
+        """An operator's Deploy of what is deployed: it counts unless an epoch lives."""
+        wish = self.wishes[instance]
+        if not wish.undeploying and wish.current is None:
+            self.wishes[instance] = replace(wish, fresh_since_s=self.now_s)
+            self.audits = {key: audit for key, audit in self.audits.items() if key[1] != wish.spec.model}
+            self._wake()
+
+    def mend(self) -> None:
+        """What was given up is mended: by other files alone, or under the same digest and with a Deploy."""
+        self.mended = True
         for instance, wish in self.wishes.items():
-            if self.standings.get(instance) is DeploymentState.CRASH_LOOP:
-                self.wishes[instance] = replace(wish, fresh_since_s=self.now_s)
+            _, version = self.files[wish.spec.name]
+            if self.standings[instance].state not in GIVEN_UP:
+                continue
+            self.tempers[instance] = Temper.SOUND
+            if self.chance.random() < 0.5:
+                self.files[wish.spec.name] = (Temper.SOUND, version + 1)
+            else:
+                self.files[wish.spec.name] = (Temper.SOUND, version)
+                self.deploy_again(instance)
 
     def settled(self) -> bool:
-        """Every deployment serves, by one rank each, no other rank is left, and no answer is outstanding."""
-        if self.in_flight:
+        """What is sound serves, by one rank each, or was given up and not mended; nothing else lives or is coming."""
+        if any(target[0] != "audit" for target in self.in_flight if isinstance(target, tuple)):
             return False
+        wanted = set()
+        for instance, wish in self.wishes.items():
+            standing = self.standings.get(instance)
+            if standing is None or wish.undeploying:
+                return False
+            if standing.state is DeploymentState.READY and wish.current:
+                wanted.add((RankId(instance, wish.current.number, 0), R.READY))
+            given_up = standing.state in GIVEN_UP and not self.mended
+            if not given_up and (standing.state is not DeploymentState.READY or self._is_broken(instance)):
+                return False
         living = {(rank.view.id, rank.view.state) for runner in self.runners.values() for rank in runner.living()}
-        wanted = {(RankId(one.instance, one.current.number, 0), R.READY) for one in self.wishes.values() if one.current}
-        return living == wanted and all(
-            self.standings.get(instance) is DeploymentState.READY and not wish.undeploying
-            for instance, wish in self.wishes.items()
-        )
+        return living == wanted
+
+    def _is_broken(self, instance: InstanceId) -> bool:
+        return self.tempers[instance] is not Temper.SOUND

@@ -137,7 +137,9 @@ def _one(
     if wish.undeploying:
         return _undeploy(world, wish)
     if epoch := wish.current:
-        return _follow(world, wish, epoch, now_s >= epoch.started_s + waits.prepare_s)
+        # One that was READY is beyond that, whatever an old report says.
+        is_late = epoch.ready_s is None and now_s >= epoch.started_s + waits.prepare_s
+        return _follow(world, wish, epoch, is_late)
     return _begin(world, wish, attempt, reserved, now_s)
 
 
@@ -193,6 +195,9 @@ def _follow(world: World, wish: Wish, epoch: Epoch, is_late: bool) -> tuple[Stan
     older = _living(world, wish.instance, below=epoch.number)
     if rank.state in BEFORE_LOADING and is_late and not older:
         return _over(world, wish, epoch, _too_late(rank.state))
+    if rank.state is RankState.PREPARED and not view.complete:
+        # An older rank may live on that has not been found yet.
+        return _starting(world, wish, epoch, "is PREPARED", f"the runner of {where} to say what it has"), []
     if rank.state is RankState.PREPARED and not older:
         return _starting(world, wish, epoch, "is PREPARED"), [MakeReady(rank_id, epoch.node)]
     if rank.state is RankState.PREPARED:
@@ -217,9 +222,10 @@ def _begin(
     reachable = {node: view for node, view in world.runners.items() if view.reachable and view.complete}
     model = wish.spec.model
     audits = {node: audit for node in reachable if (audit := world.audits.get((node, model))) is not None}
-    if attempt.has_given_up and _files_changed(attempt, audits):
-        attempt = Attempt(Next.NOW, 0.0, attempt.failed)
     again = _audits_due(wish, attempt, reachable.keys(), audits, now_s)
+    if attempt.has_given_up and (digest := _changed_digest(attempt, audits)) is not None:
+        attempt = Attempt(Next.NOW, 0.0, attempt.failed)
+        audits = {node: audit for node, audit in audits.items() if audit.digest == digest}
     if attempt.next is Next.OPEN:
         waits_for = f"{ANOTHER_DEPLOY}, or {OTHER_FILES}"
         return Standing(DeploymentState.CRASH_LOOP, wording.crashed(attempt, wish.spec), waits_for), again
@@ -296,11 +302,12 @@ def _without_files(
     return Standing(DeploymentState.WAITING, f"{model} is being fetched, {share}", "its files"), []
 
 
-def _files_changed(attempt: Attempt, audits: Mapping[NodeId, Audit]) -> bool:
-    """Whether the files are others than those of the last epoch."""
+def _changed_digest(attempt: Attempt, audits: Mapping[NodeId, Audit]) -> str | None:
+    """Of the files on the last epoch's node, when they are others than it had."""
     last = attempt.failed[-1]
     audit = audits.get(last.node)
-    return audit is not None and audit.verdict is Verdict.USABLE and audit.digest != last.digest
+    is_other = audit is not None and audit.verdict is Verdict.USABLE and audit.digest != last.digest
+    return audit.digest if audit is not None and is_other else None
 
 
 def _after(world: World, wish: Wish, attempt: Attempt) -> Standing:
@@ -340,9 +347,3 @@ def _living(world: World, instance: InstanceId, below: float = math.inf) -> list
 
 def _is_seen(view: RunnerView | None) -> bool:
     return view is not None and view.reachable and view.complete
-
-
-def ended(wish: Wish, epoch: int, cause: Cause, now_s: float) -> Wish:
-    """The wish after one of its epochs is over."""
-    epochs = tuple(replace(e, ended_s=now_s, cause=cause) if e.number == epoch else e for e in wish.epochs)
-    return replace(wish, epochs=epochs)
