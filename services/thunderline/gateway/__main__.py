@@ -22,14 +22,31 @@ from thunderline.process.version import VERSION
 BACKLOG = 1024
 # Ctrl-C: somebody waits for the prompt.
 INTERRUPT_GRACE_S = 1
+TICK_S = 1.0
 
 
 class Server(uvicorn.Server):
-    """Leaves the signals to us."""
+    """Leaves the signals to us, and looks about once a second: uvicorn's ten times cost a fifth of a token's CPU."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._ending = asyncio.Event()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
+
+    def end(self) -> None:
+        """No new requests; those in flight get the grace of the config."""
+        self.should_exit = True
+        self._ending.set()
+
+    async def main_loop(self) -> None:
+        # At each tenth tick it makes the Date header anew.
+        while not await self.on_tick(0):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(TICK_S):
+                    await self._ending.wait()
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -78,7 +95,7 @@ async def serve(settings: Settings) -> None:
             if stop.done() and stop.result() is signal.SIGINT:
                 config.timeout_graceful_shutdown = INTERRUPT_GRACE_S
                 gateway.interrupt()
-            server.should_exit = True
+            server.end()
             await asyncio.wait({serving})
             for task in (names, watching, stop):
                 task.cancel()

@@ -12,8 +12,12 @@ _KEEP_ALIVE = [
     ("grpc.http2.max_pings_without_data", 0),
 ]
 
+# Probing for the bandwidth answers every token with a ping. The window is fixed instead: a whole prompt at once.
+_WINDOW = [("grpc.http2.bdp_probe", 0), ("grpc.http2.lookahead_bytes", 1024 * 1024)]
+
 CHANNEL_OPTIONS: list[tuple[str, int]] = [
     *_KEEP_ALIVE,
+    *_WINDOW,
     # The default waits from 1 s up to 2 minutes before it dials a restarted role again.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),
@@ -27,6 +31,7 @@ CHANNEL_OPTIONS: list[tuple[str, int]] = [
 
 SERVER_OPTIONS: list[tuple[str, int]] = [
     *_KEEP_ALIVE,
+    *_WINDOW,
     # By default a second server on a taken port starts, silently, and gets half of the calls.
     ("grpc.so_reuseport", 0),
     # Else a client that pings through a long prefill is sent away with "too_many_pings".
