@@ -7,6 +7,7 @@ from pathlib import Path
 
 from thunderline.cluster import errors
 from thunderline.cluster.limits import DEFAULTS
+from thunderline.scheduler.events import Kind
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -25,6 +26,11 @@ def test_every_reason_named_in_the_readme_exists() -> None:
     section = README[README.index("## Errors") : README.index("## Settings")]
     named = set(re.findall(r"\b[A-Z]+_[A-Z_]+\b", section))
     assert named <= errors.BY_REASON.keys()
+
+
+def test_every_kind_of_event_is_named() -> None:
+    section = README[README.index("## What happened") : README.index("## Errors")]
+    assert re.findall(r"`([A-Z]+_?[A-Z_]+)`", section[section.index("Kinds:") :]) == list(Kind)
 
 
 def test_every_folder_in_the_tree_exists() -> None:
