@@ -217,8 +217,11 @@ class Cluster:
         rank_id = RankId(instance, number, 0)
         for runner in self.runners.values():
             rank = runner.known.get(rank_id)
-            if rank is not None and rank.view.state not in DEAD and cause.name != "PHASE_DEADLINE":
-                raise Broken(f"epoch {number} of {instance} is given up although its rank is {rank.view.state.name}")
+            state = R.ABSENT if rank is None else rank.view.state
+            # A start that a former life of the scheduler sent may arrive after the answer: it is ended when it is seen.
+            is_late_start = cause == actions.UNDEPLOYED and state in {R.STARTING, R.PREPARED}
+            if state not in DEAD and cause.name != "PHASE_DEADLINE" and not is_late_start:
+                raise Broken(f"epoch {number} of {instance} is given up although its rank is {state.name}")
         deaths = [runner.deaths[rank_id] for runner in self.runners.values() if rank_id in runner.deaths]
         if cause.name in {"SIGNAL", "LOAD_FAILED"} and deaths != [cause.state]:
             raise Broken(f"{rank_id} is written down as {cause}, and what happened was {deaths}")
