@@ -32,6 +32,7 @@ PURE = {
     "rank/admission.py",
     "rank/prefill.py",
     "rank/prefix_cache.py",
+    "runner/adoption.py",
     "runner/detokenize.py",
     "runner/exit_cause.py",
     "runner/fence.py",

@@ -1,5 +1,6 @@
 """The rank's mark: whole records, whoever writes."""
 
+import fcntl
 import sys
 import threading
 from collections.abc import Iterator
@@ -55,6 +56,20 @@ def test_a_later_hello_changes_nothing(path: Path, mark: Mark, state: RankState)
     before = path.read_bytes()
     assert mark.prepared() is state
     assert path.read_bytes() == before
+
+
+def test_who_ends_itself_leaves_its_code_and_its_phase(path: Path, mark: Mark) -> None:
+    mark.enter(RankState.WARMING)
+    assert read(path).exit_code is None
+    mark.leave(4)
+    assert (read(path).exit_code, read(path).state) == (4, RankState.WARMING)
+
+
+def test_who_looks_whether_a_rank_lives_does_not_keep_it_from_its_map(path: Path) -> None:
+    with path.open("rb") as looking:
+        fcntl.flock(looking, fcntl.LOCK_SH)
+        threading.Timer(0.05, fcntl.flock, (looking, fcntl.LOCK_UN)).start()
+        Mark(path).close()
 
 
 @pytest.mark.usefixtures("eager")

@@ -197,6 +197,40 @@ async def test_a_removed_sequence_leaves_the_rank_idle(place: Place, tiny_folder
         assert runner.finish(1) == 0
 
 
+async def test_what_a_runner_loses_goes_on_from_parking_with_the_next(place: Place, tiny_folder: Path) -> None:
+    async with place.serving() as runner:
+        await place.start()
+        runner.load(tiny_folder)
+        await runner.until(lambda: bool(runner.states) and runner.states[-1] is RankState.READY)
+        sampled = {"temperature": 0.8, "seed": 7}
+        runner.operate(1, insert=insert(1, 800, **sampled))
+        await runner.until(lambda: len(runner.tokens(1)) > 5)
+        delivered = runner.tokens(1)[:5]
+    place.runner = SmallRunner()
+    async with place.serving() as runner:
+        await runner.until(lambda: bool(runner.messages))
+        assert runner.messages[0].hello.last_operation == 1
+        again = insert(2, 800, **sampled)
+        again.request_id = "request 1"
+        again.resume_token_ids[:] = delivered
+        runner.operate(2, insert=again)
+        runner.operate(3, insert=insert(3, 800, **sampled))
+        await runner.until(lambda: runner.finish(2) > 0 and runner.finish(3) > 0)
+        assert delivered + runner.tokens(2) == runner.tokens(3)
+        assert runner.tokens(1) == [], "what an older stream did not take is not sent to the next"
+        # The resume came first and cost no prefill: its first report has none, and many tokens.
+        first = next(message.step for message in runner.messages if message.step.sequences)
+        assert [(news.key, len(news.token_ids) > 1) for news in first.sequences] == [(2, True)]
+
+
+async def test_a_rank_that_ends_itself_leaves_its_exit_code_in_its_map(place: Place) -> None:
+    await place.start()
+    assert await place.end() == 5
+    mark = place.mark
+    assert mark is not None
+    assert (mark.exit_code, mark.state) == (5, RankState.PREPARED)
+
+
 async def test_a_rank_whose_runner_is_gone_ends_itself(place: Place, tiny_folder: Path) -> None:
     async with place.serving() as runner:
         await place.start()

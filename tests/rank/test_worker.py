@@ -27,10 +27,11 @@ class Desk:
             mark, "some blas", self.messages.put, lambda: self.unsent_count, lambda: None, self.ended.put
         )
 
-    def insert(self, key: int, max_tokens: int, resume: int = 0) -> None:
+    def insert(self, key: int, max_tokens: int, resume: int = 0, request_id: str = "") -> None:
         self.number += 1
         wish = rank_pb2.Insert(
             key=key,
+            request_id=request_id,
             prompt_token_ids=range(10, 30),
             resume_token_ids=[5] * resume,
             sampling=cluster_pb2.Sampling(),
@@ -82,6 +83,22 @@ def test_the_engine_waits_for_who_does_not_read(desk: Desk) -> None:
         desk.messages.get(timeout=0.2)
     desk.unsent_count = 0
     assert len(desk.tokens(1)) == 5
+
+
+def test_whoever_reads_nothing_more_finds_it_parked_before_a_later_operation(desk: Desk) -> None:
+    desk.insert(1, max_tokens=1500, request_id="a")
+    desk.insert(2, max_tokens=1500, request_id="b")
+    had = 0
+    while had < 5:
+        had += sum(len(news.token_ids) for news in desk.next().step.sequences)
+    desk.worker.park_all()
+    while (report := desk.next().step).parked_count == 0:
+        pass
+    assert (report.parked_count, report.running_count) == (2, 0)
+    assert desk.worker.last_operation == 2, "no number is used for it"
+    desk.worker.park_all()
+    desk.insert(3, max_tokens=1500, request_id="a")
+    assert len(desk.tokens(3)) == 1500
 
 
 def test_an_operation_that_is_known_already_is_ignored(desk: Desk) -> None:

@@ -7,12 +7,13 @@ import pytest
 
 from runner.little_model import make
 from thunderline.cluster import InstanceId, RankId
-from thunderline.cluster.errors import InstanceFailed
+from thunderline.cluster.errors import RANK_LOST_FACT, ClusterError, InstanceFailed, RankHung
 from thunderline.cluster.ranks import RankState
 from thunderline.runner import known_rank, tokenizing
 from thunderline.runner.fence import Goal
 from thunderline.runner.generation import Generation
-from thunderline.runner.known_rank import KnownRank, Outbox
+from thunderline.runner.known_rank import DOUBT_S, KnownRank, Outbox
+from thunderline.runner.rank_life import Signal
 from thunderline.runner.tokenizing import ModelText
 from thunderline.v1 import cluster_pb2, rank_pb2
 
@@ -63,10 +64,17 @@ def commands(outbox: Outbox) -> list[str]:
     return found
 
 
-def begun(made: KnownRank, words: ModelText, key: int = 1, **wish: Any) -> Generation:
+def begun(made: KnownRank, words: ModelText, **wish: Any) -> tuple[int, Generation]:
+    """The key of a new sequence, and its text side."""
     generation = Generation(S.Generation(**wish), [5], 100, words)
-    made.insert(key, rank_pb2.Insert(key=key), generation)
-    return generation
+    return made.insert(rank_pb2.Insert(), generation), generation
+
+
+async def error_of(generation: Generation) -> ClusterError:
+    with pytest.raises(ClusterError) as caught:
+        async for _ in generation.deltas(None):
+            pass
+    return caught.value
 
 
 def step(key: int, words: ModelText, text: str, **more: Any) -> rank_pb2.StepReport:
@@ -113,8 +121,8 @@ def test_a_ready_rank_that_dials_again_is_not_told_to_load(words: ModelText) -> 
 
 def test_a_stop_string_removes_the_sequence_though_nobody_reads(words: ModelText) -> None:
     made, outbox = ready(words)
-    generation = begun(made, words, stop=["brown"])
-    made.on_step(step(1, words, "the quick brown fox"))
+    key, generation = begun(made, words, stop=["brown"])
+    made.on_step(step(key, words, "the quick brown fox"))
     assert generation.finished
     assert commands(outbox) == ["insert 1", "remove 2"]
     assert made.generations == {}
@@ -122,9 +130,9 @@ def test_a_stop_string_removes_the_sequence_though_nobody_reads(words: ModelText
 
 def test_a_sequence_that_the_engine_ended_is_not_removed(words: ModelText) -> None:
     made, outbox = ready(words)
-    begun(made, words)
-    made.on_step(step(1, words, "the", finish_reason=S.FINISH_REASON_LENGTH))
-    made.drop(1)
+    key, _ = begun(made, words)
+    made.on_step(step(key, words, "the", finish_reason=S.FINISH_REASON_LENGTH))
+    made.drop(key)
     assert commands(outbox) == ["insert 1"]
 
 
@@ -137,26 +145,107 @@ def test_news_of_a_sequence_that_nobody_waits_for_is_no_error(words: ModelText) 
 def test_a_newer_stream_ends_the_older_and_its_requests_and_numbers_go_on(words: ModelText) -> None:
     made, older = ready(words)
     begun(made, words)
-    begun(made, words, key=2)
+    begun(made, words)
     # The rank has heard of the first insert only.
     newer = made.attach(hello(S.RANK_STATE_READY, last_operation=1))
     assert commands(older)[-1] == "end"
     assert made.generations == {}
-    begun(made, words, key=3)
-    assert commands(newer) == ["remove 2", "remove 3", "insert 4"]
+    begun(made, words)
+    assert commands(newer) == ["insert 2"], "the rank has parked what it ran"
     made.detach(older)
     assert made.is_ready, "the end of an older stream does not touch the newer"
 
 
+def test_no_key_comes_twice_though_numbers_do(words: ModelText) -> None:
+    made, _ = ready(words)
+    keys = [begun(made, words)[0], begun(made, words)[0]]
+    made.attach(hello(S.RANK_STATE_READY, last_operation=1))
+    keys += [begun(made, words)[0], begun(made, words)[0]]
+    # The next runner of the same rank.
+    later, _ = ready(words)
+    later.attach(hello(S.RANK_STATE_READY, last_operation=3))
+    keys.append(begun(later, words)[0])
+    assert len(set(keys)) == 5
+    assert 0 not in keys
+
+
+def test_a_rank_whose_stream_broke_is_told_of_those_that_left_meanwhile_only(words: ModelText) -> None:
+    made, outbox = ready(words)
+    stays, _ = begun(made, words)
+    leaves, _ = begun(made, words)
+    breaks, _ = begun(made, words)
+    commands(outbox)
+    made.detach(outbox)
+    assert list(made.generations) == [stays, leaves, breaks], "whether the rank has died is not known yet"
+    made.drop(leaves)
+    made.park(breaks)
+    assert made.orphans == {leaves}
+    again = made.attach(hello(S.RANK_STATE_READY, last_operation=3))
+    assert [again.get_nowait().operation.remove.key for _ in range(again.qsize())] == [leaves]  # type: ignore[union-attr]
+
+
+async def test_a_stream_that_broke_is_no_lost_rank(words: ModelText) -> None:
+    made, outbox = ready(words)
+    _, generation = begun(made, words)
+    made.detach(outbox)
+    assert made.broken_s is not None
+    made.settle(made.broken_s + DOUBT_S - 0.1)
+    assert made.generations
+    made.settle(made.broken_s + DOUBT_S)
+    error = await error_of(generation)
+    assert isinstance(error, InstanceFailed)
+    assert RANK_LOST_FACT not in error.facts
+    assert generation.is_parked
+
+
+async def test_a_rank_that_dies_right_after_its_stream_is_a_lost_one(words: ModelText) -> None:
+    made, outbox = ready(words)
+    _, generation = begun(made, words)
+    made.detach(outbox)
+    made.fail_generations(made.lost("ended: SIGNAL"))
+    assert (await error_of(generation)).facts == {RANK_LOST_FACT: "1"}
+    assert not generation.is_parked
+
+
+@pytest.mark.parametrize(
+    ("name", "told_to_end", "kind", "facts"),
+    [
+        pytest.param("PHASE_DEADLINE", False, InstanceFailed, {RANK_LOST_FACT: "1"}, id="failed"),
+        pytest.param("RANK_HUNG", False, RankHung, {}, id="hung"),
+        pytest.param("STOPPED", True, InstanceFailed, {}, id="told to end"),
+    ],
+)
+async def test_requests_are_told_what_became_of_their_rank(
+    words: ModelText, name: str, told_to_end: bool, kind: type[ClusterError], facts: dict[str, str]
+) -> None:
+    made, _ = ready(words)
+    _, generation = begun(made, words)
+    if told_to_end:
+        made.want(Goal.ABSENT)
+    else:
+        made.fail(Signal.UNSERVABLE, name, "detail")
+    error = await error_of(generation)
+    assert type(error) is kind
+    assert error.facts == facts
+
+
+def test_a_rank_that_says_ready_at_hello_is_ready_whatever_was_known(words: ModelText) -> None:
+    made = rank(words)
+    engine = S.EngineFacts(vocabulary_size=420)
+    made.attach(rank_pb2.Hello(state=S.RANK_STATE_READY, last_operation=7, engine=engine))
+    assert made.is_ready
+    assert (made.engine, made.operation_count) == (engine, 7)
+
+
 def test_a_full_outbox_refuses_an_insert_and_keeps_a_removal_for_later(words: ModelText) -> None:
     made, outbox = ready(words)
-    begun(made, words)
+    key, _ = begun(made, words)
     while not outbox.full():
         outbox.put_nowait(rank_pb2.AttachResponse())
     with pytest.raises(InstanceFailed):
-        begun(made, words, key=2)
-    made.drop(1)
-    assert made.orphans == {1}
+        begun(made, words)
+    made.drop(key)
+    assert made.orphans == {key}
     assert outbox.qsize() == known_rank.OUTBOX_SIZE_MAX
     made.detach(outbox)
     assert commands(made.attach(hello(S.RANK_STATE_READY, last_operation=1))) == ["remove 2"]

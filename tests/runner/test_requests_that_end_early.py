@@ -5,15 +5,17 @@ import os
 import signal
 import uuid
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
 
 from runner.little_requests import FOX, LENGTH, first, idle, parked, removed
-from runner.little_runner import PREPARED, running, stand_in
+from runner.little_runner import PREPARED, ids_of, running, stand_in
 from runner.stand_in_rank import POISON
 from thunderline.cluster import InstanceId, RankId
 from thunderline.cluster.errors import (
+    RANK_LOST_FACT,
     DeadlinePassed,
     EngineReset,
     Full,
@@ -146,6 +148,7 @@ async def test_a_rank_that_dies_ends_its_streams_resumably(tmp_path: Path) -> No
             error = from_call(caught.value)
             assert isinstance(error, InstanceFailed)
             assert error.resumable
+            assert error.facts == {RANK_LOST_FACT: "1"}
         late = await little.refused()
         assert isinstance(late, InstanceFailed)
 
@@ -186,25 +189,36 @@ async def test_more_requests_than_the_limit_are_refused_with_when_to_come_back(t
         assert (await little.deltas(max_tokens=2))[-1].finish_reason == LENGTH
 
 
-async def test_a_broken_attach_stream_ends_its_requests_and_the_rank_comes_back(tmp_path: Path) -> None:
-    async with running(tmp_path, rank_without_runner_s=30) as little:
+async def test_a_broken_attach_stream_ends_its_requests_and_the_rank_comes_back_with_them_parked(
+    tmp_path: Path,
+) -> None:
+    async with running(tmp_path) as little:
         pid = (await little.ready()).pid
-        call = little.generate(max_tokens=190)
-        await first(call)
+        wish: dict[str, Any] = {"request_id": str(uuid.uuid4()), "text": FOX, "max_tokens": 100}
+        left: dict[str, Any] = {"request_id": str(uuid.uuid4()), "text": FOX, "max_tokens": 190}
+        calls = [little.generate(**wish), little.generate(**left)]
+        for call in calls:
+            await first(call)
         rank = little.ranks.find(RankId(InstanceId("i1"), 1, 0))
         assert rank is not None
         assert rank.outbox is not None
         rank.detach(rank.outbox)
-        with pytest.raises(grpc.aio.AioRpcError) as caught:
-            async for _ in call:
-                pass
-        assert isinstance(from_call(caught.value), InstanceFailed)
-        async with asyncio.timeout(10):
-            while not rank.is_ready:
-                await asyncio.sleep(0.01)
-        # It is told to forget what it still held.
+        assert not (await little.set_rank(PREPARED)).attached
+        for call in calls:
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                async for _ in call:
+                    pass
+            error = from_call(caught.value)
+            assert isinstance(error, InstanceFailed)
+            assert RANK_LOST_FACT not in error.facts
+        await little.until(S.RANK_STATE_READY, look=lambda report: report.attached)
+        assert "operation remove" not in little.log()
+        answer = await little.deltas(**wish)
+        assert "taken from parking" in little.log()
+        assert len(ids_of(answer)) == 100
+        # The other's client has left for good.
+        await little.stub.CancelGeneration(runner_pb2.CancelGenerationRequest(request_id=left["request_id"]), timeout=5)
         await removed(little)
-        assert (await little.deltas(max_tokens=3))[-1].finish_reason == LENGTH
         assert rank.pid == pid
 
 

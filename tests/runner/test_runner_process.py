@@ -1,109 +1,26 @@
-"""The runner as a process: how it starts, how it is told to stop, and what it finds after kill -9."""
+"""The runner as a process: how it starts, how it is told to stop, and that it is alone."""
 
 import asyncio
-import contextlib
 import json
-import os
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 
 import grpc
-import psutil
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from runner import little_model
-from runner.little_runner import PREPARED, Little, free_port, read_settings
-from thunderline.cluster import InstanceId, RankId
+from runner.little_runner import free_port
+from runner.runner_process import Process, gone
 from thunderline.cluster.errors import Draining, Unreachable
 from thunderline.process.home import socket_path
 from thunderline.rpc.channel import dial
 from thunderline.rpc.errors import from_call
-from thunderline.runner import rank_process
-from thunderline.v1 import cluster_pb2, runner_pb2, runner_pb2_grpc
+from thunderline.v1 import cluster_pb2, runner_pb2
 
-PROGRAM = Path(__file__).parent / "runner_with_stand_ins.py"
 S = cluster_pb2
-
-
-class Process:
-    """One runner on a home; its rank processes are ended with the test."""
-
-    def __init__(self, home: Path) -> None:
-        self.home = home
-        self.settings = read_settings(home)
-        little_model.make(self.settings.models / "little")
-        self.port = free_port()
-        self.process: subprocess.Popen[str] | None = None
-
-    def start(self, behave: str = "", port: int = 0, **limits: float) -> "subprocess.Popen[str]":
-        variables = {f"THUNDERLINE_LIMITS_{key.upper()}": str(value) for key, value in limits.items()}
-        inherited = {key: value for key, value in os.environ.items() if not key.startswith("THUNDERLINE_")}
-        tests = str(PROGRAM.parent.parent)
-        with (self.home / "runner.err").open("w") as errors:
-            self.process = subprocess.Popen(
-                [sys.executable, str(PROGRAM), behave, "--home", str(self.home), "--port", str(port or self.port)],
-                env={**inherited, **variables, "PYTHONPATH": tests},
-                stderr=errors,
-                text=True,
-            )
-        return self.process
-
-    def errors(self) -> str:
-        return (self.home / "runner.err").read_text()
-
-    def ranks(self) -> list[int]:
-        """Pids of this home's rank processes."""
-        found = []
-        for process in psutil.process_iter(["cmdline", "status"]):
-            line = " ".join(process.info["cmdline"] or [])
-            living = process.info["status"] != psutil.STATUS_ZOMBIE
-            if "stand_in_rank.py" in line and str(self.home) in line and living:
-                found.append(process.pid)
-        return found
-
-    @contextlib.asynccontextmanager
-    async def client(self) -> AsyncIterator[Little]:
-        async with dial(f"127.0.0.1:{self.port}") as channel:
-            await asyncio.wait_for(channel.channel_ready(), 15)
-            yield Little(self.settings, None, runner_pb2_grpc.RunnerServiceStub(channel))  # type: ignore[arg-type]
-
-    async def complete(self, little: Little, timeout_s: float = 15) -> runner_pb2.WatchRanksResponse:
-        async with asyncio.timeout(timeout_s):
-            async for view in little.stub.WatchRanks(runner_pb2.WatchRanksRequest()):
-                if view.complete:
-                    return view
-        raise AssertionError("the watch ended")
-
-
-@pytest.fixture
-def runner(tmp_path: Path) -> Iterator[Process]:
-    made = Process(tmp_path)
-    yield made
-    if made.process is not None and made.process.poll() is None:
-        made.process.kill()
-        made.process.wait(5)
-    for pid in made.ranks():
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-
-
-def gone(pid: int) -> bool:
-    try:
-        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return True
-
-
-async def until_gone(pid: int, timeout_s: float) -> None:
-    async with asyncio.timeout(timeout_s):
-        while not gone(pid):
-            await asyncio.sleep(0.02)
 
 
 async def test_ctrl_c_ends_ranks_streams_and_itself_within_three_seconds(runner: Process) -> None:
@@ -134,7 +51,7 @@ async def test_ctrl_c_kills_a_rank_that_ignores_sigterm(runner: Process) -> None
 
 
 async def test_sigterm_lets_streams_end_and_leaves_the_rank(runner: Process) -> None:
-    process = runner.start(rank_without_runner_s=60)
+    process = runner.start()
     async with runner.client() as little:
         pid = (await little.ready()).pid
         watch = little.stub.WatchRanks(runner_pb2.WatchRanksRequest())
@@ -160,45 +77,6 @@ async def test_sigterm_with_nothing_to_wait_for_is_quick(runner: Process) -> Non
         process.send_signal(signal.SIGTERM)
         assert process.wait(5) == 0
         assert time.monotonic() - begun_s < 1
-
-
-async def test_after_kill_minus_nine_the_next_runner_waits_for_the_old_ranks(runner: Process) -> None:
-    process = runner.start()
-    async with runner.client() as little:
-        pid = (await little.ready()).pid
-    process.kill()
-    process.wait(5)
-    runner.start()
-    async with runner.client() as little:
-        view = await runner.complete(little)
-        assert gone(pid)
-        assert list(view.ranks) == []
-        assert view.store_id == "store"
-        assert list((runner.home / "run" / "ranks").iterdir()) == []
-        # The epoch was started once; the next one serves.
-        assert (await little.set_rank(PREPARED)).state == S.RANK_STATE_ABSENT
-        await little.ready(epoch=2)
-        assert [delta.text for delta in await little.deltas(epoch=2, text="the", max_tokens=1) if delta.text]
-
-
-async def test_an_old_rank_that_is_stuck_is_killed_in_the_end(runner: Process) -> None:
-    process = runner.start("never_dials", rank_without_runner_s=0.1)
-    async with runner.client() as little:
-        await little.set_rank(PREPARED)
-        pid = (await little.until(S.RANK_STATE_STARTING, look=lambda report: report.pid > 0)).pid
-        async with asyncio.timeout(10):
-            while not any(rank_process.map_path(runner.settings, RankId(InstanceId("i1"), 1, 0)).read_bytes()):
-                await asyncio.sleep(0.02)
-    process.kill()
-    process.wait(5)
-    runner.start(rank_without_runner_s=0.1)
-    async with runner.client() as little:
-        async for first in little.stub.WatchRanks(runner_pb2.WatchRanksRequest()):
-            assert not first.complete
-            break
-        assert not gone(pid)
-        await runner.complete(little)
-        await until_gone(pid, 1)
 
 
 async def test_a_second_runner_on_the_same_home_is_refused_in_one_line(runner: Process) -> None:

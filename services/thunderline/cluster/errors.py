@@ -31,9 +31,6 @@
 
 from typing import ClassVar
 
-# Fact of an InstanceFailed whose rank died or failed under the request, "1": a request that loses ranks is suspect.
-RANK_LOST_FACT = "rank_lost"
-
 # A fact of an InstanceFailed whose rank ended under the request: with it the request may be to blame.
 RANK_LOST_FACT = "rank_lost"
 

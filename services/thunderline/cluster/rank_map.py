@@ -13,8 +13,8 @@ from thunderline.cluster.ranks import RankState
 
 MAGIC = b"TLRANK01"
 SIZE_BYTES = 256
-# magic, sequence, pid, process start (s since the epoch), boot id, exit code + 1, state, stand, step, entered, deadline,
-# sequence.
+# magic, sequence, pid, process start (s since the epoch), boot id, exit code + 1, state, stand, step, entered,
+# deadline, sequence.
 _LAYOUT = struct.Struct("<8sQqd36siIIQddQ")
 
 

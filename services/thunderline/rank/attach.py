@@ -46,6 +46,13 @@ class Attachment:
             self._outbox.get_nowait()
         self._outbox.put_nowait(message)
 
+    def _forget_unsent(self) -> None:
+        """Reports of an older stream: what they held is parked. What the rank said of itself last stays."""
+        kept = [self._outbox.get_nowait() for _ in range(self._outbox.qsize())]
+        for message in kept:
+            if message.HasField("state"):
+                self._outbox.put_nowait(message)
+
     def unsent_count(self) -> int:
         """From any thread."""
         return self._outbox.qsize()
@@ -71,10 +78,13 @@ class Attachment:
                 log.debug("the runner is not there", extra={"why": error.details()})
             if self.unattended_since_s is None:
                 self.unattended_since_s = self._loop.time()
+                # Whoever read our tokens went with the stream; somebody will ask for the rest.
+                worker.park_all()
             await asyncio.sleep(REDIAL_S)
 
     async def _serve(self, stub: "rank_pb2_grpc.RankServiceAsyncStub", worker: Worker) -> None:
         call = stub.Attach()
+        self._forget_unsent()
         await call.write(rank_pb2.AttachRequest(hello=self._hello(worker)))
         # A sender that breaks ends the stream: a rank that says nothing more must not look READY.
         async with asyncio.TaskGroup() as tasks:

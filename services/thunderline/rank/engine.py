@@ -155,6 +155,11 @@ class Engine:
             )
         )
 
+    def park_all(self) -> None:
+        """The readers of all are lost."""
+        for key in self.running_keys:
+            self.park(key)
+
     def expire(self) -> None:
         """Forgets what was parked too long ago; also called while there is nothing to do."""
         self._parking.expire(self._clock_s())

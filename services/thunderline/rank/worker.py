@@ -1,11 +1,11 @@
 """The engine thread: loads, warms up, then steps while there is work and sleeps while there is none."""
 
-import functools
 import logging
 import queue
 import threading
 import time
 from collections.abc import Callable
+from enum import Enum, auto
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,13 @@ log = logging.getLogger(__name__)
 Send = Callable[[rank_pb2.AttachRequest], None]
 
 
+class Order(Enum):
+    """What the process itself wants of its engine; not numbered, since no other rank has to do the same."""
+
+    STOP = auto()
+    PARK_ALL = auto()
+
+
 class Worker:
     """Owns everything of MLX. `send` may be called from its thread; `operations` is filled from others."""
 
@@ -53,7 +60,7 @@ class Worker:
         self._blas = blas
         self._send = send
         self._ended = ended
-        self._operations: queue.SimpleQueue[rank_pb2.Operation | None] = queue.SimpleQueue()
+        self._operations: queue.SimpleQueue[rank_pb2.Operation | Order] = queue.SimpleQueue()
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
         self.last_operation = 0
@@ -71,10 +78,14 @@ class Worker:
             self.last_operation = operation.number
             self._operations.put(operation)
 
+    def park_all(self) -> None:
+        """Nobody reads any more: everything is kept for the resumes that may come, before any later operation."""
+        self._operations.put(Order.PARK_ALL)
+
     def stop(self, wait_s: float) -> None:
         """Lets the step under way end."""
         self._stopping.set()
-        self._operations.put(None)
+        self._operations.put(Order.STOP)
         if self._thread is not None:
             self._thread.join(wait_s)
 
@@ -169,25 +180,26 @@ class Worker:
             while True:
                 operation = self._operations.get(block=wait_s != 0, timeout=wait_s or None)
                 wait_s = 0
-                if operation is None:
+                if operation is Order.STOP:
                     return
                 self._apply(engine, operation)
         except queue.Empty:
             engine.expire()
 
-    def _apply(self, engine: Any, operation: rank_pb2.Operation) -> None:
-        match operation.WhichOneof("operation"):
-            case "insert":
-                change = functools.partial(engine.insert, wire.insert(operation.insert))
-            case "remove":
-                change = functools.partial(engine.remove, operation.remove.key)
-            case "park":
-                change = functools.partial(engine.park, operation.park.key)
-            case other:
-                log.warning("an operation is not known", extra={"operation": other})
-                return
+    def _apply(self, engine: Any, operation: rank_pb2.Operation | Order) -> None:
         try:
-            change()
+            if isinstance(operation, Order):
+                engine.park_all()
+                return
+            match operation.WhichOneof("operation"):
+                case "insert":
+                    engine.insert(wire.insert(operation.insert))
+                case "remove":
+                    engine.remove(operation.remove.key)
+                case "park":
+                    engine.park(operation.park.key)
+                case other:
+                    log.warning("an operation is not known", extra={"operation": other})
         except Exception as error:  # as in a step
             self._reset(engine, error)
 

@@ -27,6 +27,8 @@ class Generation:
         self._cached_tokens = 0
         self._pending = cluster_pb2.GenerationDelta(prompt_token_ids=prompt_token_ids)
         self._error: ClusterError | None = None
+        # Whether its rank keeps it for a resume though its stream has ended.
+        self.is_parked = False
         self._news = asyncio.Event()
         self._news.set()
         self._resume(wish.resume_token_ids)

@@ -2,25 +2,29 @@
 
 import asyncio
 import logging
-import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from thunderline.cluster import RankId
-from thunderline.cluster.errors import ClusterError, EngineReset, InstanceFailed
+from thunderline.cluster.errors import RANK_LOST_FACT, ClusterError, EngineReset, InstanceFailed, RankHung
 from thunderline.cluster.ranks import RankState
 from thunderline.runner import measures
-from thunderline.runner.exit_cause import ExitCause
+from thunderline.runner.exit_cause import RANK_HUNG, ExitCause
 from thunderline.runner.fence import Goal
 from thunderline.runner.generation import Generation
 from thunderline.runner.rank_life import LIFE, SAYS, Signal
+from thunderline.runner.rank_process import RankProcess
 from thunderline.runner.tokenizing import ModelText
 from thunderline.v1 import cluster_pb2, rank_pb2
 
 # Commands on their way to a rank: inserts are bounded by the request limit, removals by the inserts.
 OUTBOX_SIZE_MAX = 4096
+# Whose stream has just broken may have died: its requests are told within this time which of the two it was.
+DOUBT_S = 1.0
+# A key is the number of its insert, and of the stream that it went down: a broken stream's numbers are used again.
+STREAM_SHIFT = 40
 
 # By the number on the wire; a rank of another version may say what we do not know.
 _SAID = {state.value: signal for state, signal in SAYS.items()}
@@ -45,7 +49,9 @@ class KnownRank:
     started_s: float = field(default_factory=time.monotonic)
     entered_s: float = field(default_factory=time.monotonic)
     terminated_s: float | None = None
-    process: "subprocess.Popen[bytes] | None" = None
+    process: RankProcess | None = None
+    # Whether it was started by a runner before this one.
+    is_adopted: bool = False
     words: ModelText | None = None
     # What the architecture audit allows; known with the words.
     batching: str = ""
@@ -59,15 +65,22 @@ class KnownRank:
     # Of the one Attach stream that counts; None while it is not dialled in.
     outbox: Outbox | None = None
     load_sent: bool = False
+    stream_count: int = 0
+    # When its stream broke, while its requests do not know yet why.
+    broken_s: float | None = None
     operation_count: int = 0
-    key_count: int = 0
     generations: dict[int, Generation] = field(default_factory=dict)
-    # Sequences that a rank may still hold though their requests ended while it was not dialled in.
+    # Sequences that a rank may still hold though their clients left while it could not be told.
     orphans: set[int] = field(default_factory=set)
 
     @property
     def is_ready(self) -> bool:
         return self.state is RankState.READY and self.outbox is not None
+
+    @property
+    def is_attached(self) -> bool:
+        """Whether it is dialled in; a READY one, whether it takes requests."""
+        return self.outbox is not None and (self.words is not None or self.state is not RankState.READY)
 
     @property
     def is_told_to_end(self) -> bool:
@@ -94,7 +107,17 @@ class KnownRank:
         if self.enter(signal) and self.cause is None:
             self.cause = self.caused(name, detail, before, permanent)
             self.unheard = True
-            self.fail_generations(InstanceFailed(f"rank {self.id.rank} failed: {name}: {detail}"))
+            self.fail_generations(self.lost(f"failed: {name}: {detail}"))
+
+    def lost(self, how: str) -> ClusterError:
+        """What its requests are told of its end."""
+        message = f"rank {self.id.rank} {how}"
+        if self.cause is not None and self.cause.name == RANK_HUNG:
+            return RankHung(message)
+        error = InstanceFailed(message)
+        if not self.is_told_to_end:
+            error.facts[RANK_LOST_FACT] = "1"
+        return error
 
     def caused(self, name: str, detail: str, state: RankState, permanent: bool = False) -> ExitCause:
         return ExitCause(name, detail, state, self.pid, time.monotonic() - self.started_s, permanent)
@@ -134,6 +157,8 @@ class KnownRank:
         """A stream has said hello; an older one ends. What the rank may have missed is said again."""
         if self.outbox is not None:
             self.detach(self.outbox)
+        self._stream_lost()
+        self.stream_count += 1
         self.outbox = Outbox(maxsize=OUTBOX_SIZE_MAX)
         self.operation_count = hello.last_operation
         self.load_sent = False
@@ -147,7 +172,10 @@ class KnownRank:
         return self.outbox
 
     def detach(self, outbox: Outbox) -> None:
-        """The stream broke: tokens may be lost between us, so its requests end, to be resumed."""
+        """The stream broke: tokens may be lost between us, so its requests end soon, to be resumed.
+
+        The rank parks all that it runs, if it lives: whether it does is known in a moment.
+        """
         if self.outbox is not outbox:
             return
         self.outbox = None
@@ -155,8 +183,19 @@ class KnownRank:
         while outbox.full():
             outbox.get_nowait()
         outbox.put_nowait(None)
-        self.fail_generations(InstanceFailed(f"rank {self.id.rank} lost its stream to the runner"))
+        self.broken_s = time.monotonic()
         self.notify()
+
+    def settle(self, now_s: float) -> None:
+        """It has not died of what broke its stream, or not yet."""
+        if self.broken_s is not None and now_s - self.broken_s >= DOUBT_S:
+            self._stream_lost()
+
+    def _stream_lost(self) -> None:
+        self.broken_s = None
+        for generation in self.generations.values():
+            generation.is_parked = True
+        self.fail_generations(InstanceFailed(f"rank {self.id.rank} lost its stream to the runner"))
 
     def _send(self, operation: rank_pb2.Operation) -> bool:
         """Numbers an operation and queues it; False when it cannot be queued."""
@@ -169,11 +208,13 @@ class KnownRank:
 
     # Its sequences.
 
-    def insert(self, key: int, insert: rank_pb2.Insert, generation: Generation) -> None:
-        """Raises InstanceFailed when the rank takes nothing more."""
+    def insert(self, insert: rank_pb2.Insert, generation: Generation) -> int:
+        """Its key. Raises InstanceFailed when the rank takes nothing more."""
+        insert.key = (self.stream_count << STREAM_SHIFT) + self.operation_count + 1
         if not self._send(rank_pb2.Operation(insert=insert)):
             raise InstanceFailed(f"rank {self.id} takes no more operations")
-        self.generations[key] = generation
+        self.generations[insert.key] = generation
+        return insert.key
 
     def drop(self, key: int) -> None:
         """Ends a sequence within one step. One that has ended is no error."""
@@ -186,7 +227,8 @@ class KnownRank:
         """Keeps a sequence whose reader was lost, for the resume that may come."""
         if self.generations.pop(key, None) is None:
             return
-        if not self._send(rank_pb2.Operation(park=rank_pb2.Park(key=key))):
+        # A rank that is not dialled in parks by itself.
+        if self.outbox is not None and not self._send(rank_pb2.Operation(park=rank_pb2.Park(key=key))):
             self.orphans.add(key)
 
     def forget_parked(self, key: int) -> None:
@@ -195,9 +237,7 @@ class KnownRank:
             self.orphans.add(key)
 
     def fail_generations(self, error: ClusterError) -> None:
-        """All of them; the rank is told to forget them when it dials in again."""
-        for key, generation in self.generations.items():
-            self.orphans.add(key)
+        for generation in self.generations.values():
             generation.fail(error)
         self.generations.clear()
 
@@ -217,7 +257,7 @@ class KnownRank:
         said = _SAID.get(change.state)
         if said is not None and self.enter(said) and self.state is RankState.FAILED:
             detail = self.cause.detail if self.cause else "without a word"
-            self.fail_generations(InstanceFailed(f"rank {self.id.rank} failed: {detail}"))
+            self.fail_generations(self.lost(f"failed: {detail}"))
         self.maybe_load()
         self.notify()
 

@@ -42,6 +42,8 @@ _ENDINGS = {
     Signal.GONE: S.ABSENT,
 }
 _LATE = {Signal.DEADLINE: S.FAILED}
+# In the order in which a rank passes them.
+_PHASES = (S.STARTING, S.PREPARED, S.CONNECTING, S.VERIFYING, S.LOADING, S.WARMING, S.READY)
 
 
 def _row(stays: RankState, moves: dict[Signal, RankState]) -> dict[Signal, RankState]:
@@ -49,16 +51,24 @@ def _row(stays: RankState, moves: dict[Signal, RankState]) -> dict[Signal, RankS
     return {signal: moves.get(signal, stays) for signal in Signal}
 
 
+def _phase(state: RankState, *more: dict[Signal, RankState]) -> dict[Signal, RankState]:
+    """A rank only goes forward, over any number of phases: the news of some may have been lost with a stream."""
+    moves = {SAYS[later]: later for later in _PHASES[_PHASES.index(state) + 1 :]} | _ENDINGS
+    for one in more:
+        moves |= one
+    return _row(state, moves)
+
+
 # Total: every state answers every signal.
 LIFE: dict[RankState, dict[Signal, RankState]] = {
-    S.STARTING: _row(S.STARTING, {Signal.SAYS_PREPARED: S.PREPARED, **_LATE, **_ENDINGS}),
+    S.STARTING: _phase(S.STARTING, _LATE),
     # Waits for its goal as long as the scheduler likes: no deadline.
-    S.PREPARED: _row(S.PREPARED, {Signal.SAYS_CONNECTING: S.CONNECTING, Signal.SAYS_LOADING: S.LOADING, **_ENDINGS}),
-    S.CONNECTING: _row(S.CONNECTING, {Signal.SAYS_VERIFYING: S.VERIFYING, **_LATE, **_ENDINGS}),
-    S.VERIFYING: _row(S.VERIFYING, {Signal.SAYS_LOADING: S.LOADING, **_LATE, **_ENDINGS}),
-    S.LOADING: _row(S.LOADING, {Signal.SAYS_WARMING: S.WARMING, **_LATE, **_ENDINGS}),
-    S.WARMING: _row(S.WARMING, {Signal.SAYS_READY: S.READY, **_LATE, **_ENDINGS}),
-    S.READY: _row(S.READY, _ENDINGS),
+    S.PREPARED: _phase(S.PREPARED),
+    S.CONNECTING: _phase(S.CONNECTING, _LATE),
+    S.VERIFYING: _phase(S.VERIFYING, _LATE),
+    S.LOADING: _phase(S.LOADING, _LATE),
+    S.WARMING: _phase(S.WARMING, _LATE),
+    S.READY: _phase(S.READY),
     S.STOPPING: _row(S.STOPPING, {Signal.GONE: S.ABSENT}),
     S.FAILED: _row(S.FAILED, {Signal.TOLD_TO_END: S.STOPPING, Signal.GONE: S.ABSENT}),
     S.ABSENT: _row(S.ABSENT, {}),

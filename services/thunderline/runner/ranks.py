@@ -4,31 +4,35 @@ import asyncio
 import contextlib
 import logging
 import signal
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+from google.protobuf.message import DecodeError
+
 from thunderline.cluster import RankId, StoreId
-from thunderline.cluster.errors import ClusterError, InstanceFailed
+from thunderline.cluster.errors import ClusterError, InstanceFailed, InvalidRequest
 from thunderline.cluster.ranks import RankState
+from thunderline.process.boot import boot_id
 from thunderline.process.changes import Changes
 from thunderline.process.settings import Settings
-from thunderline.runner import fence, former_ranks, ledger, measures, rank_life, rank_process, tokenizing
-from thunderline.runner.exit_cause import name_cause
+from thunderline.runner import exit_cause, fence, ledger, measures, rank_life, rank_process, tokenizing
+from thunderline.runner.adoption import DIAL_IN_S, Finding, rank_of
 from thunderline.runner.fence import Goal, Verdict
 from thunderline.runner.known_rank import KnownRank
 from thunderline.runner.models import Models
 from thunderline.runner.models import Verdict as ModelVerdict
 from thunderline.runner.rank_life import Push, Signal
-from thunderline.v1 import cluster_pb2
+from thunderline.runner.rank_process import AdoptedProcess, RankProcess
+from thunderline.v1 import cluster_pb2, rank_pb2
 
 # The end of a rank is noticed within this; one that serves breaks its stream when it ends, so it is left in peace.
 LOOK_EVERY_S, CALM_LOOK_EVERY_S = 0.05, 1.0
 # Ranks that ended are reported until this many newer ones did.
 ENDED_COUNT_MAX = 20
-# Ranks of a former runner end this much later than their own time without a runner, or are killed.
-FORMER_RANKS_GRACE_S = 5.0
+
+# States in which a rank has not been told how its model may be batched.
+BEFORE_LOAD = {RankState.STARTING, RankState.PREPARED}
 
 SIGNALS = {Push.TERMINATE: signal.SIGTERM, Push.KILL: signal.SIGKILL}
 
@@ -52,7 +56,6 @@ class Ranks:
         self._ranks: dict[RankId, KnownRank] = {}
         self._tasks: asyncio.TaskGroup | None = None
         self._grace_s = settings.limits.rank_stop_grace_s
-        self._former = former_ranks.maps(settings)
         self.fence = ledger.read(self._ledger_path)
         self.changes = Changes()
         self.started = asyncio.Event()
@@ -61,16 +64,61 @@ class Ranks:
         self.refusal: ClusterError | None = None
 
     async def run(self) -> None:
-        """Watches over all ranks until cancelled; their processes stay."""
+        """Adopts what lives, then watches over all ranks until cancelled; their processes stay."""
         async with asyncio.TaskGroup() as tasks:
             self._tasks = tasks
+            for path in rank_process.maps(self._settings):
+                self._adopt(path)
             self.started.set()
             tasks.create_task(rank_process.keep_logs_small(self._settings))
-            patience_s = self._settings.limits.rank_without_runner_s + FORMER_RANKS_GRACE_S
-            await former_ranks.wait(self._former, patience_s)
+            end_s = time.monotonic() + DIAL_IN_S
+            while any(_is_undecided(rank, time.monotonic() < end_s) for rank in self._ranks.values()):
+                await asyncio.sleep(LOOK_EVERY_S)
             self.complete = True
             self.changes.notify()
             await asyncio.Event().wait()
+
+    def _adopt(self, path: Path) -> None:
+        """A rank that a runner before us started, as its map and the ledger know it."""
+        assert self._tasks is not None, "run() comes first"
+        process = AdoptedProcess(path, time.monotonic())
+        finding, rank_id = process.look(), rank_of(path.name)
+        if rank_id is None or finding is Finding.FOREIGN:
+            log.warning("a file among the maps is not ours: it stays", extra={"map": path.name})
+            return
+        placement = self._placement(rank_id)
+        rank = self._ranks[rank_id] = KnownRank(rank_id, placement, self._folder(placement), self.changes.notify)
+        rank.process, rank.is_adopted = process, True
+        if (mark := process.mark()) is not None:
+            rank.state = exit_cause.phase(mark, RankState.STARTING)
+            rank.started_s -= max(0.0, time.time() - mark.process_start_s)
+            rank.goal = Goal.PREPARED if rank.state in BEFORE_LOAD else Goal.READY
+            rank.step = rank_pb2.StepReport(step=mark.step)
+        measures.show_state(rank_id, rank.state)
+        log.info("rank found", extra={"rank": str(rank_id), "pid": rank.pid, "finding": finding.name})
+        lives = finding is not Finding.ENDED
+        if lives and not placement.HasField("deployment"):
+            # Of an epoch that nobody may command any more.
+            rank.want(Goal.ABSENT)
+        elif lives and rank.folder is None:
+            rank.fail(Signal.UNSERVABLE, "LOAD_FAILED", f"{placement.deployment.model} is not on this node any more")
+        self._tasks.create_task(self._attend(rank), name=f"rank {rank_id}")
+
+    def _placement(self, rank: RankId) -> cluster_pb2.Placement:
+        """Of the newest epoch, from the ledger; of any other an empty one."""
+        started = self.fence.started.get(rank.instance)
+        if started is None or started.epoch != rank.epoch:
+            return cluster_pb2.Placement()
+        try:
+            return cluster_pb2.Placement.FromString(started.placement)
+        except DecodeError:
+            return cluster_pb2.Placement()
+
+    def _folder(self, placement: cluster_pb2.Placement) -> Path | None:
+        try:
+            return self._models.locate(placement.deployment.model).folder
+        except InvalidRequest:
+            return None
 
     def all(self) -> list[KnownRank]:
         return [rank for _, rank in sorted(self._ranks.items())]
@@ -114,9 +162,9 @@ class Ranks:
             rank.fail(Signal.UNSERVABLE, "LOAD_FAILED", why, permanent=True)
             self._gone(rank)
             return
-        self._tasks.create_task(self._live(rank, place.folder), name=f"rank {rank_id}")
+        self._tasks.create_task(self._live(rank), name=f"rank {rank_id}")
 
-    async def _live(self, rank: KnownRank, folder: Path) -> None:
+    async def _live(self, rank: KnownRank) -> None:
         """From exec to the end of the process."""
         if rank.is_told_to_end:
             rank.cause = rank.caused("STOPPED", "told to end before it was started", RankState.STARTING)
@@ -129,36 +177,56 @@ class Ranks:
             return self._gone(rank)
         log.info("rank started", extra={"rank": str(rank.id), "pid": rank.pid})
         self.changes.notify()
+        await self._attend(rank)
+
+    async def _attend(self, rank: KnownRank) -> None:
+        """A process, of ours or adopted, to its end."""
+        assert rank.process is not None
         async with asyncio.TaskGroup() as both:
-            reading = both.create_task(self._read_words(rank, folder))
-            status = await self._watch_over(rank, rank.process)
+            reading = both.create_task(self._read_words(rank))
+            await self._watch_over(rank, rank.process)
             reading.cancel()
-        words = await asyncio.to_thread(rank_process.last_words, self._settings, rank.id)
-        state = rank.state if rank.cause is None else rank.cause.state
-        uptime_s = time.monotonic() - rank.started_s
-        rank.cause = name_cause(status, rank.is_told_to_end, rank.cause, words, state, rank.pid, uptime_s)
+        # Read before the map goes.
+        mark = rank.process.mark()
+        ended = exit_cause.Ended(
+            status=rank.process.status,
+            asked=rank.is_told_to_end,
+            log=await asyncio.to_thread(rank_process.last_printed, self._settings, rank.id),
+            state=exit_cause.phase(mark, rank.state),
+            pid=rank.pid,
+            uptime_s=time.monotonic() - rank.started_s,
+            is_overdue=exit_cause.is_overdue(mark, boot_id(), time.monotonic()),
+            rebooted=mark is not None and mark.boot_id != boot_id(),
+        )
+        rank.cause = exit_cause.name_cause(ended, rank.cause)
         self._gone(rank)
 
-    async def _read_words(self, rank: KnownRank, folder: Path) -> None:
+    async def _read_words(self, rank: KnownRank) -> None:
         """The model's text side and its audit (remembered, mostly), while the rank imports its engine."""
+        if rank.folder is None:
+            # Of an adopted rank that will end.
+            return
         try:
-            words = await asyncio.to_thread(tokenizing.read, folder)
-            audit = await self._models.audit(rank.placement.deployment.model)
-            rank.batching, rank.batching_reason = audit.batching, audit.batching_reason
-            if audit.verdict is not ModelVerdict.USABLE:
-                # What could not be audited now is run in the one way that is right for all.
-                rank.batching, rank.batching_reason = "one_sequence_at_a_time", "; ".join(audit.problems)[:200]
+            words = await asyncio.to_thread(tokenizing.read, rank.folder)
+            if rank.state in BEFORE_LOAD:
+                audit = await self._models.audit(rank.placement.deployment.model)
+                rank.batching, rank.batching_reason = audit.batching, audit.batching_reason
+                if audit.verdict is not ModelVerdict.USABLE:
+                    # What could not be audited now is run in the one way that is right for all.
+                    rank.batching, rank.batching_reason = "one_sequence_at_a_time", "; ".join(audit.problems)[:200]
             rank.words = words
+            self.changes.notify()
         # The border to a model's files, which may be anything: a broken model must not take other ranks with it.
         except Exception as error:
             log.warning("a model's text side cannot be read", exc_info=error)
             rank.fail(Signal.UNSERVABLE, "LOAD_FAILED", f"{type(error).__name__}: {error}", permanent=True)
         rank.maybe_load()
 
-    async def _watch_over(self, rank: KnownRank, process: "subprocess.Popen[bytes]") -> int:
-        """Until the process ends: its status. A phase that lasts too long fails it, and what should end is pushed."""
-        while (status := process.poll()) is None:
+    async def _watch_over(self, rank: KnownRank, process: RankProcess) -> None:
+        """Until the process ends. A phase that lasts too long fails it, and what should end is pushed."""
+        while not process.is_over():
             now_s = time.monotonic()
+            rank.settle(now_s)
             in_state_s = now_s - rank.entered_s
             allowed_s = rank_life.allowed_s(rank.state, self._settings.limits)
             if allowed_s is not None and in_state_s >= allowed_s:
@@ -168,9 +236,8 @@ class Ranks:
             push = rank_life.push(rank.state, in_state_s, terminated_s, rank.unheard, self._grace_s)
             if push is not Push.NONE:
                 rank.terminated_s = rank.terminated_s or now_s
-                rank_process.send(process, SIGNALS[push])
+                process.send(SIGNALS[push])
             await self._pause(rank)
-        return status
 
     async def _pause(self, rank: KnownRank) -> None:
         """Until the rank should be looked at again."""
@@ -189,7 +256,7 @@ class Ranks:
         log.log(level, "rank ended", extra={"rank": str(rank.id), "cause": cause.name, "detail": cause.detail})
         if cause.name != "STOPPED":
             measures.RESTARTS.labels(cause.name).inc()
-        rank.fail_generations(InstanceFailed(f"rank {rank.id.rank} ended: {cause.name}: {cause.detail}"))
+        rank.fail_generations(rank.lost(f"ended: {cause.name}: {cause.detail}"))
         rank_process.forget_map(self._settings, rank.id)
         if not any(one.id.instance == rank.id.instance for one in self._living()):
             measures.forget(rank.id)
@@ -211,3 +278,9 @@ class Ranks:
                     await asyncio.sleep(LOOK_EVERY_S)
         except TimeoutError:
             log.error("ranks do not end", extra={"ranks": [str(rank.id) for rank in self._living()]})
+
+
+def _is_undecided(rank: KnownRank, may_dial_in: bool) -> bool:
+    """Whether a view without it would still be incomplete: an adopted one that may yet dial in, or even appear."""
+    waits = rank.is_adopted and rank.state is not RankState.ABSENT and rank.outbox is None
+    return waits and (may_dial_in or rank.pid == 0)

@@ -17,11 +17,11 @@ def report(rank: KnownRank) -> cluster_pb2.RankReport:
         pid=rank.pid,
         step_count=rank.step.step,
         load=rank.load,
-        placement=rank.placement,
+        placement=rank.placement if rank.placement.ByteSize() else None,
         engine=rank.engine,
         running_request_count=rank.step.running_count,
         waiting_request_count=rank.step.waiting_count,
-        attached=rank.outbox is not None,
+        attached=rank.is_attached,
     )
     found.state_since.FromMilliseconds(int(rank.since_s * 1000))
     if rank.cause is not None:

@@ -24,7 +24,7 @@ PARKED_COUNT_MAX = 256
 
 @dataclass(eq=False)
 class Running:
-    """One request at its rank. `deadline_s` is of the event loop's clock."""
+    """One request at its rank. `key` is 0 for one that needs no step; `deadline_s` is of the event loop's clock."""
 
     requests: "Requests"
     rank: KnownRank
@@ -38,6 +38,8 @@ class Running:
         if self.key in self.rank.generations:
             measures.CANCELLED.inc()
             self.rank.drop(self.key)
+        elif self.generation.is_parked:
+            self.requests.remember_parked(self)
 
     def lost(self) -> None:
         """The stream broke, and nobody has said why: the scheduler or its way to us may have died (protocols F).
@@ -80,10 +82,8 @@ class Requests:
         elif len(rank.generations) >= self._limits.rank_request_count_max:
             raise Full(f"{len(rank.generations)} requests are at this rank", retry_after_s=RETRY_AFTER_S)
         self._parked.pop(wish.request_id, None)
-        rank.key_count += 1
-        running = Running(self, rank, rank.key_count, generation, deadline_s)
-        if not generation.finished:
-            rank.insert(running.key, _insert(running.key, generation), generation)
+        key = 0 if generation.finished else rank.insert(_insert(generation), generation)
+        running = Running(self, rank, key, generation, deadline_s)
         self._running[wish.request_id] = running
         return running
 
@@ -165,10 +165,9 @@ def _wish(wish: cluster_pb2.Generation) -> validate.Wish:
     )
 
 
-def _insert(key: int, generation: Generation) -> rank_pb2.Insert:
+def _insert(generation: Generation) -> rank_pb2.Insert:
     wish = generation.wish
     return rank_pb2.Insert(
-        key=key,
         request_id=wish.request_id,
         prompt_token_ids=generation.prompt_token_ids,
         resume_token_ids=wish.resume_token_ids,

@@ -1,0 +1,55 @@
+"""What a map file says to a runner that did not make it: who of a former runner's ranks still lives. Pure.
+
+A rank locks its map for life and writes its pid into it soon after (README.md, "Adoption").
+"""
+
+import re
+from dataclasses import dataclass
+from enum import Enum, auto
+
+from thunderline.cluster import InstanceId, RankId
+from thunderline.cluster.rank_map import SIZE_BYTES, RankMark
+
+# A rank that was exec'd just before its runner died has locked and written its map within this time.
+UNWRITTEN_S = 10.0
+# Ranks that live dial in within this time, or the view is complete without their stream.
+DIAL_IN_S = 10.0
+
+NAME = re.compile(r"([A-Za-z0-9_-]{1,64})-(\d{1,18})-(\d{1,9})\.map")
+
+
+class Finding(Enum):
+    ADOPT = auto()  # Its process lives.
+    WAIT = auto()  # It has hardly begun, or is being written: look again.
+    ENDED = auto()  # Its process is gone, or never came: say so, and remove the map.
+    FOREIGN = auto()  # None of our making: it stays as it is.
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A file in the maps' folder. `lives`: whether the pid in the mark is still the process that wrote it."""
+
+    rank: RankId | None
+    size_bytes: int
+    is_locked: bool
+    mark: RankMark | None
+    lives: bool
+    age_s: float
+
+
+def rank_of(file_name: str) -> RankId | None:
+    """The rank that a map is named after."""
+    found = NAME.fullmatch(file_name)
+    rank = RankId(InstanceId(found[1]), int(found[2]), int(found[3])) if found else None
+    return rank if file_name == f"{rank}.map" else None
+
+
+def judge(seen: Seen) -> Finding:
+    if seen.rank is None or seen.size_bytes not in (0, SIZE_BYTES):
+        return Finding.FOREIGN
+    if seen.mark is not None and seen.mark.pid > 0:
+        return Finding.ADOPT if seen.is_locked and seen.lives else Finding.ENDED
+    if seen.age_s < UNWRITTEN_S:
+        return Finding.WAIT
+    # Somebody holds a file of ours and does not say who he is: hands off.
+    return Finding.FOREIGN if seen.is_locked else Finding.ENDED

@@ -1,0 +1,50 @@
+"""What a map file says to a runner that did not make it."""
+
+from dataclasses import replace
+
+import pytest
+
+from thunderline.cluster import InstanceId, RankId
+from thunderline.cluster.rank_map import SIZE_BYTES, RankMark
+from thunderline.runner.adoption import UNWRITTEN_S, Finding, Seen, judge, rank_of
+
+RANK = RankId(InstanceId("i1"), 3, 0)
+LIVING = Seen(RANK, SIZE_BYTES, is_locked=True, mark=RankMark(pid=7), lives=True, age_s=1000.0)
+UNWRITTEN = replace(LIVING, mark=None, lives=False, age_s=UNWRITTEN_S - 0.1)
+OLD = replace(UNWRITTEN, age_s=UNWRITTEN_S)
+
+CASES: dict[str, tuple[Seen, Finding]] = {
+    "locked_and_its_process_lives": (LIVING, Finding.ADOPT),
+    "its_age_is_nothing": (replace(LIVING, age_s=0.0), Finding.ADOPT),
+    "unlocked_its_process_has_ended": (replace(LIVING, is_locked=False, lives=False), Finding.ENDED),
+    "unlocked_and_the_pid_lives_it_let_go": (replace(LIVING, is_locked=False), Finding.ENDED),
+    "locked_and_the_pid_is_a_zombie_or_another_process": (replace(LIVING, lives=False), Finding.ENDED),
+    "unlocked_without_a_pid_it_may_still_come": (replace(UNWRITTEN, is_locked=False), Finding.WAIT),
+    "and_has_not_come_after_ten_seconds": (replace(OLD, is_locked=False), Finding.ENDED),
+    "locked_and_not_written_yet": (UNWRITTEN, Finding.WAIT),
+    "locked_by_nobody_that_we_know": (OLD, Finding.FOREIGN),
+    "a_mark_without_a_pid_is_none": (replace(UNWRITTEN, mark=RankMark()), Finding.WAIT),
+    "an_empty_file_is_one_that_is_being_made": (replace(UNWRITTEN, size_bytes=0, is_locked=False), Finding.WAIT),
+    "and_after_a_while_one_that_was_left": (replace(OLD, size_bytes=0, is_locked=False), Finding.ENDED),
+    "a_file_of_another_size": (replace(OLD, size_bytes=5000, is_locked=False), Finding.FOREIGN),
+    "a_file_of_another_name": (replace(OLD, rank=None, is_locked=False), Finding.FOREIGN),
+    "a_living_map_of_another_name": (replace(LIVING, rank=None), Finding.FOREIGN),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_map_says(case: str) -> None:
+    seen, finding = CASES[case]
+    assert judge(seen) is finding
+
+
+@pytest.mark.parametrize("rank", [RANK, RankId(InstanceId("a-b_1-2"), 12, 34), RankId(InstanceId("i" * 64), 0, 0)])
+def test_a_map_is_named_after_its_rank(rank: RankId) -> None:
+    assert rank_of(f"{rank}.map") == rank
+
+
+@pytest.mark.parametrize(
+    "name", ["notes.map", "i1-3.map", "i1-3-0.log", "i1-3-0.map.bak", "i1-x-0.map", "../i1-3-0.map", "i1-03-0.map"]
+)
+def test_another_name_is_nobodys(name: str) -> None:
+    assert rank_of(name) is None
