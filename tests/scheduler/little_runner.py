@@ -48,7 +48,7 @@ def _bytes(message: Message) -> bytes:
 
 
 class LittleRunner:
-    """`refuses`, `fails` and `holds_loading` say what goes wrong; `commands` what the scheduler said."""
+    """`refuses`, `fails`, `ignores` and `holds_loading` say what goes wrong; `commands` what the scheduler said."""
 
     def __init__(self, node: NodeId, address: str) -> None:
         self.node = node
@@ -58,6 +58,8 @@ class LittleRunner:
         self.fails: list[cluster_pb2.ExitCause] = []
         self.refuses: list[ClusterError] = []
         self.holds_loading = False
+        # Up to this epoch ranks stay PREPARED whatever they are told.
+        self.ignores = 0
         # The files are on the hub until this is set.
         self.has_files = asyncio.Event()
         self.has_files.set()
@@ -140,6 +142,8 @@ class LittleRunner:
         return runner_pb2.SetRankResponse(rank=known)
 
     def _load(self, epoch: int) -> None:
+        if epoch <= self.ignores:
+            return
         self.move(epoch, LOADING)
         if self.fails:
             self.move(epoch, FAILED, self.fails.pop(0))

@@ -8,7 +8,7 @@ from simulation.scheduler_world import Core, Reconcile
 from thunderline.cluster import RankId, StoreId
 from thunderline.cluster.ranks import RankState
 from thunderline.runner.fence import Fence, Goal, Verdict, judge
-from thunderline.scheduler.actions import EndEpoch, MakeAbsent
+from thunderline.scheduler.actions import EndEpoch, MakeAbsent, targets
 from thunderline.scheduler.attempts import HEALTHY_S, Attempt, Next, NextAttempt, next_attempt
 from thunderline.scheduler.reconciler import Decision, Waits, reconcile
 from thunderline.scheduler.values import DeploymentState, Epoch, RankView, RunnerView, Standing, World
@@ -52,6 +52,15 @@ def recalling(change: Callable[[Epoch], Epoch]) -> NextAttempt:
 def newest_only(view: RunnerView, world: World) -> RunnerView:
     newest = {wish.current.number for wish in world.wishes if wish.current}
     return without(view, lambda rank: rank.id.epoch not in newest)
+
+
+def does_not_wait_for_elders(world: World, now_s: float, waits: Waits, attempt: NextAttempt) -> Decision:
+    """It ends ranks of older epochs, and goes on as if they had ended."""
+    hasty = seeing(newest_only)(world, now_s, waits, attempt)
+    taken = frozenset(one for action in hasty.actions for one in targets(action))
+    rest = reconcile(replace(world, in_flight=world.in_flight | taken), now_s, waits, attempt)
+    ends = tuple(action for action in rest.actions if isinstance(action, MakeAbsent))
+    return replace(hasty, actions=(*hasty.actions, *ends))
 
 
 def takes_an_elder_for_the_living_epoch(view: RunnerView, world: World) -> RunnerView:
@@ -165,7 +174,7 @@ BUGS: dict[str, Core] = {
     "actions under way are issued again": Core(knowing(lambda world: replace(world, in_flight=frozenset()))),
     "the epoch of a rank is not checked": Core(seeing(takes_an_elder_for_the_living_epoch)),
     "a runner's fence does not check the epoch": Core(judge=takes_any_epoch),
-    "ranks of older epochs are not waited for": Core(seeing(newest_only)),
+    "ranks of older epochs are not waited for": Core(does_not_wait_for_elders),
     "a rank's memory is given away while it is STOPPING": Core(
         seeing(lambda view, _: without(view, lambda rank: rank.state is R.STOPPING))
     ),
