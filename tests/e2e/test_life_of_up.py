@@ -51,8 +51,27 @@ def test_ctrl_c_while_the_model_loads_leaves_nothing(tmp_path: Path, demo_folder
         end(up)
 
 
-def test_a_killed_up_takes_its_roles_and_ranks_along(tmp_path: Path, demo_folder: Path) -> None:
+def test_a_killed_up_takes_its_roles_along_and_the_next_one_adopts_its_ranks(tmp_path: Path, demo_folder: Path) -> None:
     up = Installation(tmp_path / "home")
+    up.start("--model", str(demo_folder))
+    try:
+        up.wait_ready()
+        rank = up.pid("rank")
+        assert up.process is not None
+        up.process.kill()
+        up.process.wait(5)
+        until("no role of the home", lambda: set(up.processes().values()) == {"rank"}, 20)
+        up.lines.clear()
+        up.start()
+        up.wait_ready()
+        until("a good answer", up.answers, 20)
+        assert up.pid("rank") == rank, "the model was loaded again"
+    finally:
+        end(up)
+
+
+def test_the_ranks_of_a_killed_up_that_nobody_comes_back_for_end_themselves(tmp_path: Path, demo_folder: Path) -> None:
+    up = Installation(tmp_path / "home", environment={"THUNDERLINE_LIMITS_RANK_WITHOUT_RUNNER_S": "2"})
     up.start("--model", str(demo_folder))
     try:
         up.wait_ready()

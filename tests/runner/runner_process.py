@@ -53,9 +53,13 @@ class Process:
         for process in psutil.process_iter(["cmdline", "status"]):
             line = " ".join(process.info["cmdline"] or [])
             living = process.info["status"] != psutil.STATUS_ZOMBIE
-            if "stand_in_rank.py" in line and str(self.home) in line and living:
+            if "--map" in line and str(self.home) in line and living:
                 found.append(process.pid)
         return found
+
+    @property
+    def is_running(self) -> bool:
+        return self.process is not None and self.process.poll() is None
 
     def kill(self) -> None:
         """As nobody expects it; its ranks stay."""
@@ -65,7 +69,7 @@ class Process:
 
     def end(self) -> None:
         """With its ranks."""
-        if self.process is not None and self.process.poll() is None:
+        if self.is_running:
             self.kill()
         for pid in self.ranks():
             with contextlib.suppress(ProcessLookupError):

@@ -1,6 +1,7 @@
 """The runner with a real rank: a tiny random llama through MLX, started as a user's node starts it."""
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -13,6 +14,7 @@ import pytest
 
 from runner.little_model import make
 from runner.little_runner import Little, ids_of, running, text_of
+from runner.runner_process import Process
 from thunderline.cluster.errors import InstanceFailed
 from thunderline.rpc.errors import from_call
 from thunderline.runner import rank_process, tokenizing
@@ -110,3 +112,29 @@ async def test_an_architecture_that_the_engine_does_not_know_fails_the_load_for_
         gone = await little.until(S.RANK_STATE_ABSENT, timeout_s=READY_S)
         assert (gone.cause.name, gone.cause.permanent) == ("LOAD_FAILED", True)
         assert "frobnicator" in gone.cause.detail
+
+
+async def test_a_real_rank_outlives_its_runner_and_its_streams_go_on(runner: Process) -> None:
+    wish = {**GREEDY, "max_tokens": 180, "request_id": str(uuid.uuid4()), "timeout_s": 60}
+    runner.start("real")
+    async with runner.client() as little:
+        before = await ready(little)
+        undisturbed = ids_of(await little.deltas(**{**wish, "request_id": str(uuid.uuid4())}))
+        got: list[int] = []
+        with contextlib.suppress(grpc.aio.AioRpcError):
+            async for response in little.generate(**wish):
+                got += response.delta.token_ids
+                if len(got) >= 20 and runner.is_running:
+                    runner.kill()
+        assert 20 <= len(got) < 180
+    runner.start("real")
+    async with runner.client() as little:
+        after = await little.until(S.RANK_STATE_READY, look=lambda report: report.attached)
+        assert (after.pid, after.engine) == (before.pid, before.engine)
+        rest = await little.deltas(**wish, resume_token_ids=got)
+        assert got + ids_of(rest) == undisturbed
+        os.kill(after.pid, signal.SIGABRT)
+        gone = await little.until(S.RANK_STATE_ABSENT)
+        assert (gone.cause.name, gone.cause.state) == ("SIGNAL", S.RANK_STATE_READY)
+        assert gone.cause.detail.startswith("SIGABRT: ")
+        assert gone.cause.detail.endswith("Fatal Python error: Aborted")

@@ -1,6 +1,6 @@
 """What a map file says to a runner that did not make it: who of a former runner's ranks still lives. Pure.
 
-A rank locks its map for life and writes its pid into it soon after (README.md, "Adoption").
+A rank locks its map for life, and soon after writes its pid and where it stands into it.
 """
 
 import re
