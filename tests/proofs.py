@@ -14,6 +14,9 @@ PROOFS = {
     "crowd": ["tests/faults/test_crowd.py"],
     "containment": ["tests/faults/test_broken_step.py"],
     "serve": ["tests/e2e/test_bench.py"],
+    "serve_16": ["tests/e2e/test_bench.py"],
+    "serve_seeded": ["tests/e2e/test_bench.py"],
+    "serve_waits": ["tests/e2e/test_bench.py"],
     "simulation": ["tests/simulation"],
     "architectures": ["tests/audit/test_every_architecture.py"],
 }
