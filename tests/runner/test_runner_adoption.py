@@ -183,7 +183,7 @@ async def test_a_rank_that_never_dials_in_is_adopted_and_fails_at_its_deadline(r
                 await asyncio.sleep(0.02)
         pid = runner.ranks()[0]
     runner.kill()
-    runner.start(prepare_s=1)
+    runner.start(prepare_s=3)
     async with runner.client() as little:
         async for view in little.stub.WatchRanks(runner_pb2.WatchRanksRequest()):
             assert [(rank.pid, rank.attached) for rank in view.ranks] == [(pid, False)]
@@ -275,12 +275,12 @@ async def test_strange_files_among_the_maps_do_no_harm(runner: Process) -> None:
 async def test_a_map_that_is_not_written_yet_is_waited_for(runner: Process) -> None:
     runner.map(epoch=3).parent.mkdir(parents=True)
     runner.map(epoch=3).write_bytes(bytes(SIZE_BYTES))
-    os.utime(runner.map(epoch=3), (time.time(), time.time() - 7))
+    os.utime(runner.map(epoch=3), (time.time(), time.time() - 3))
     runner.start()
     async with runner.client() as little:
         async for view in little.stub.WatchRanks(runner_pb2.WatchRanksRequest()):
             assert not view.complete
             break
-        view = await runner.complete(little, 8)
+        view = await runner.complete(little, 12)
         assert view.ranks[0].state == S.RANK_STATE_ABSENT
     assert not runner.map(epoch=3).exists()
