@@ -90,3 +90,22 @@ def test_two_writers_lose_nothing_of_each_other(path: Path, mark: Mark) -> None:
     # The first word after the magic is the sequence: two for each write, the one of the start among them.
     assert int.from_bytes(path.read_bytes()[8:16], "little") == 2 * (2 * ROUNDS + 1)
     assert (read(path).state, read(path).step) == (RankState.READY, ROUNDS)
+
+
+def test_each_entry_has_its_deadline_and_arms_the_timer_anew(path: Path) -> None:
+    armed: list[float] = []
+    mark = Mark(path, {RankState.STARTING: 60.0, RankState.LOADING: 120.0}, armed.append)
+    said = read(path)
+    assert said.deadline_s == pytest.approx(said.entered_s + 60)
+    for change, allowed_s in (
+        (lambda: mark.prepared(), 0.0),
+        (lambda: mark.enter(RankState.LOADING), 120.0),
+        (lambda: mark.enter(RankState.READY), 0.0),
+        (lambda: mark.step(1, Stand.COMPUTE, 11.5), 11.5),
+        (lambda: mark.step(1, Stand.IDLE), 0.0),
+    ):
+        change()
+        said = read(path)
+        assert said.deadline_s == (pytest.approx(said.entered_s + allowed_s) if allowed_s else 0.0)
+    assert armed == [60.0, 0.0, 120.0, 0.0, 11.5, 0.0]
+    mark.close()

@@ -220,7 +220,8 @@ def main() -> None:
     for name, kind in (("home", Path), ("instance", str), ("epoch", int), ("rank", int), ("map", Path)):
         parser.add_argument(f"--{name}", type=kind, required=True)
     parser.add_argument("--socket", type=Path, required=True)
-    parser.add_argument("--runner-gone-s", type=float, required=True)
+    for name in ("runner-gone", "prepare", "load-stall", "warm-up"):
+        parser.add_argument(f"--{name}-s", type=float, required=True)
     parser.add_argument("--behave", default="")
     flags = parser.parse_args()
     faulthandler.enable()

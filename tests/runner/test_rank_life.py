@@ -55,6 +55,8 @@ STORIES: dict[str, tuple[S, Signal, S]] = {
     "a_late_echo_of_loading_does_not_take_ready_back": (S.READY, Signal.SAYS_LOADING, S.READY),
     "a_prepared_rank_waits_without_a_deadline": (S.PREPARED, Signal.DEADLINE, S.PREPARED),
     "a_load_that_stalls_fails": (S.LOADING, Signal.DEADLINE, S.FAILED),
+    "a_ready_rank_that_makes_no_step_fails": (S.READY, Signal.HUNG, S.FAILED),
+    "a_stopping_rank_that_hangs_is_stopping": (S.STOPPING, Signal.HUNG, S.STOPPING),
     "a_failed_rank_that_is_told_to_end_stops": (S.FAILED, Signal.TOLD_TO_END, S.STOPPING),
     "a_stopping_rank_that_says_it_failed_is_still_stopping": (S.STOPPING, Signal.SAYS_FAILED, S.STOPPING),
     "a_stopping_rank_that_says_ready_is_still_stopping": (S.STOPPING, Signal.SAYS_READY, S.STOPPING),
@@ -88,3 +90,8 @@ PUSHES: dict[str, tuple[S, float, float | None, bool, Push]] = {
 def test_pushes(case: str) -> None:
     state, in_state_s, terminated_s, unheard, expected = PUSHES[case]
     assert push(state, in_state_s, terminated_s, unheard, grace_s=5) is expected
+
+
+@pytest.mark.parametrize(("state", "pushed"), [(S.FAILED, Push.KILL), (S.STOPPING, Push.KILL), (S.READY, Push.NONE)])
+def test_a_rank_that_hangs_would_not_hear_sigterm(state: S, pushed: Push) -> None:
+    assert push(state, 0, None, True, 5, hung=True) is pushed

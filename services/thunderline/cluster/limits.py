@@ -26,6 +26,8 @@ class Limits:
     sse_keep_alive_s: float = 10.0
     # A rank ends itself when it had no runner for this long.
     rank_without_runner_s: float = 60.0
+    # A READY rank that was idle for this long makes one token, to show that it can.
+    canary_every_s: float = 60.0
     # SIGTERM, then this long, then SIGKILL.
     rank_stop_grace_s: float = 5.0
     # The next epoch of a failed instance waits this long, doubled at each failure.

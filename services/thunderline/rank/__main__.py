@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from thunderline.cluster import InstanceId, RankId
+from thunderline.cluster.limits import DEFAULTS
+from thunderline.cluster.ranks import RankState
 from thunderline.process import logs, tethered
 from thunderline.process.entry import DONE, USAGE, refuse
 from thunderline.rank import blas
@@ -24,6 +26,8 @@ from thunderline.rank.mark import Mark
 
 BUG, RUNNER_GONE = 4, 5
 FLUSH_S = 1.0
+# Our own timer comes after the runner's judgement: only for a rank that has none.
+TIMER_GRACE_S = 10.0
 STOP_WAIT_S = 3.0
 
 log = logging.getLogger(__name__)
@@ -85,6 +89,11 @@ async def attend(
     return code
 
 
+def arm(allowed_s: float) -> None:
+    """SIGALRM's default action ends the process, also one that is stuck in C++ with the interpreter's lock."""
+    signal.setitimer(signal.ITIMER_REAL, allowed_s + TIMER_GRACE_S if allowed_s else 0.0)
+
+
 def probe(computes: blas.Blas) -> dict[str, object]:
     """What MLX can do on this node."""
     import mlx.core as mx
@@ -110,7 +119,10 @@ def main(argv: Sequence[str], on_step: Callable[[Any], None] | None = None) -> i
     parser.add_argument("--rank", type=int)
     parser.add_argument("--map", type=Path)
     parser.add_argument("--socket", type=Path)
-    parser.add_argument("--runner-gone-s", type=float, default=60.0)
+    parser.add_argument("--runner-gone-s", type=float, default=DEFAULTS.rank_without_runner_s)
+    parser.add_argument("--prepare-s", type=float, default=DEFAULTS.prepare_s)
+    parser.add_argument("--load-stall-s", type=float, default=DEFAULTS.load_stall_s)
+    parser.add_argument("--warm-up-s", type=float, default=DEFAULTS.warm_up_s)
     arguments = parser.parse_args(argv)
     if arguments.probe or arguments.audit:
         # Asked by somebody who waits; a rank proper outlives its runner.
@@ -129,7 +141,12 @@ def main(argv: Sequence[str], on_step: Callable[[Any], None] | None = None) -> i
     faulthandler.enable()
     logs.configure("rank", "info")
     # Locked before the slow imports: who looks for ranks to end has to find this one.
-    mark = Mark(arguments.map)
+    allowed_s = {
+        RankState.STARTING: arguments.prepare_s,
+        RankState.LOADING: arguments.load_stall_s,
+        RankState.WARMING: arguments.warm_up_s,
+    }
+    mark = Mark(arguments.map, allowed_s, arm)
     # The slow imports belong before PREPARED: all ranks of an epoch meet after them.
     import mlx.core  # noqa: F401
     import mlx_lm  # noqa: F401

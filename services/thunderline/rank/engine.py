@@ -186,6 +186,11 @@ class Engine:
         self._reset()
         return lost
 
+    @property
+    def prefill_s(self) -> float:
+        """What the prompt tokens of the next step should take."""
+        return self._pace.prefill_s(len(self._waiting) + len(self._generator.waiting) + len(self._generator.begun))
+
     def step(self) -> Report:
         """One engine step. Whatever it raises, `drop` comes next."""
         begun = time.monotonic()

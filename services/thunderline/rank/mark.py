@@ -5,9 +5,10 @@ import mmap
 import os
 import threading
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import psutil
 
@@ -22,8 +23,18 @@ LOCK_COUNT_MAX, LOCK_WAIT_S = 20, 0.01
 class Mark:
     """Written by this process alone, by any of its threads; each write leaves a whole record."""
 
-    def __init__(self, path: Path) -> None:
-        """Raises OSError; BlockingIOError when another process is this rank already."""
+    def __init__(
+        self,
+        path: Path,
+        allowed_s: Mapping[RankState, float] | None = None,
+        arm: Callable[[float], None] = lambda _: None,
+    ) -> None:
+        """`allowed_s`: how long a state may last, where that is bounded; `arm` is told anew at each entry, 0 for ever.
+
+        Raises OSError; BlockingIOError when another process is this rank already.
+        """
+        self._allowed_s = allowed_s or {}
+        self._arm = arm
         self._file = path.open("r+b")
         _lock(self._file)
         self._file.truncate(SIZE_BYTES)
@@ -40,19 +51,24 @@ class Mark:
 
     def enter(self, state: RankState) -> None:
         with self._writing:
-            self._write(replace(self._mark, state=state, entered_s=time.monotonic()))
+            self._write(self._entered(self._allowed_s.get(state, 0.0), state=state))
 
     def prepared(self) -> RankState:
         """STARTING becomes PREPARED; from any later state nothing changes. Returns the state that it is in then."""
         with self._writing:
             if self._mark.state is RankState.STARTING:
-                self._write(replace(self._mark, state=RankState.PREPARED, entered_s=time.monotonic()))
+                self._write(self._entered(0.0, state=RankState.PREPARED))
             return self._mark.state
 
-    def step(self, step: int, stand: Stand) -> None:
-        """A step begins (COMPUTE) or the engine waits for work (IDLE)."""
+    def step(self, step: int, stand: Stand, allowed_s: float = 0.0) -> None:
+        """A step begins (COMPUTE), and may take so long; or the engine waits for work (IDLE)."""
         with self._writing:
-            self._write(replace(self._mark, step=step, stand=stand, entered_s=time.monotonic()))
+            self._write(self._entered(allowed_s, step=step, stand=stand))
+
+    def _entered(self, allowed_s: float, **changes: Any) -> RankMark:
+        now_s = time.monotonic()
+        self._arm(allowed_s)
+        return replace(self._mark, entered_s=now_s, deadline_s=now_s + allowed_s if allowed_s else 0.0, **changes)
 
     def leave(self, exit_code: int) -> None:
         """The process ends itself with this code: a runner that adopted it has no other way to learn that."""

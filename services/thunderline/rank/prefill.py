@@ -46,6 +46,11 @@ class Pace:
             return self.rate_tokens_per_s * BUDGET_ALONE_S
         return self.rate_tokens_per_s * (BUDGET_S - min(self.decode_s, DECODE_SHARE_MAX * BUDGET_S))
 
+    def prefill_s(self, prompt_count: int) -> float:
+        """What a step's share of so many prompts may take when the rate holds."""
+        smallest_s = CHUNK_TOKENS_MIN * min(prompt_count, PROMPT_COUNT_MAX) / self.rate_tokens_per_s
+        return max(BUDGET_ALONE_S, smallest_s) if prompt_count else 0.0
+
     def plan(self, begun: Sequence[int], waiting: Sequence[int], decoding: bool, count_max: int) -> Plan:
         """For the next step, from the tokens that each prompt has left; `count_max` is what the audit allows.
 

@@ -13,6 +13,7 @@ from thunderline.cluster.rank_map import Stand
 from thunderline.cluster.ranks import RankState
 from thunderline.rank import wire
 from thunderline.rank.mark import Mark
+from thunderline.rank.step_deadline import StepTimes
 from thunderline.v1 import cluster_pb2, rank_pb2
 
 # Progress of a load is told this often at most.
@@ -145,7 +146,7 @@ class Worker:
         return engine
 
     def _serve(self, engine: Any) -> None:
-        step = 0
+        step, times = 0, StepTimes()
         while not self._stopping.is_set():
             worked = engine.has_work
             self._take(engine, IDLE_WAIT_S if engine.is_stuck else 0.0 if worked else None)
@@ -161,12 +162,13 @@ class Worker:
                 self._stopping.wait(UNSENT_WAIT_S)
                 continue
             step += 1
-            self._mark.step(step, Stand.COMPUTE)
+            self._mark.step(step, Stand.COMPUTE, times.allowed_s(engine.prefill_s))
             try:
                 report = engine.step()
             except Exception as error:  # containment: an exception in a step may have changed others' tokens
                 self._reset(engine, error)
             else:
+                times.note(report.duration_s, report.prefill_tokens)
                 self._send(wire.step_report(report))
             if not engine.has_work:
                 self._mark.step(step, Stand.IDLE)

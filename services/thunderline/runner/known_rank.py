@@ -83,6 +83,10 @@ class KnownRank:
         return self.outbox is not None and (self.words is not None or self.state is not RankState.READY)
 
     @property
+    def is_hung(self) -> bool:
+        return self.cause is not None and self.cause.name == RANK_HUNG
+
+    @property
     def is_told_to_end(self) -> bool:
         return self.goal is Goal.ABSENT
 
@@ -112,7 +116,7 @@ class KnownRank:
     def lost(self, how: str) -> ClusterError:
         """What its requests are told of its end."""
         message = f"rank {self.id.rank} {how}"
-        if self.cause is not None and self.cause.name == RANK_HUNG:
+        if self.is_hung:
             return RankHung(message)
         error = InstanceFailed(message)
         if not self.is_told_to_end:

@@ -17,6 +17,7 @@ class Signal(Enum):
     SAYS_READY = auto()
     SAYS_FAILED = auto()
     DEADLINE = auto()  # The phase lasts longer than it may.
+    HUNG = auto()  # It has work, and makes no step.
     UNSERVABLE = auto()  # The runner cannot do its own half, the text.
     TOLD_TO_END = auto()  # Goal ABSENT.
     GONE = auto()  # No process is left.
@@ -37,6 +38,7 @@ SAYS: dict[RankState, Signal] = {
 # From every state with a process that has not failed yet.
 _ENDINGS = {
     Signal.SAYS_FAILED: S.FAILED,
+    Signal.HUNG: S.FAILED,
     Signal.UNSERVABLE: S.FAILED,
     Signal.TOLD_TO_END: S.STOPPING,
     Signal.GONE: S.ABSENT,
@@ -92,14 +94,23 @@ class Push(Enum):
     KILL = auto()  # SIGKILL, last: killed Metal processes can leak wired memory.
 
 
-def push(state: RankState, in_state_s: float, terminated_s: float | None, unheard: bool, grace_s: float) -> Push:
+def push(
+    state: RankState,
+    in_state_s: float,
+    terminated_s: float | None,
+    unheard: bool,
+    grace_s: float,
+    hung: bool = False,
+) -> Push:
     """What to send to a living process now. `terminated_s`: seconds since SIGTERM was sent, None before.
 
     A rank that said itself that it failed may finish its last words for the grace; one that we failed (`unheard`)
-    may not.
+    may not. One that is `hung` would not hear SIGTERM.
     """
     if state not in {S.STOPPING, S.FAILED}:
         return Push.NONE
+    if hung:
+        return Push.KILL
     if terminated_s is not None:
         return Push.KILL if terminated_s >= grace_s else Push.NONE
     waits = state is S.FAILED and not unheard and in_state_s < grace_s

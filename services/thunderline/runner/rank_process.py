@@ -64,6 +64,9 @@ def flags(settings: Settings, rank: RankId, socket: Path) -> list[str]:
         "map": map_path(settings, rank),
         "socket": socket,
         "runner-gone-s": settings.limits.rank_without_runner_s,
+        "prepare-s": settings.limits.prepare_s,
+        "load-stall-s": settings.limits.load_stall_s,
+        "warm-up-s": settings.limits.warm_up_s,
     }
     return [part for key, value in values.items() for part in (f"--{key}", str(value))]
 

@@ -24,6 +24,7 @@ from thunderline.runner.models import Models
 from thunderline.runner.models import Verdict as ModelVerdict
 from thunderline.runner.rank_life import Push, Signal
 from thunderline.runner.rank_process import AdoptedProcess, RankProcess
+from thunderline.runner.vigil import Vigil
 from thunderline.v1 import cluster_pb2, rank_pb2
 
 # The end of a rank is noticed within this; one that serves breaks its stream when it ends, so it is left in peace.
@@ -71,6 +72,7 @@ class Ranks:
                 self._adopt(path)
             self.started.set()
             tasks.create_task(rank_process.keep_logs_small(self._settings))
+            tasks.create_task(Vigil(self.all, self._settings.limits.canary_every_s).run())
             end_s = time.monotonic() + DIAL_IN_S
             while any(_is_undecided(rank, time.monotonic() < end_s) for rank in self._ranks.values()):
                 await asyncio.sleep(LOOK_EVERY_S)
@@ -233,7 +235,7 @@ class Ranks:
                 detail = f"{rank.state.name} for more than {allowed_s:g} s"
                 rank.fail(Signal.DEADLINE, "PHASE_DEADLINE", detail)
             terminated_s = None if rank.terminated_s is None else now_s - rank.terminated_s
-            push = rank_life.push(rank.state, in_state_s, terminated_s, rank.unheard, self._grace_s)
+            push = rank_life.push(rank.state, in_state_s, terminated_s, rank.unheard, self._grace_s, rank.is_hung)
             if push is not Push.NONE:
                 rank.terminated_s = rank.terminated_s or now_s
                 process.send(SIGNALS[push])

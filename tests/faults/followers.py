@@ -1,0 +1,116 @@
+"""Eight streams, half of them by gRPC and half by HTTP, that note every token and when it came."""
+
+import asyncio
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import httpx
+
+from installation import DEMO, Installation
+from thunderline.client import SchedulerClient
+from thunderline.cluster.errors import ClusterError
+from thunderline.v1 import cluster_pb2
+
+COUNT = 8
+TOKENS = 96
+DEADLINE_S = 240.0
+BEGIN_S = 60.0
+
+
+@dataclass
+class Follower:
+    """What one client got. `pieces`: token ids, or texts of events; `times_s` of the monotonic clock."""
+
+    pieces: list[int | str] = field(default_factory=list)
+    times_s: list[float] = field(default_factory=list)
+    prompt: list[int] = field(default_factory=list)
+    finish: str = ""
+    error: str = ""
+
+    def got(self, *pieces: int | str) -> None:
+        self.pieces += pieces
+        self.times_s.append(time.monotonic())
+
+    @property
+    def answer(self) -> object:
+        """To be compared: ids as they are, text whole, since its events may be cut elsewhere."""
+        texts = [one for one in self.pieces if isinstance(one, str)]
+        return ("".join(texts) if texts else tuple(self.pieces), self.finish, self.error)
+
+    def pause_s(self, after_s: float) -> float:
+        """The longest silence that ended after a moment."""
+        silences = zip(self.times_s, self.times_s[1:], strict=False)
+        return max((end - begin for begin, end in silences if end > after_s), default=0.0)
+
+
+def sampling(number: int) -> dict[str, float]:
+    """Every second one is greedy."""
+    return {"temperature": 0.0} if number % 2 else {"temperature": 0.9, "top_p": 0.9}
+
+
+async def by_grpc(client: SchedulerClient, number: int, follower: Follower) -> None:
+    wish = cluster_pb2.Generation(model=DEMO, text=f"{number}. Tell me of rivers.", max_tokens=TOKENS, ignore_eos=True)
+    wish.sampling.seed = 70 + number
+    wish.sampling.temperature = sampling(number)["temperature"]
+    wish.sampling.top_p = sampling(number).get("top_p", 0.0)
+    try:
+        async for delta in client.generate(wish, DEADLINE_S):
+            follower.prompt += delta.prompt_token_ids
+            if delta.token_ids:
+                follower.got(*delta.token_ids)
+            if delta.finish_reason:
+                follower.finish = f"{delta.finish_reason} {delta.usage.prompt_tokens} {delta.usage.completion_tokens}"
+    except ClusterError as error:
+        follower.error = f"{error.reason}: {error.message}"
+
+
+async def by_http(url: str, number: int, follower: Follower) -> None:
+    body = {
+        "model": DEMO,
+        "prompt": f"{number}. Tell me of mountains.",
+        "max_tokens": TOKENS,
+        "seed": 70 + number,
+        "logit_bias": {"0": -100, "2": -100},
+        "stream": True,
+        **sampling(number),
+    }
+    try:
+        async with (
+            httpx.AsyncClient(timeout=DEADLINE_S) as client,
+            client.stream("POST", f"{url}/v1/completions", json=body) as answer,
+        ):
+            if answer.status_code != 200:
+                follower.error = f"status {answer.status_code}: {(await answer.aread()).decode()}"
+                return
+            async for line in answer.aiter_lines():
+                if line.startswith('data: {"error"'):
+                    follower.error = line
+                elif line.startswith("data: {"):
+                    choice = json.loads(line.removeprefix("data: "))["choices"][0]
+                    follower.got(choice["text"])
+                    follower.finish = choice["finish_reason"] or follower.finish
+    except httpx.TransportError as error:
+        follower.error = f"broken: {type(error).__name__}"
+
+
+async def follow(
+    up: Installation, fault: Callable[[], None] | None, wait_s: float = 0.0
+) -> tuple[list[Follower], float]:
+    """All eight to their ends; the moment of the fault. It comes `wait_s` after each has begun, and none has ended."""
+    followers = [Follower() for _ in range(COUNT)]
+    async with SchedulerClient(up.target("scheduler")) as client, asyncio.TaskGroup() as tasks:
+        for number, follower in enumerate(followers):
+            way = by_http(up.url, number, follower) if number >= COUNT // 2 else by_grpc(client, number, follower)
+            tasks.create_task(way)
+        async with asyncio.timeout(BEGIN_S):
+            while not all(follower.pieces or follower.error for follower in followers):
+                await asyncio.sleep(0.02)
+        if fault is None:
+            return followers, 0.0
+        await asyncio.sleep(wait_s)
+        assert all(follower.pieces and not follower.finish and not follower.error for follower in followers), "too late"
+        fault()
+        begun_s = time.monotonic()
+    return followers, begun_s
