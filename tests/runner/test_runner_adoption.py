@@ -179,7 +179,7 @@ async def test_a_rank_that_never_dials_in_is_adopted_and_fails_at_its_deadline(r
     async with runner.client() as little:
         await little.set_rank(PREPARED)
         async with asyncio.timeout(10):
-            while not any(runner.map().read_bytes()):
+            while not runner.map().exists() or not any(runner.map().read_bytes()):
                 await asyncio.sleep(0.02)
         pid = runner.ranks()[0]
     runner.kill()
