@@ -51,10 +51,14 @@ def copy(delta: cluster_pb2.GenerationDelta) -> cluster_pb2.GenerationDelta:
 
 
 def attempt(
-    one: HeldRequest, error: ClusterError | None, *deltas: cluster_pb2.GenerationDelta, now_s: float = 0
+    one: HeldRequest,
+    error: ClusterError | None,
+    *deltas: cluster_pb2.GenerationDelta,
+    now_s: float = 0,
+    lasted_s: float = 0,
 ) -> Any:
     """One whole attempt and its verdict."""
-    one.next_request()
+    one.next_request(now_s - lasted_s)
     for delta in deltas:
         one.take(copy(delta))
     return one.after(error, now_s)
@@ -64,13 +68,13 @@ def attempt(
 
 
 def test_the_first_request_is_the_callers() -> None:
-    assert held().next_request() == WISH
+    assert held().next_request(0.0) == WISH
 
 
 def test_a_resume_asks_for_the_rest_and_never_has_the_prompt_rendered_again() -> None:
     one = held()
     attempt(one, lost(), PROMPT, Delta(token_ids=[3, 4], text="a b"))
-    request = one.next_request()
+    request = one.next_request(0.0)
     expected = cluster_pb2.Generation()
     expected.CopyFrom(WISH)
     expected.prompt_token_ids.ids.extend([1, 2])
@@ -84,7 +88,7 @@ def test_a_resume_asks_for_the_rest_and_never_has_the_prompt_rendered_again() ->
 def test_tokens_that_the_caller_brought_come_before_those_delivered() -> None:
     one = HeldRequest(cluster_pb2.Generation(resume_token_ids=[8, 9]), 600)
     attempt(one, lost(), Delta(prompt_token_ids=[1], token_ids=[3]))
-    assert list(one.next_request().resume_token_ids) == [8, 9, 3]
+    assert list(one.next_request(0.0).resume_token_ids) == [8, 9, 3]
 
 
 UNHEARD: dict[str, tuple[ClusterError, bool, int]] = {
@@ -100,7 +104,7 @@ def test_with_nothing_delivered_the_same_prompt_is_asked_again(
 ) -> None:
     one = held()
     attempt(one, error)
-    request = one.next_request()
+    request = one.next_request(0.0)
     assert (request.chat, request.resume, request.lost_rank_count) == (WISH.chat, resume, lost_count)
 
 
@@ -121,7 +125,7 @@ def test_after_a_break_is_passed_on(
 ) -> None:
     one = held()
     attempt(one, lost(), PROMPT, Delta(token_ids=[3]))
-    one.next_request()
+    one.next_request(0.0)
     delta = copy(came)
     assert one.take(delta) is (passed is not None)
     assert passed is None or delta == passed
@@ -130,7 +134,7 @@ def test_after_a_break_is_passed_on(
 
 def test_the_prompts_ids_are_passed_on_once() -> None:
     one = held()
-    one.next_request()
+    one.next_request(0.0)
     delta = copy(PROMPT)
     assert one.take(delta)
     assert delta == PROMPT
@@ -200,6 +204,27 @@ def test_a_new_request_gives_up_when_no_scheduler_was_reached_for_ten_seconds() 
     assert isinstance(verdict, End) and isinstance(verdict.error, Unreachable)
 
 
+LASTED_S = {"it waited at a scheduler meanwhile": (1.5, Resume), "nobody took it": (0.3, End)}
+
+
+@pytest.mark.parametrize(("lasted_s", "verdict"), LASTED_S.values(), ids=LASTED_S.keys())
+def test_a_second_outage_is_told_from_one_that_lasts_by_how_long_the_attempt_was(
+    lasted_s: float, verdict: type[Resume | End]
+) -> None:
+    one = held()
+    assert attempt(one, Unreachable("refused"), now_s=50) == Resume(0.1)
+    assert isinstance(attempt(one, Unreachable("socket closed"), now_s=70, lasted_s=lasted_s), verdict)
+
+
+def test_the_second_outage_has_its_own_ten_seconds_and_its_own_waits() -> None:
+    one = held()
+    attempt(one, Unreachable("refused"), now_s=50)
+    assert attempt(one, Unreachable("socket closed"), now_s=70, lasted_s=19) == Resume(0.1)
+    assert not one.next_request(70.1).resume, "it is still a new request"
+    assert isinstance(attempt(one, Unreachable("refused"), now_s=70 + UNREACHABLE_S - 0.1), Resume)
+    assert isinstance(attempt(one, Unreachable("refused"), now_s=70 + UNREACHABLE_S), End)
+
+
 @pytest.mark.parametrize("error", [lost(), Unreachable("refused")], ids=lambda error: error.reason)
 def test_nothing_is_tried_beyond_the_deadline(error: ClusterError) -> None:
     one = held(deadline_s=10.0)
@@ -224,11 +249,11 @@ def test_lost_ranks_are_counted_until_a_new_token(error: ClusterError, count: in
     one = held()
     for round_number in (1, 2):
         attempt(one, error)
-        assert one.next_request().lost_rank_count == round_number * count
+        assert one.next_request(0.0).lost_rank_count == round_number * count
     one.take(copy(PROMPT))
-    assert one.next_request().lost_rank_count == 2 * count
+    assert one.next_request(0.0).lost_rank_count == 2 * count
     one.take(Delta(token_ids=[3]))
-    assert one.next_request().lost_rank_count == 0
+    assert one.next_request(0.0).lost_rank_count == 0
 
 
 def test_the_third_lost_rank_in_a_row_ends_it() -> None:
@@ -275,7 +300,7 @@ def test_every_token_is_passed_on_once_wherever_streams_break(
 ) -> None:
     one, passed, prompt_count, now_s = held(), list[int](), 0, 0.0
     for sizes, error in [*schedule, ([len(answer)], None)]:
-        for delta in stream_of(one.next_request(), answer, sizes, joined):
+        for delta in stream_of(one.next_request(now_s), answer, sizes, joined):
             if one.take(delta):
                 passed.extend(delta.token_ids)
                 prompt_count += bool(delta.prompt_token_ids)

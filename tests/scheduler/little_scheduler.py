@@ -45,6 +45,7 @@ class Life:
 
     control: Control
     admission: Admission
+    relay: Relay
     client: SchedulerClient
     address: str
     # The loop around the reconciler: done means that the role would have ended.
@@ -125,12 +126,13 @@ class House:
                 SchedulerClient(address) as client,
             ):
                 task = asyncio.create_task(control.run())
-                life = Life(control, admission, client, address, task)
+                life = Life(control, admission, relay, client, address, task)
                 control.listen(life.look)
                 try:
                     yield life
                 finally:
                     control.changes.stop()
+                    relay.stop()
                     await server.drain(1)
                     task.cancel()
                     await asyncio.wait({task}, timeout=5)

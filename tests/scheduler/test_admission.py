@@ -8,7 +8,15 @@ from dataclasses import dataclass
 import pytest
 
 from thunderline.cluster import InstanceId
-from thunderline.cluster.errors import CrashLoop, DeadlinePassed, Full, NoReadyInstance, NotFound, PlacementImpossible
+from thunderline.cluster.errors import (
+    CrashLoop,
+    DeadlinePassed,
+    Full,
+    NoReadyInstance,
+    NotFound,
+    PlacementImpossible,
+    Unreachable,
+)
 from thunderline.scheduler.admission import RESUME_COUNT_MAX, Admission, Door
 from thunderline.scheduler.routing import Kind
 from thunderline.scheduler.values import DeploymentState, Standing
@@ -212,3 +220,88 @@ async def test_a_place_that_comes_as_its_client_leaves_goes_to_the_next() -> Non
     assert log == ["next"]
     async with asyncio.timeout(1), holding(door):
         pass
+
+
+async def test_a_wait_for_room_is_no_queue_wait() -> None:
+    house, log = House(), list[str]()
+    door = admission(house, wait_s=0.5)
+    async with asyncio.TaskGroup() as group, holding(door):
+        group.create_task(enter(door, log, "x"))
+        await asyncio.sleep(0.7)
+        house.state = DeploymentState.REPAIRING
+        door.pump()
+        await asyncio.sleep(0.1)
+        assert door.depth("m") == 1
+        house.state = DeploymentState.READY
+        door.pump()
+    assert log == ["x"]
+
+
+async def test_the_queue_wait_counts_from_the_moment_in_which_ready_was_lost() -> None:
+    house = House()
+    door = admission(house, wait_s=0.2)
+    async with holding(door):
+        waiting = asyncio.create_task(enter(door, [], "x"))
+        await asyncio.sleep(0.1)
+        house.state = DeploymentState.REPAIRING
+        door.pump()
+        begun_s = asyncio.get_running_loop().time()
+        with pytest.raises(NoReadyInstance, match="m is REPAIRING"):
+            await asyncio.wait_for(waiting, 5)
+        assert 0.2 <= asyncio.get_running_loop().time() - begun_s < 2
+
+
+async def test_each_of_several_has_its_own_queue_wait_behind_a_resume_that_waits() -> None:
+    door, clock = admission(House(DeploymentState.STARTING), wait_s=0.2), asyncio.get_running_loop().time
+
+    async def refused_after() -> float:
+        begun_s = clock()
+        with pytest.raises(NoReadyInstance):
+            await enter(door, [], "x")
+        return clock() - begun_s
+
+    resume = asyncio.create_task(enter(door, [], "resume", Kind.RESUMED))
+    first = asyncio.create_task(refused_after())
+    await asyncio.sleep(0.1)
+    second = asyncio.create_task(refused_after())
+    for waited_s in (await first, await second):
+        assert 0.2 <= waited_s < 2
+    assert not resume.done()
+    resume.cancel()
+    await asyncio.wait({resume})
+
+
+async def test_without_a_queue_wait_what_is_not_ready_is_refused_at_once_and_room_is_waited_for_asleep() -> None:
+    house, log, looks = House(DeploymentState.STARTING), list[str](), 0
+
+    def look(name: str) -> Door | None:
+        nonlocal looks
+        looks += 1
+        return house.look(name)
+
+    door = Admission(look, 2, 1, 0.0)
+    async with asyncio.timeout(1):
+        with pytest.raises(NoReadyInstance):
+            await enter(door, log, "x")
+    house.state = DeploymentState.READY
+    async with asyncio.TaskGroup() as group, holding(door):
+        group.create_task(enter(door, log, "waits"))
+        await settled()
+        looks = 0
+        await asyncio.sleep(0.1)
+        assert looks == 0
+    assert log == ["waits"]
+
+
+async def test_a_door_that_is_closed_turns_everybody_away_as_one_that_nobody_reached() -> None:
+    door = admission(House())
+    async with holding(door):
+        waiting = [asyncio.create_task(enter(door, [], kind.name, kind)) for kind in Kind]
+        await settled()
+        door.close("stopping")
+        for task in waiting:
+            with pytest.raises(Unreachable, match="stopping"):
+                await asyncio.wait_for(task, 1)
+        with pytest.raises(Unreachable):
+            await enter(door, [], "comes later", Kind.RESUMED)
+    assert door.depth("m") == 0

@@ -14,10 +14,12 @@ from thunderline.scheduler.routing import (
     ALONE_HOLD_S,
     ALONE_WAIT_S,
     Kind,
+    Turn,
     Way,
-    holds_others_back,
+    gives_up_s,
     kind,
     may_go_alone,
+    turn_beside_a_silent_one,
     waited_in_vain,
     way,
 )
@@ -112,9 +114,30 @@ def test_one_that_runs_alone_waits_for_the_others_and_not_for_ever(
     assert may_go_alone(other_count, waited_s) is goes
 
 
+# Its kind, how long the silent one has run: what it gets.
+BESIDE: dict[tuple[Kind, float], Turn] = {
+    (Kind.ALONE, 0.0): Turn.WAITS,
+    (Kind.RESUMED, 0.0): Turn.WAITS,
+    (Kind.NEW, ALONE_HOLD_S - 0.1): Turn.WAITS,
+    (Kind.ALONE, ALONE_HOLD_S): Turn.LETS_PASS,
+    (Kind.ALONE, 10 * ALONE_HOLD_S): Turn.LETS_PASS,
+    (Kind.RESUMED, ALONE_HOLD_S): Turn.GOES,
+    (Kind.NEW, ALONE_HOLD_S): Turn.GOES,
+}
+
+
+@pytest.mark.parametrize(("given", "turn"), BESIDE.items(), ids=str)
+def test_beside_one_that_went_alone_and_has_not_spoken(given: tuple[Kind, float], turn: Turn) -> None:
+    assert turn_beside_a_silent_one(*given) is turn
+
+
 @pytest.mark.parametrize(
-    ("spoke", "ran_s", "holds"),
-    [(False, 0.0, True), (True, 0.0, False), (False, ALONE_HOLD_S - 0.1, True), (False, ALONE_HOLD_S, False)],
+    ("arrived_s", "away_since_s", "at_s"),
+    [
+        pytest.param(100.0, 100.0, 130.0, id="it came while the deployment was not READY"),
+        pytest.param(100.0, 40.0, 130.0, id="it came later than that"),
+        pytest.param(100.0, 129.9, 159.9, id="it waited for room before"),
+    ],
 )
-def test_one_that_runs_alone_holds_the_others_until_it_speaks(spoke: bool, ran_s: float, holds: bool) -> None:
-    assert holds_others_back(spoke, ran_s) is holds
+def test_only_the_time_without_ready_is_a_queue_wait(arrived_s: float, away_since_s: float, at_s: float) -> None:
+    assert gives_up_s(arrived_s, away_since_s, 30.0) == pytest.approx(at_s)

@@ -157,3 +157,30 @@ async def test_its_wait_begins_anew_with_an_instance_that_is_back() -> None:
         assert one.names == ["neighbour"]
         await asyncio.sleep(0.15)
         assert one.names == ["neighbour", "suspect"]
+
+
+async def test_of_two_only_one_is_silent_at_a_time_also_when_the_others_have_waited_long_enough() -> None:
+    """A long prefill is as silent as a poison: beside one, it would be blamed for the rank."""
+    async with scene(wait_s=0.05, hold_s=0.05) as (_, one):
+        await one.comes("long prefill", Kind.ALONE)
+        await one.comes("poison", Kind.ALONE)
+        await one.comes("resume", Kind.RESUMED)
+        assert one.names == ["long prefill"]
+        await asyncio.sleep(0.3)
+        assert one.names == ["long prefill", "resume"]
+        await one.comes("new", Kind.NEW)
+        assert one.names == ["long prefill", "resume", "new"], "they pass the one that waits"
+        await one.speaks("long prefill")
+        assert "poison" not in one.names, "its own wait for those who run begins now"
+        await asyncio.sleep(0.3)
+        assert "poison" in one.names
+
+
+async def test_the_next_one_goes_when_the_silent_one_has_ended() -> None:
+    async with scene(hold_s=0.01) as (_, one):
+        await one.comes("first", Kind.ALONE)
+        await one.comes("second", Kind.ALONE)
+        await asyncio.sleep(0.05)
+        assert one.names == ["first"]
+        await one.leaves("first")
+        assert one.names == ["second"]

@@ -12,12 +12,13 @@ import grpc
 import pytest
 from prometheus_client import REGISTRY
 
-from scheduler.little_runner import FIRST, LAST, PROMPT, first_then
+from scheduler.little_runner import FIRST, LAST, PROMPT, first_then, message
 from scheduler.little_scheduler import LIMITS, Life, house, served
 from thunderline.cluster.errors import (
     RANK_LOST_FACT,
     ClusterError,
     DeadlinePassed,
+    Draining,
     EngineReset,
     InstanceFailed,
     InvalidRequest,
@@ -26,6 +27,7 @@ from thunderline.cluster.errors import (
     RankHung,
     RequestPoisoned,
     Superseded,
+    Unreachable,
 )
 from thunderline.rpc.channel import dial
 from thunderline.rpc.errors import from_call
@@ -368,6 +370,78 @@ async def test_a_resume_is_not_overtaken_by_the_cancel_of_the_call_before(tmp_pa
         home.runner.cancels.set()
         assert await resume == [FIRST, LAST]
         assert home.runner.cancelled == [wish.request_id]
+
+
+async def test_a_resume_that_leaves_the_queue_is_dropped_where_it_is_parked(tmp_path: Path) -> None:
+    async with served(tmp_path) as (home, life):
+        home.runner.answer = first_then(asyncio.Event().wait)
+        resume = resume_of(life, 0)
+        async with calling(life, life.generation()) as first:
+            assert await first.read() == FIRST
+            async with calling(life, resume):
+                await _until(lambda: life.admission.depth("m") == 1)
+            await asyncio.wait_for(home.runner.cancel_seen.wait(), 5)
+            assert home.runner.cancelled == [resume.request_id]
+
+
+async def test_a_resume_whose_time_is_over_in_the_queue_is_dropped_too(tmp_path: Path) -> None:
+    async with served(tmp_path) as (home, life):
+        home.runner.answer = first_then(asyncio.Event().wait)
+        resume = resume_of(life, 0)
+        async with calling(life, life.generation()) as first:
+            assert await first.read() == FIRST
+            with pytest.raises(DeadlinePassed):
+                await answered(life, resume, timeout_s=0.6)
+            await asyncio.wait_for(home.runner.cancel_seen.wait(), 5)
+            assert home.runner.cancelled == [resume.request_id]
+
+
+async def test_a_role_that_stops_breaks_its_streams_at_once_and_cancels_none(tmp_path: Path) -> None:
+    """They are parked at the runner, and go on at the next scheduler."""
+    async with served(tmp_path, replace(LIMITS, rank_request_count_max=2)) as (home, life):
+        home.runner.answer = first_then(asyncio.Event().wait)
+        streams = [life.generation() for _ in range(2)]
+        async with contextlib.AsyncExitStack() as callers:
+            calls = [await callers.enter_async_context(calling(life, wish)) for wish in streams]
+            for call in calls:
+                assert await call.read() == FIRST
+            waiting = [asyncio.create_task(answered(life, wish)) for wish in (life.generation(), resume_of(life, 1))]
+            await _until(lambda: life.admission.depth("m") == 2)
+            begun_s = time.monotonic()
+            life.relay.stop()
+            for call in calls:
+                with pytest.raises(grpc.aio.AioRpcError) as broken:
+                    await call.read()
+                assert isinstance(from_call(broken.value), Draining)
+            for task in waiting:
+                with pytest.raises(Unreachable):
+                    await task
+            with pytest.raises(Unreachable):
+                await answered(life)
+            assert time.monotonic() - begun_s < 1
+        await _until(lambda: len(home.runner.broken) == 2)
+        await asyncio.sleep(0.1)
+        assert home.runner.cancelled == []
+
+
+async def test_whose_call_ends_while_the_role_stops_is_not_taken_for_one_that_left(tmp_path: Path) -> None:
+    """It does not read, so its stream cannot break at once: gRPC ends it."""
+    more = message(text="x" * 100_000)
+
+    async def endless(_: cluster_pb2.Generation, __: Any) -> AsyncIterator[bytes]:
+        while True:
+            yield more
+
+    async with served(tmp_path) as (home, life):
+        home.runner.answer = endless
+        before = outcomes("cancelled")
+        async with calling(life, life.generation()) as call:
+            assert await call.read() == more
+            await asyncio.sleep(0.3)
+            life.relay.stop()
+        await _until(lambda: outcomes("cancelled") == before + 1)
+        await asyncio.sleep(0.1)
+        assert home.runner.cancelled == []
 
 
 async def _until(look: Callable[[], bool]) -> None:

@@ -52,7 +52,7 @@ async def generate(
     broken_s: float | None = None
     while not held.finished:
         problem: ClusterError | None = None
-        async with contextlib.aclosing(_attempt(stub, held, held.deadline_s - clock())) as deltas:
+        async with contextlib.aclosing(_attempt(stub, held, clock())) as deltas:
             try:
                 async for delta in deltas:
                     if broken_s is not None and observer is not None:
@@ -74,10 +74,11 @@ async def generate(
         await asyncio.sleep(verdict.wait_s)
 
 
-async def _attempt(stub: Any, held: HeldRequest, left_s: float) -> AsyncGenerator[cluster_pb2.GenerationDelta, None]:
+async def _attempt(stub: Any, held: HeldRequest, now_s: float) -> AsyncGenerator[cluster_pb2.GenerationDelta, None]:
     """One call; what was delivered before is not given again. Raises ClusterError."""
-    request = scheduler_pb2.SchedulerServiceGenerateRequest(generation=held.next_request())
-    async with contextlib.aclosing(streamed(stub.Generate(request, timeout=left_s))) as messages:  # type: ignore[type-var]
+    request = scheduler_pb2.SchedulerServiceGenerateRequest(generation=held.next_request(now_s))
+    call = stub.Generate(request, timeout=held.deadline_s - now_s)
+    async with contextlib.aclosing(streamed(call)) as messages:  # type: ignore[type-var]
         async for message in messages:
             if held.take(message.delta):
                 yield message.delta

@@ -22,6 +22,8 @@ WAIT_MIN_S, WAIT_MAX_S = 0.1, 2.0
 UNREACHABLE_S = 10.0
 # While none can be reached the waits grow with the outage, so that at most a fifth is added to it.
 SHARE_OF_OUTAGE = 0.2
+# An attempt that lasted longer had reached a scheduler, where it waited: a dial fails within a quarter of a second.
+REACHED_S = 1.0
 # Ranks lost in a row, without a new token, that make a request the culprit.
 LOST_RANK_COUNT_MAX = 3
 
@@ -57,16 +59,18 @@ class HeldRequest:
     unreachable_since_s: float | None = None
     # Whether an instance has had it: from then on it is no new request.
     admitted: bool = False
-    # Of the attempt under way: whether anything was heard, and whether a new token was.
+    # Of the attempt under way: its start, whether anything was heard, and whether a new token was.
+    begun_s: float = 0.0
     heard: bool = False
     fruitful: bool = False
 
     def __post_init__(self) -> None:
         self.lost_rank_count = self.wish.lost_rank_count
 
-    def next_request(self) -> cluster_pb2.Generation:
+    def next_request(self, now_s: float) -> cluster_pb2.Generation:
         """Begins an attempt. The prompt is never rendered a second time."""
         self.attempt_count += 1
+        self.begun_s = now_s
         self.heard = self.fruitful = False
         request = cluster_pb2.Generation()
         request.CopyFrom(self.wish)
@@ -113,8 +117,8 @@ class HeldRequest:
 
     def _count(self, error: ClusterError, now_s: float) -> None:
         if isinstance(error, Unreachable) and not self.heard:
-            # No scheduler had it, as far as can be seen: its role may be restarting.
-            if self.unreachable_since_s is None:
+            # No instance had it, as far as can be seen: the scheduler may be restarting, and not for the first time.
+            if self.unreachable_since_s is None or now_s - self.begun_s > REACHED_S:
                 self.unreachable_since_s = now_s
             return
         self.unreachable_since_s = None

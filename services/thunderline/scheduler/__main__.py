@@ -18,9 +18,12 @@ from thunderline.scheduler.relay import SERVICE, Relay
 from thunderline.scheduler.service import SchedulerService
 from thunderline.scheduler.store import Store
 
+# Nobody can ask while we stop, so it is short: for short calls, and for streams whose callers do not read.
+STOP_S = 1.0
+
 
 async def serve(settings: Settings) -> None:
-    """Until SIGTERM or SIGINT: requests in flight get the drain time, ranks and their epochs stay."""
+    """Until SIGTERM or SIGINT: streams break at once and go on at the next one; ranks and their epochs stay."""
     node, limits = node_id(settings.home), settings.limits
     control = Control(Store(settings.home, node), f"{settings.host}:{settings.discovery.port}", limits)
     admission = Admission(control.door, limits.queue_size_max, limits.rank_request_count_max, limits.queue_wait_s)
@@ -43,7 +46,8 @@ async def serve(settings: Settings) -> None:
                 if control_task.done():
                     control_task.result()
                 control.changes.stop()
-                await server.drain(limits.drain_s)
+                relay.stop()
+                await server.drain(min(limits.drain_s, STOP_S))
                 control_task.cancel()
                 await asyncio.wait({control_task}, timeout=5)
     finally:

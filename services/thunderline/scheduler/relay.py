@@ -10,7 +10,14 @@ import grpc
 from prometheus_client import Counter
 
 from thunderline.cluster import NodeId, RankId
-from thunderline.cluster.errors import ClusterError, DeadlinePassed, InstanceFailed, InvalidRequest, has_lost_a_rank
+from thunderline.cluster.errors import (
+    ClusterError,
+    DeadlinePassed,
+    Draining,
+    InstanceFailed,
+    InvalidRequest,
+    has_lost_a_rank,
+)
 from thunderline.scheduler import routing
 from thunderline.scheduler.admission import Admission, Place
 from thunderline.scheduler.control import Control
@@ -22,6 +29,7 @@ from thunderline.v1 import cluster_pb2, scheduler_pb2, scheduler_pb2_grpc
 DEADLINE_MARGIN_S = 0.2
 # A little longer than a cancel's own deadline.
 CANCEL_WAIT_S = CANCEL_DEADLINE_S + 0.5
+STOPPING = "the scheduler is stopping; ask again in a moment, and the answer goes on"
 SERVICE = "thunderline.v1.SchedulerService"
 # A request's model that no deployment has: whatever clients send makes one series.
 UNKNOWN = "unknown"
@@ -43,6 +51,18 @@ class Relay:
         self._newest: dict[str, object] = {}
         # Cancels on their way to a runner: a resume of the same request must not be overtaken by one.
         self._cancels: dict[str, asyncio.Event] = {}
+        # One for each stream that waits for its runner's next message.
+        self._patience: set[asyncio.Timeout] = set()
+        self._stopping = False
+
+    def stop(self) -> None:
+        """Breaks every stream, without a cancel: what it was making is parked, and goes on at the next scheduler."""
+        if self._stopping:
+            return
+        self._stopping = True
+        self._admission.close(STOPPING)
+        for one in self._patience:
+            one.reschedule(asyncio.get_running_loop().time())
 
     async def generate(
         self, request: scheduler_pb2.SchedulerServiceGenerateRequest, context: Any
@@ -56,43 +76,54 @@ class Relay:
         known = self._control.named(wish.model) is not None
         label = wish.model if known else UNKNOWN
         outcome = "cancelled"
+        # Whether nothing of it can be at a runner that only we would end: it was routed, or its holder asks again.
+        settled = False
         self._newest[wish.request_id] = context
         try:
-            kind = routing.kind(wish.resume or bool(wish.resume_token_ids), wish.lost_rank_count)
+            kind = routing.kind(_is_resume(wish), wish.lost_rank_count)
             async with self._admission.admitted(wish.model, kind, deadline_s) as place:
                 route = self._control.route(place.instance)
                 if route is None:
                     raise InstanceFailed("the instance was lost before the request reached it")
-                async with contextlib.aclosing(self._routed(route, wish, place, deadline_s, context)) as messages:
+                left_s = await self._time_left(wish.request_id, deadline_s)
+                settled = True
+                async with contextlib.aclosing(self._routed(route, wish, place, left_s, context)) as messages:
                     async for message in messages:
                         yield message
             outcome = "finished"
             self._control.spawn(self._control.answered(route[1]), "answered")
         except ClusterError as error:
             outcome = error.reason
+            settled = settled or error.resumable
             raise
         finally:
             if self._newest.get(wish.request_id) is context:
                 del self._newest[wish.request_id]
+                if not settled and _is_resume(wish):
+                    self._drop_parked(wish)
             GENERATIONS.labels(label, outcome).inc()
             self._shown.add(label)
 
-    async def _routed(
-        self, route: tuple[NodeId, RankId], wish: cluster_pb2.Generation, place: Place, deadline_s: float, call: object
-    ) -> AsyncGenerator[bytes, None]:
-        """The messages of one rank. Whoever stops reading early is cancelled there."""
-        node, rank = route
-        if earlier := self._cancels.get(wish.request_id):
+    async def _time_left(self, request_id: str, deadline_s: float) -> float:
+        """After the cancel of an earlier call of this request has arrived. Raises DeadlinePassed."""
+        if earlier := self._cancels.get(request_id):
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(CANCEL_WAIT_S):
                     await earlier.wait()
         left_s = deadline_s - asyncio.get_running_loop().time()
         if left_s <= 0:
             raise DeadlinePassed("the request's deadline passed while it waited")
+        return left_s
+
+    async def _routed(
+        self, route: tuple[NodeId, RankId], wish: cluster_pb2.Generation, place: Place, left_s: float, call: object
+    ) -> AsyncGenerator[bytes, None]:
+        """The messages of one rank. Whoever stops reading early is cancelled there, unless it is us who stop."""
+        node, rank = route
         ended = False
         try:
             async with contextlib.aclosing(self._control.runners.generate(node, rank, wish, left_s)) as messages:
-                async for message in messages:
+                while (message := await self._next(messages)) is not None:
                     if place.kind is Kind.ALONE and not place.spoke and _has_news(message):
                         self._admission.spoke(place)
                     yield message
@@ -106,8 +137,37 @@ class Relay:
         finally:
             if not ended and self._newest.get(wish.request_id, call) is call:
                 # Our caller has left: the runner could not tell that from our death.
-                self._cancels[wish.request_id] = arrived = asyncio.Event()
-                self._control.spawn(self._cancel(node, wish.request_id, arrived), "cancel")
+                self._begin_cancel(node, wish.request_id)
+
+    async def _next(self, messages: AsyncGenerator[bytes, None]) -> bytes | None:
+        """The next message; None after the last. Raises Draining once the role stops."""
+        if self._stopping:
+            raise Draining(STOPPING)
+        patience = asyncio.timeout(None)
+        self._patience.add(patience)
+        try:
+            async with patience:
+                message = await anext(messages, None)
+        except TimeoutError:
+            if not patience.expired():
+                raise
+            raise Draining(STOPPING) from None
+        finally:
+            self._patience.discard(patience)
+        return message
+
+    def _drop_parked(self, wish: cluster_pb2.Generation) -> None:
+        """Of a resume that left before it had a place: its runner may keep what it has made so far."""
+        known = self._control.named(wish.model)
+        if known is not None and known.current is not None:
+            self._begin_cancel(known.current.node, wish.request_id)
+
+    def _begin_cancel(self, node: NodeId, request_id: str) -> None:
+        if self._stopping or request_id in self._cancels:
+            # Callers only seem to leave while we stop: gRPC ends their calls. And one cancel is enough.
+            return
+        self._cancels[request_id] = arrived = asyncio.Event()
+        self._control.spawn(self._cancel(node, request_id, arrived), "cancel")
 
     async def _cancel(self, node: NodeId, request_id: str, arrived: asyncio.Event) -> None:
         try:
@@ -133,6 +193,10 @@ class Relay:
             response_serializer=None,
         )
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, found.by_name),))
+
+
+def _is_resume(wish: cluster_pb2.Generation) -> bool:
+    return wish.resume or bool(wish.resume_token_ids)
 
 
 def _has_news(message: bytes) -> bool:

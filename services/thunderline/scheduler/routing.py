@@ -18,7 +18,7 @@ RETRY_AFTER_S = 2.0
 ALONE_FROM_COUNT, POISONED_FROM_COUNT = 2, 3
 # One that runs alone waits this long for those who run already, then goes beside them.
 ALONE_WAIT_S = 10.0
-# It holds everybody else back until its first new token, but no longer than this.
+# It holds the others back until its first new token, but no longer than this; only those like it wait on.
 ALONE_HOLD_S = 60.0
 
 
@@ -34,6 +34,14 @@ class Way(Enum):
     GO = auto()
     WAIT_FOR_ROOM = auto()  # READY, and full: until the request's own deadline.
     WAIT_FOR_READY = auto()  # Until the queue wait is over; a resume until its deadline.
+
+
+class Turn(Enum):
+    """What the first of a line gets."""
+
+    GOES = auto()
+    WAITS = auto()  # And so do all lines after its own.
+    LETS_PASS = auto()  # It waits; the lines after its own are asked.
 
 
 def way(name: str, standing: Standing | None, outstanding: int, outstanding_max: int) -> Way:
@@ -63,9 +71,16 @@ def may_go_alone(other_count: int, waited_s: float, wait_s: float = ALONE_WAIT_S
     return other_count == 0 or waited_s >= wait_s
 
 
-def holds_others_back(spoke: bool, ran_s: float, hold_s: float = ALONE_HOLD_S) -> bool:
-    """Whether one that went alone still has its instance to itself."""
-    return not spoke and ran_s < hold_s
+def turn_beside_a_silent_one(kind: Kind, ran_s: float, hold_s: float = ALONE_HOLD_S) -> Turn:
+    """What the first of a line gets while one that went alone has not spoken: of two suspects one may be innocent."""
+    if ran_s < hold_s:
+        return Turn.WAITS
+    return Turn.LETS_PASS if kind is Kind.ALONE else Turn.GOES
+
+
+def gives_up_s(arrived_s: float, away_since_s: float, queue_wait_s: float) -> float:
+    """When a new request has waited long enough for READY: its wait for room is not counted."""
+    return max(arrived_s, away_since_s) + queue_wait_s
 
 
 def waited_in_vain(name: str, standing: Standing | None) -> ClusterError:
