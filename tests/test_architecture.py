@@ -41,6 +41,7 @@ PURE = {
     "runner/stop_strings.py",
     "runner/validate.py",
     "scheduler/actions.py",
+    "scheduler/adoption.py",
     "scheduler/attempts.py",
     "scheduler/events.py",
     "scheduler/placement.py",

@@ -1,5 +1,6 @@
 """Which commands a runner obeys, and what it keeps of them on disk."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ from thunderline.cluster import InstanceId, RankId, StoreId
 from thunderline.cluster.errors import ClusterError, EpochConflict, StaleEpoch, WrongStore
 from thunderline.process.entry import CannotStart
 from thunderline.runner import ledger
-from thunderline.runner.fence import INSTANCE_COUNT_MAX, Fence, Goal, Started, Verdict, judge
+from thunderline.runner.fence import INSTANCE_COUNT_MAX, Fence, Goal, Started, Verdict, adopt, judge
 
 OURS, OTHER = StoreId("ours"), StoreId("other")
 ONE = InstanceId("i1")
@@ -47,6 +48,48 @@ def test_commands(case: str) -> None:
         assert after.started[ONE] == Started(epoch, placement)
     else:
         assert after.started == fence.started
+
+
+I1, I2 = InstanceId("i1"), InstanceId("i2")
+TWO = Fence(OURS, {I1: Started(5, b"p"), I2: Started(7, b"q")})
+
+# fence, former store, epochs of i1 and i2 that are kept -> fence or error
+ADOPTIONS: dict[str, tuple[Fence, StoreId, dict[InstanceId, int], Fence | type[ClusterError]]] = {
+    "all_is_kept": (TWO, OURS, {I1: 5, I2: 7}, Fence(OTHER, TWO.started)),
+    "what_is_not_named_is_forgotten": (TWO, OURS, {I1: 5}, Fence(OTHER, {I1: Started(5, b"p")}, forgotten=7)),
+    "an_older_epoch_keeps_nothing": (TWO, OURS, {I1: 4}, Fence(OTHER, {}, forgotten=7)),
+    "it_obeys_another_than_was_said": (TWO, StoreId("third"), {I1: 5}, WrongStore),
+    "nothing_is_said_of_whom_it_obeys": (TWO, StoreId(""), {I1: 5}, WrongStore),
+    "it_obeys_that_one_already": (replace(TWO, store=OTHER), OURS, {}, replace(TWO, store=OTHER)),
+    "it_obeys_none": (EMPTY, StoreId(""), {}, Fence(OTHER)),
+}
+
+
+@pytest.mark.parametrize("case", ADOPTIONS)
+def test_another_store_is_adopted(case: str) -> None:
+    fence, former, epochs, expected = ADOPTIONS[case]
+    keep = [RankId(instance, epoch, 0) for instance, epoch in epochs.items()]
+    if isinstance(expected, type):
+        with pytest.raises(expected, match="cluster adopt"):
+            adopt(fence, OTHER, former, keep)
+        return
+    assert adopt(fence, OTHER, former, keep) == expected
+
+
+def test_after_an_adoption_the_former_store_is_refused_and_what_is_forgotten_stays_stale() -> None:
+    fence = adopt(TWO, OTHER, OURS, [RankId(I1, 5, 0)])
+    with pytest.raises(WrongStore):
+        judge(fence, OURS, RankId(I1, 6, 0), Goal.PREPARED, b"p")
+    with pytest.raises(StaleEpoch):
+        judge(fence, OTHER, RankId(I2, 7, 0), Goal.PREPARED, b"q")
+    assert judge(fence, OTHER, RankId(I1, 5, 0), Goal.READY, b"p") == (Verdict.CONTINUE, fence)
+
+
+def test_an_instance_that_is_undeployed_is_forgotten() -> None:
+    verdict, fence = judge(TWO, OURS, RankId(I1, 5, 0), Goal.ABSENT, b"", forget=True)
+    assert (verdict, fence) == (Verdict.END, Fence(OURS, {I2: Started(7, b"q")}, forgotten=5))
+    assert (TWO.highest, fence.highest, EMPTY.highest) == (7, 7, 0)
+    assert judge(fence, OURS, RankId(I1, 5, 0), Goal.ABSENT, b"", forget=True) == (Verdict.END, fence)
 
 
 def test_a_stale_epoch_names_the_highest() -> None:

@@ -12,7 +12,7 @@ from thunderline.cluster import InstanceId, NodeId, RankId, StoreId
 from thunderline.cluster.errors import ClusterError
 from thunderline.process.changes import Changes, watch
 from thunderline.rpc.server import Server, serving
-from thunderline.runner.fence import Fence, Goal, Verdict, judge
+from thunderline.runner.fence import Fence, Goal, Verdict, adopt, judge
 from thunderline.v1 import cluster_pb2, runner_pb2
 
 SERVICE = "thunderline.v1.RunnerService"
@@ -93,6 +93,7 @@ class LittleRunner:
         pb = runner_pb2
         handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
             "SetRank": unary(self._set_rank, pb.SetRankRequest.FromString, _bytes),
+            "AdoptStore": unary(self._adopt_store, pb.AdoptStoreRequest.FromString, _bytes),
             "AuditModel": unary(self._audit, pb.AuditModelRequest.FromString, _bytes),
             "CancelGeneration": unary(self._cancel, pb.CancelGenerationRequest.FromString, _bytes),
             "FetchModel": stream(self._fetch, pb.FetchModelRequest.FromString, _bytes),
@@ -125,14 +126,15 @@ class LittleRunner:
         placement = request.placement.SerializeToString(deterministic=True)
         if goal is not Goal.ABSENT and self.refuses:
             raise self.refuses.pop(0)
-        verdict, self.fence = judge(self.fence, StoreId(request.store_id), rank, goal, placement)
+        store = StoreId(request.store_id)
+        verdict, self.fence = judge(self.fence, store, rank, goal, placement, request.forget)
         if verdict is Verdict.START:
             report = cluster_pb2.RankReport(id=request.id, state=PREPARED, placement=request.placement, attached=True)
             self.ranks[rank] = report
         known = self.ranks.get(rank)
         if known is None:
             return runner_pb2.SetRankResponse(rank=cluster_pb2.RankReport(id=request.id, state=ABSENT))
-        if goal is Goal.ABSENT:
+        if goal is Goal.ABSENT and known.state != ABSENT:
             self.move(
                 rank.epoch, ABSENT, cluster_pb2.ExitCause(name="STOPPED", detail="told to end", state=known.state)
             )
@@ -149,6 +151,24 @@ class LittleRunner:
             self.move(epoch, FAILED, self.fails.pop(0))
         elif not self.holds_loading:
             self.move(epoch, READY)
+
+    async def _adopt_store(self, request: runner_pb2.AdoptStoreRequest, _: Any) -> runner_pb2.AdoptStoreResponse:
+        if request.store_id:
+            if self.refuses:
+                raise self.refuses.pop(0)
+            keep = {RankId(InstanceId(one.instance), one.epoch, one.rank) for one in request.keep}
+            former = StoreId(request.former_store_id)
+            self.fence = adopt(self.fence, StoreId(request.store_id), former, keep)
+            for rank, report in self.ranks.items():
+                if rank not in keep:
+                    report.state = ABSENT
+            self.changes.notify()
+        return runner_pb2.AdoptStoreResponse(
+            store_id=self.fence.store,
+            highest_epoch=self.fence.highest,
+            placements=[cluster_pb2.Placement.FromString(one.placement) for one in self.fence.started.values()],
+            ranks=list(self.ranks.values()),
+        )
 
     async def _audit(self, request: runner_pb2.AuditModelRequest, _: Any) -> runner_pb2.AuditModelResponse:
         if not self.has_files.is_set():
@@ -174,7 +194,11 @@ class LittleRunner:
 
     def _view(self) -> runner_pb2.WatchRanksResponse:
         return runner_pb2.WatchRanksResponse(
-            node_id=self.node, ranks=list(self.ranks.values()), complete=True, store_id=self.fence.store
+            node_id=self.node,
+            ranks=list(self.ranks.values()),
+            complete=True,
+            store_id=self.fence.store,
+            highest_epoch=self.fence.highest,
         )
 
     async def _generate(self, request: runner_pb2.RunnerServiceGenerateRequest, context: Any) -> AsyncIterator[bytes]:

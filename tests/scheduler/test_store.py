@@ -13,6 +13,7 @@ from thunderline.cluster.errors import StoreUnavailable
 from thunderline.cluster.limits import Limits
 from thunderline.cluster.ranks import RankState
 from thunderline.process.entry import CannotStart
+from thunderline.scheduler.adoption import Plan
 from thunderline.scheduler.control import Control
 from thunderline.scheduler.events import Event
 from thunderline.scheduler.store import EPOCH_COUNT_MAX, Store
@@ -92,6 +93,48 @@ def test_a_copied_store_is_refused_on_another_node(tmp_path: Path) -> None:
     Store(tmp_path, A).close()
 
 
+def test_a_store_that_is_taken_over_is_another_one_with_the_same_deployments(tmp_path: Path) -> None:
+    store = Store(tmp_path, A)
+    store.put(WISH)
+    store.begin(WISH.instance, replace(epoch(1), cause=None), b"placement")
+    going = Wish(Spec("gone", "/models/gone"), InstanceId("i2"), 5.0, undeploying=True)
+    store.put(going)
+    store.keep([Event("KIND", "m", "text", 1.0, number=7)])
+    former = store.store_id
+    store.close()
+    store = Store(tmp_path, B, may_be_copied=True)
+    assert (store.store_id, store.owner) == (former, A)
+    store.take_over(20.0, Event("STORE_ADOPTED", "node b", "it was a copy", 20.0))
+    taken = store.store_id
+    store.close()
+    store = Store(tmp_path, B)
+    assert (store.store_id, store.owner) == (taken, B)
+    assert taken != former
+    (wish,) = store.wishes()
+    assert (wish.spec, wish.instance, wish.fresh_since_s, wish.current) == (WISH.spec, WISH.instance, 20.0, None)
+    (last,) = wish.epochs
+    assert (last.node, last.ended_s, last.cause and last.cause.name) == (B, 20.0, "ADOPTED")
+    assert [(event.number, event.kind) for event in store.events()] == [(7, "KIND"), (8, "STORE_ADOPTED")]
+    assert store.next_epoch(above=40) == 41
+    store.close()
+
+
+def test_what_is_rebuilt_comes_back_as_it_was(tmp_path: Path) -> None:
+    store = Store(tmp_path, A)
+    again = Wish(WISH.spec, InstanceId("i7"), 5.0)
+    other = Wish(Spec("x", "/models/x"), InstanceId("i8"), 5.0)
+    store.put(again)
+    store.put(other)
+    store.begin(other.instance, epoch(3), b"")
+    found = replace(WISH, epochs=(replace(epoch(3), ready_s=11.0),))
+    store.rebuild(Plan({}, ((found, b"placement"),), (again,), highest_epoch=9))
+    store = reopened(store, tmp_path)
+    assert store.wishes() == [found, other]
+    assert store.placement(3) == b"placement"
+    assert store.next_epoch() == 10
+    store.close()
+
+
 def test_a_file_that_is_no_store_is_refused_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "scheduler.db").write_bytes(b"nothing of ours" * 100)
     with pytest.raises(CannotStart, match=r"scheduler\.db cannot be used"):
@@ -106,6 +149,8 @@ CALLS: dict[str, Callable[[Store], object]] = {
     "next_epoch": lambda store: store.next_epoch(),
     "raise_epochs_above": lambda store: store.raise_epochs_above(9),
     "begin": lambda store: store.begin(WISH.instance, epoch(2), b""),
+    "rebuild": lambda store: store.rebuild(Plan({}, (), (WISH,), 9)),
+    "take_over": lambda store: store.take_over(1.0, Event("KIND", "m", "text", 1.0)),
     "update": lambda store: store.update(epoch(1)),
     "keep": lambda store: store.keep([Event("KIND", "m", "text", 1.0, number=1)]),
     "events": lambda store: store.events(),

@@ -26,7 +26,7 @@ async def test_a_deploy_comes_up_and_is_written_down(tmp_path: Path) -> None:
 async def test_how_a_model_is_batched_is_said_with_its_reason(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     async with house(tmp_path) as home, home.scheduler() as life:
         home.runner.engine = cluster_pb2.EngineFacts(batching="one_prompt_at_a_time", batching_reason="it differs")
-        with caplog.at_level("INFO", "thunderline.scheduler.control"):
+        with caplog.at_level("INFO", "thunderline.scheduler.standings"):
             await life.deploy()
             await life.until_state("READY")
         (found,) = await life.client.deployments()

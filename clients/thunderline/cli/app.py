@@ -8,7 +8,7 @@ from typing import Annotated, Any, NoReturn, TypeVar
 
 import typer
 
-from thunderline.cli import chatting, deploying, saying
+from thunderline.cli import adopting, chatting, deploying, saying
 from thunderline.cli import events as telling
 from thunderline.client import DiscoveryClient, RunnerClient, SchedulerClient
 from thunderline.cluster.errors import ClusterError, Unreachable
@@ -122,6 +122,8 @@ def status(home: Home = None, json: Json = False) -> None:
     _nodes(cluster.roster)
     saying.out.print()
     _deployments(list(cluster.deployments))
+    for problem in cluster.problems:
+        saying.out.print(problem, markup=False)
 
 
 @app.command()
@@ -285,6 +287,24 @@ def chat(
     """Talk to a model in the terminal."""
     target = _target(home, "scheduler")
     _run(chatting.chat(target, model, prompt, temperature, max_tokens), target)
+
+
+cluster = typer.Typer(no_args_is_help=True, help="Whom this cluster's runners obey.")
+app.add_typer(cluster, name="cluster")
+
+
+@cluster.command("adopt")
+def cluster_adopt(
+    home: Home = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="do not ask")] = False,
+    json: Annotated[bool, typer.Option("--json", help="print JSON; without --yes it changes nothing")] = False,
+) -> None:
+    """After a scheduler's store was lost, restored or copied: take its runners over, with what they run."""
+    target = _target(home, "scheduler")
+    try:
+        adopting.adopt_all(target, _settings(home).home, yes, json)
+    except adopting.NotAdopted as error:
+        _refuse(str(error), FAILED)
 
 
 bench = typer.Typer(no_args_is_help=True, help="Measure, side by side, in one run.")

@@ -134,6 +134,8 @@ async def announce(settings: Settings, model: str | None) -> None:
             elif names:
                 ready = await deploying.until_one_ready(scheduler, names, _say)
             else:
+                for problem in await _problems(scheduler):
+                    _say(problem)
                 _say("no model is deployed; `thunderline deploy MODEL` does that")
                 print(f"ready: http://127.0.0.1:{settings.gateway.port}/v1", flush=True)
                 return
@@ -155,6 +157,16 @@ async def _say_who_is_not_ready(scheduler: SchedulerClient, said: str = "") -> N
             for one in await scheduler.deployments():
                 if one.state != cluster_pb2.DEPLOYMENT_STATE_READY and deploying.sentence(one) not in said:
                     _say(f"not ready: {deploying.sentence(one)}")
+
+
+async def _problems(scheduler: SchedulerClient) -> list[str]:
+    """What keeps the cluster from being whole, once every runner has been heard."""
+    with contextlib.suppress(ClusterError, TimeoutError):
+        async with asyncio.timeout(LIST_DEADLINE_S):
+            async for cluster in scheduler.watch_cluster():
+                if cluster.complete or cluster.problems:
+                    return list(cluster.problems)
+    return []
 
 
 async def _names(scheduler: SchedulerClient) -> list[str]:

@@ -1,11 +1,14 @@
 """SchedulerService: deployments, the cluster, and generation."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 from thunderline.client import generation
 from thunderline.client.connection import Connection, called, called_again, streamed
 from thunderline.v1 import cluster_pb2, scheduler_pb2, scheduler_pb2_grpc
+
+# It asks runners, each with a deadline of its own.
+ADOPT_S = 20.0
 
 
 class SchedulerClient(Connection):
@@ -34,6 +37,12 @@ class SchedulerClient(Connection):
             self._stub.GetCluster, scheduler_pb2.GetClusterRequest()
         )
         return response.cluster
+
+    async def adopt_runners(self, store_ids: Mapping[str, str]) -> scheduler_pb2.AdoptRunnersResponse:
+        """Runners that obey another store; those named, by node with the store that they obey, obey this one then."""
+        request = scheduler_pb2.AdoptRunnersRequest(store_ids=store_ids)
+        response: scheduler_pb2.AdoptRunnersResponse = await called_again(self._stub.AdoptRunners, request, ADOPT_S)
+        return response
 
     async def watch_cluster(self) -> AsyncIterator[scheduler_pb2.Cluster]:
         """The whole cluster, then again at every change."""

@@ -1,6 +1,6 @@
 """Which commands a runner obeys: one store, and no epoch older than the newest it started. Pure."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 
@@ -42,6 +42,11 @@ class Fence:
     started: Mapping[InstanceId, Started] = field(default_factory=dict)
     forgotten: int = 0
 
+    @property
+    def highest(self) -> int:
+        """The highest epoch that was ever started here; 0 for none."""
+        return max([self.forgotten, *(one.epoch for one in self.started.values())])
+
 
 class Verdict(Enum):
     START = auto()  # Start the rank's process, after the fence is on disk.
@@ -49,11 +54,14 @@ class Verdict(Enum):
     END = auto()
 
 
-def judge(fence: Fence, store: StoreId, rank: RankId, goal: Goal, placement: bytes) -> tuple[Verdict, Fence]:
+def judge(
+    fence: Fence, store: StoreId, rank: RankId, goal: Goal, placement: bytes, forget: bool = False
+) -> tuple[Verdict, Fence]:
     """What to do with a command, and the fence after it.
 
-    Raises WrongStore, StaleEpoch (facts: highest), EpochConflict. ABSENT is accepted for any epoch of our store; READY
-    without a PREPARED before it starts the rank as well, and waits for PREPARED.
+    Raises WrongStore, StaleEpoch (facts: highest), EpochConflict. ABSENT is accepted for any epoch of our store, and
+    with `forget` the instance is not kept any longer; READY without a PREPARED before it starts the rank as well, and
+    waits for PREPARED.
     """
     if fence.store and store != fence.store:
         raise WrongStore(
@@ -62,7 +70,8 @@ def judge(fence: Fence, store: StoreId, rank: RankId, goal: Goal, placement: byt
         )
     obeyed = replace(fence, store=store)
     if goal is Goal.ABSENT:
-        return Verdict.END, obeyed
+        kept = fence.started.keys() - {rank.instance} if forget else fence.started.keys()
+        return Verdict.END, _keeping(obeyed, kept)
     known = fence.started.get(rank.instance)
     highest = fence.forgotten if known is None else known.epoch
     if rank.epoch > highest or (known is None and not fence.forgotten):
@@ -88,3 +97,28 @@ def _with(fence: Fence, rank: RankId, placement: bytes) -> Fence:
     started = {**dict(kept), rank.instance: Started(rank.epoch, placement)}
     forgotten = max([fence.forgotten, *(one.epoch for _, one in old)])
     return replace(fence, started=started, forgotten=forgotten)
+
+
+def adopt(fence: Fence, store: StoreId, former: StoreId, keep: Collection[RankId]) -> Fence:
+    """The fence that obeys another store; of the instances only those whose newest epoch `keep` names stay in it.
+
+    The same once more changes nothing. Raises WrongStore when `former` is not the one obeyed.
+    """
+    if store == fence.store:
+        return fence
+    if former != fence.store:
+        raise WrongStore(
+            f"this runner obeys store {fence.store or 'none'}, not {former or 'none'}: look again and run "
+            "`thunderline cluster adopt` once more",
+            store=fence.store,
+        )
+    epochs = {(rank.instance, rank.epoch) for rank in keep}
+    kept = {name for name, one in fence.started.items() if (name, one.epoch) in epochs}
+    return replace(_keeping(fence, kept), store=store)
+
+
+def _keeping(fence: Fence, instances: Collection[InstanceId]) -> Fence:
+    """Without the others; their epochs stay stale."""
+    dropped = [one.epoch for name, one in fence.started.items() if name not in instances]
+    started = {name: one for name, one in fence.started.items() if name in instances}
+    return replace(fence, started=started, forgotten=max([fence.forgotten, *dropped]))

@@ -5,7 +5,7 @@ import contextlib
 import logging
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from google.protobuf.message import DecodeError
@@ -129,7 +129,7 @@ class Ranks:
         return self._ranks.get(rank)
 
     async def command(
-        self, store: str, rank_id: RankId, goal: Goal, placement: cluster_pb2.Placement
+        self, store: str, rank_id: RankId, goal: Goal, placement: cluster_pb2.Placement, forget: bool = False
     ) -> KnownRank | None:
         """Carries out a SetRank; the rank as it is then, None for one that is not known here (any more).
 
@@ -140,19 +140,46 @@ class Ranks:
             if self.refusal is not None:
                 raise self.refusal
             wire = placement.SerializeToString(deterministic=True)
-            verdict, after = fence.judge(self.fence, StoreId(store), rank_id, goal, wire)
-            if after != self.fence:
-                try:
-                    await asyncio.to_thread(ledger.write, self._ledger_path, after)
-                except OSError as error:
-                    raise InstanceFailed(f"{self._ledger_path} cannot be written: {error.strerror}") from None
-                self.fence = after
+            verdict, after = fence.judge(self.fence, StoreId(store), rank_id, goal, wire, forget)
+            await self._keep(after)
             if verdict is Verdict.START:
                 self._start(rank_id, placement)
         rank = self._ranks.get(rank_id)
         if rank is not None:
             rank.want(goal)
         return rank
+
+    async def _keep(self, after: fence.Fence) -> None:
+        """On disk, then in memory. Raises InstanceFailed."""
+        if after == self.fence:
+            return
+        try:
+            await asyncio.to_thread(ledger.write, self._ledger_path, after)
+        except OSError as error:
+            raise InstanceFailed(f"{self._ledger_path} cannot be written: {error.strerror}") from None
+        self.fence = after
+
+    async def adopt_store(self, store: StoreId, former: StoreId, keep: Collection[RankId]) -> None:
+        """Obeys another store from now on: ranks that `keep` names go on, all others end.
+
+        Raises WrongStore, InstanceFailed when the ledger cannot be written, and what `refusal` holds.
+        """
+        async with self._commanding:
+            if self.refusal is not None:
+                raise self.refusal
+            if store == self.fence.store:
+                return
+            await self._keep(fence.adopt(self.fence, store, former, keep))
+            log.warning("another store is obeyed from now on", extra={"store": store, "former": former})
+            for rank in self._living():
+                if rank.id not in keep:
+                    rank.want(Goal.ABSENT)
+        self.changes.notify()
+
+    def placements(self) -> list[cluster_pb2.Placement]:
+        """Of the newest epoch of each instance that is kept."""
+        newest = [RankId(name, started.epoch, 0) for name, started in sorted(self.fence.started.items())]
+        return [placement for rank in newest if (placement := self._placement(rank)).HasField("deployment")]
 
     def _start(self, rank_id: RankId, placement: cluster_pb2.Placement) -> None:
         assert self._tasks is not None, "run() comes first"

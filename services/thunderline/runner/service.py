@@ -6,7 +6,7 @@ import re
 from collections.abc import AsyncIterator
 from typing import Any
 
-from thunderline.cluster import NodeId
+from thunderline.cluster import NodeId, StoreId
 from thunderline.cluster.errors import ClusterError, Full, InvalidRequest, NotOffered
 from thunderline.cluster.limits import Limits
 from thunderline.process.changes import watch
@@ -48,7 +48,7 @@ class RunnerService(runner_pb2_grpc.RunnerServiceServicer):
             raise InvalidRequest(f"goal {goal.name} needs a placement", param="placement")
         if request.placement.ByteSize() > PLACEMENT_BYTES_MAX:
             raise InvalidRequest(f"placement has more than {PLACEMENT_BYTES_MAX} bytes", param="placement")
-        rank = await self._ranks.command(request.store_id, rank_id(request.id), goal, request.placement)
+        rank = await self._ranks.command(request.store_id, rank_id(request.id), goal, request.placement, request.forget)
         if rank is not None:
             return runner_pb2.SetRankResponse(rank=report(rank))
         absent = cluster_pb2.RankReport(id=request.id, state=cluster_pb2.RANK_STATE_ABSENT)
@@ -63,10 +63,24 @@ class RunnerService(runner_pb2_grpc.RunnerServiceServicer):
                 ranks=[report(rank) for rank in self._ranks.all()],
                 complete=self._ranks.complete,
                 store_id=self._ranks.fence.store,
+                highest_epoch=self._ranks.fence.highest,
             )
 
         async for response in watch(self._ranks.changes, snapshot, WATCH_PACE_S):
             yield response
+
+    async def AdoptStore(self, request: runner_pb2.AdoptStoreRequest, context: Any) -> runner_pb2.AdoptStoreResponse:
+        if len(request.store_id) > STORE_ID_LENGTH_MAX:
+            raise InvalidRequest(f"store_id has more than {STORE_ID_LENGTH_MAX} characters", param="store_id")
+        if request.store_id:
+            keep = {rank_id(one) for one in request.keep}
+            await self._ranks.adopt_store(StoreId(request.store_id), StoreId(request.former_store_id), keep)
+        return runner_pb2.AdoptStoreResponse(
+            store_id=self._ranks.fence.store,
+            highest_epoch=self._ranks.fence.highest,
+            placements=self._ranks.placements(),
+            ranks=[report(rank) for rank in self._ranks.all()],
+        )
 
     async def Generate(
         self, request: runner_pb2.RunnerServiceGenerateRequest, context: Any

@@ -3,25 +3,25 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from prometheus_client import Counter, Gauge
-
 from thunderline.cluster import InstanceId, NodeId, RankId
-from thunderline.cluster.errors import ClusterError, StoreUnavailable
+from thunderline.cluster.errors import ClusterError, Full, StoreUnavailable
 from thunderline.cluster.limits import Limits
 from thunderline.cluster.ranks import RankState
 from thunderline.process.changes import Changes
 from thunderline.process.entry import CannotStart
-from thunderline.scheduler import actions, events, reconciler, wire
+from thunderline.scheduler import actions, events, measures, reconciler, wire
 from thunderline.scheduler.actions import Action
 from thunderline.scheduler.admission import Door
+from thunderline.scheduler.adoption import Plan
 from thunderline.scheduler.event_log import EventLog
 from thunderline.scheduler.reconciler import Waits
 from thunderline.scheduler.runners import Runners, is_stale
+from thunderline.scheduler.standings import Standings
 from thunderline.scheduler.store import EPOCH_COUNT_MAX, Store
 from thunderline.scheduler.values import Cause, DeploymentState, Epoch, Standing, Wish, World
 from thunderline.v1 import cluster_pb2, runner_pb2
@@ -30,11 +30,10 @@ from thunderline.v1 import cluster_pb2, runner_pb2
 IDLE_PASS_S = 1.0
 # A command that failed is not repeated within this time.
 FAILED_ACTION_S = 0.5
+# The runner has not judged the epoch: it may be meant to live all the same.
+NOT_REFUSED = {"UNREACHABLE", "DEADLINE", "DRAINING", "WRONG_STORE"}
 # The runner's view shows what a command did within this time: it is not sent again before.
 VIEW_S = 0.15
-
-STATE = Gauge("thunderline_deployment_state", "1 for the state that a deployment is in.", ["deployment", "state"])
-EPOCHS = Counter("thunderline_epochs_started_total", "Epochs started.", ["deployment"])
 
 log = logging.getLogger(__name__)
 
@@ -54,8 +53,7 @@ class Control:
         self.events = EventLog(store, self._writer, self.changes)
         self._awake = asyncio.Event()
         self._wishes: dict[InstanceId, Wish] = {}
-        self._standings: dict[InstanceId, tuple[Standing, float]] = {}
-        self._served: frozenset[InstanceId] = frozenset()
+        self._standings = Standings()
         self._in_flight: set[object] = set()
         # Of one epoch the end and an answer may come at once: each change starts from what the one before has stored.
         self._changing = asyncio.Lock()
@@ -114,12 +112,12 @@ class Control:
             audits=self.runners.audits,
             fetches=self.runners.fetches,
             in_flight=frozenset(self._in_flight),
-            served=self._served,
+            served=self._standings.served,
         )
         now_s = time.time()
         waits = Waits(self._limits.epoch_wait_min_s, self._limits.epoch_wait_max_s, 2 * self._limits.prepare_s)
         decision = reconciler.reconcile(world, now_s, waits)
-        self._note(decision.standings, now_s)
+        self._standings.note(decision.standings, self._wishes, self._batching, now_s)
         self.events.look(world, decision.standings, self.runners.facts(), now_s, waits)
         for action in decision.actions:
             self._in_flight |= actions.targets(action)
@@ -128,24 +126,6 @@ class Control:
         for call in self._on_change:
             call()
         return decision.look_again_s
-
-    def _note(self, standings: Mapping[InstanceId, Standing], now_s: float) -> None:
-        for instance, standing in standings.items():
-            before = self._standings.get(instance)
-            since_s = before[1] if before and before[0].state is standing.state else now_s
-            if before is None or before[0].state is not standing.state:
-                name = self._wishes[instance].spec.name
-                told = {"deployment": name, "state": standing.state.name, "reason": standing.reason}
-                if standing.state is DeploymentState.READY:
-                    told["batching"] = self._batching(instance)
-                log.info("deployment", extra=told)
-                for state in DeploymentState:
-                    STATE.labels(name, state.name).set(state is standing.state)
-            self._standings[instance] = (standing, since_s)
-        for gone in self._standings.keys() - standings.keys():
-            del self._standings[gone]
-        ready = {one for one, standing in standings.items() if standing.state is DeploymentState.READY}
-        self._served = (self._served & standings.keys()) | ready
 
     def _batching(self, instance: InstanceId) -> str:
         """What the audit allows, as the READY rank says; why it is no more stands in the reason."""
@@ -183,7 +163,7 @@ class Control:
         else:
             return
         wish = self._wishes.get(instance)
-        if error.reason in {"UNREACHABLE", "DEADLINE", "DRAINING"} or wish is None or wish.current is None:
+        if error.reason in NOT_REFUSED or wish is None or wish.current is None:
             return
         cause = Cause(error.reason, error.message, RankState.STARTING)
         await self._end_epoch(instance, wish.current.number, cause)
@@ -218,13 +198,20 @@ class Control:
             case actions.EndEpoch(instance, number, cause):
                 await self._end_epoch(instance, number, cause)
             case actions.Forget(instance):
-                await self._stored(self._store.forget, instance)
-                if wish := self._wishes.pop(instance, None):
-                    _unlabel(wish.spec.name)
+                await self._forget(instance)
+
+    async def _forget(self, instance: InstanceId) -> None:
+        """Its runner forgets it too: from what a runner keeps, deployments are rebuilt when a store is lost."""
+        for epoch in self._wishes[instance].epochs[-1:]:
+            rank = RankId(instance, epoch.number, 0)
+            await self.runners.set_rank(epoch.node, rank, runner_pb2.RANK_GOAL_ABSENT, None, forget=True)
+        await self._stored(self._store.forget, instance)
+        if wish := self._wishes.pop(instance, None):
+            measures.forget(wish.spec.name)
 
     async def _start_epoch(self, action: actions.StartEpoch) -> None:
         wish = self._wishes[action.instance]
-        number = await self._stored(self._store.next_epoch)
+        number = await self._stored(self._store.next_epoch, self.runners.highest_epoch)
         placement = wire.placement(wish, number, action.placed, action.layer_count)
         placed = action.placed
         epoch = Epoch(
@@ -234,7 +221,7 @@ class Control:
         await self._stored(self._store.begin, wish.instance, epoch, data)
         wish = self._wishes[action.instance]
         self._wishes[wish.instance] = replace(wish, epochs=(*wish.epochs, epoch)[-EPOCH_COUNT_MAX:])
-        EPOCHS.labels(wish.spec.name).inc()
+        measures.count_epoch(wish.spec.name)
         await self._set_rank(placed.node, RankId(wish.instance, number, 0), runner_pb2.RANK_GOAL_PREPARED)
 
     async def _set_rank(
@@ -296,6 +283,22 @@ class Control:
         self._wishes[wish.instance] = replace(wish, epochs=known.epochs) if known else wish
         self._wake()
 
+    async def rebuild(self, plan: Plan) -> None:
+        """What runners kept for another store: on disk, then in memory. Raises StoreUnavailable, Full."""
+        replaced = {("instance", wish.instance) for wish in plan.replaced}
+        if replaced & self._in_flight:
+            raise Full("a deployment of the same name is being started just now; try again", retry_after_s=IDLE_PASS_S)
+        self._in_flight |= replaced
+        try:
+            await self._stored(self._store.rebuild, plan)
+            for wish in plan.replaced:
+                self._wishes.pop(wish.instance)
+            self._wishes |= {wish.instance: wish for wish, _ in plan.rebuilt}
+            self.events.know([wish for wish, _ in plan.rebuilt])
+        finally:
+            self._in_flight -= replaced
+            self._wake()
+
     def note_poisoned(self, deployment: str, request_id: str, why: str) -> None:
         """A request was refused because ranks died of it: an event."""
         self.events.add(events.poisoned(deployment, request_id, why, time.time()))
@@ -307,9 +310,8 @@ class Control:
         return sorted(self._wishes.values(), key=lambda wish: wish.spec.name)
 
     def standing(self, wish: Wish) -> tuple[Standing, float]:
-        """Where it stands, and since when; one that no pass has seen yet is WAITING."""
-        fresh = Standing(DeploymentState.WAITING, "it has just been deployed", "the next look")
-        return self._standings.get(wish.instance, (fresh, wish.fresh_since_s))
+        """Where it stands, and since when."""
+        return self._standings.of(wish)
 
     def door(self, name: str) -> Door | None:
         """For admission: READY only while the rank is READY in its runner's view this moment."""
@@ -337,10 +339,3 @@ class Control:
         self.events.close()
         self._writer.shutdown(wait=True)
         self._store.close()
-
-
-def _unlabel(name: str) -> None:
-    """A deployment that is gone leaves no series behind: names come and go without bound."""
-    for state in DeploymentState:
-        STATE.remove(name, state.name)
-    EPOCHS.remove(name)

@@ -50,6 +50,10 @@ class EventLog:
         self._newest = self._tried = kept[-1].number if kept else 0
         self._seen = events.at_start(wishes, kept)
 
+    def know(self, wishes: Iterable[Wish]) -> None:
+        """Deployments that were rebuilt: what they have is not told as new."""
+        self._seen = events.with_known(self._seen, wishes)
+
     def look(
         self,
         world: World,

@@ -30,6 +30,7 @@ class Kind(StrEnum):
     RANK_ADOPTED = "RANK_ADOPTED"  # Found living after a start of the scheduler.
     RUNNER_LOST = "RUNNER_LOST"
     RUNNER_BACK = "RUNNER_BACK"
+    STORE_ADOPTED = "STORE_ADOPTED"  # By `thunderline cluster adopt`.
     REQUEST_POISONED = "REQUEST_POISONED"
     STORE_UNAVAILABLE = "STORE_UNAVAILABLE"
     STORE_BACK = "STORE_BACK"
@@ -98,6 +99,15 @@ def at_start(wishes: Iterable[Wish], kept: Sequence[Event]) -> Seen:
         unadopted=frozenset(key for wish in known.values() if (key := _current(wish))),
         given_up={wish.instance: last[wish.spec.name] for wish in known.values() if wish.spec.name in last},
     )
+
+
+def with_known(seen: Seen, wishes: Iterable[Wish]) -> Seen:
+    """These were rebuilt, in the place of others of their names, and told already with what they run."""
+    found = {wish.instance: wish for wish in wishes}
+    names = {wish.spec.name for wish in found.values()}
+    others = {instance: wish for instance, wish in seen.wishes.items() if wish.spec.name not in names}
+    served = {key for one in found.values() if (key := _current(one)) and one.epochs[-1].ready_s is not None}
+    return replace(seen, wishes={**others, **found}, ready=seen.ready | served)
 
 
 def happened(
@@ -271,7 +281,8 @@ def _runners(
             count = sum(fact.request_count for rank, fact in facts.items() if _is_one_of(rank, here))
             names = ", ".join(wish.spec.name for wish in here)
             done = f"until it is back nothing new goes to {names}" if names else ""
-            told.append(Event(Kind.RUNNER_LOST, subject, "its runner cannot be reached", now_s, count, done))
+            why = view.refusal or "its runner cannot be reached"
+            told.append(Event(Kind.RUNNER_LOST, subject, why, now_s, count, done))
             lost.add(node)
         elif node in seen.lost and view.reachable and view.complete:
             found = [rank for rank in view.ranks if rank.state is RankState.READY and _is_one_of(rank.id, here)]

@@ -170,8 +170,7 @@ def _follow(world: World, wish: Wish, epoch: Epoch, is_late: bool) -> tuple[Stan
     was_ready = epoch.ready_s is not None
     where = f"node {wording.short(epoch.node)}"
     if view is None or not view.reachable:
-        waits_for = f"the runner of {where}"
-        return Standing(DeploymentState.WAITING, f"{waits_for} cannot be reached", waits_for), []
+        return wording.unheard(epoch.node, view), []
     rank = next((one for one in view.ranks if one.id == rank_id), None)
     if rank is None and not view.complete:
         waits_for = f"the runner of {where} to say what it has"
@@ -230,7 +229,7 @@ def _begin(
         waits_for = f"{ANOTHER_DEPLOY}, or {OTHER_FILES}"
         return Standing(DeploymentState.CRASH_LOOP, wording.crashed(attempt, wish.spec), waits_for), again
     if not reachable:
-        return Standing(DeploymentState.WAITING, "no runner can be reached", "a runner"), []
+        return wording.no_runner(world.runners.values()), []
     if attempt.next is Next.NEVER:
         return Standing(DeploymentState.IMPOSSIBLE, wording.last(attempt), OTHER_FILES), again
     if not audits:

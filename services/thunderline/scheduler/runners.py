@@ -12,7 +12,7 @@ from thunderline.cluster import NodeId, RankId, StoreId
 from thunderline.cluster.errors import ClusterError, InstanceFailed, InvalidRequest, NotFound, Unreachable
 from thunderline.rpc.channel import dial
 from thunderline.rpc.errors import from_call
-from thunderline.scheduler import wire
+from thunderline.scheduler import wire, wording
 from thunderline.scheduler.carried import Carried
 from thunderline.scheduler.events import RankFacts
 from thunderline.scheduler.values import Audit, Fetch, RunnerView, Verdict
@@ -45,7 +45,19 @@ class Runner:
         self.stub = runner_pb2_grpc.RunnerServiceStub(self.channel)
         self.view = RunnerView(node, reachable=False, complete=False)
         self.reports: list[cluster_pb2.RankReport] = []
-        self.obeys = ""
+        # The highest epoch that it ever started.
+        self.highest_epoch = 0
+
+    def heard(self, told: runner_pb2.WatchRanksResponse, store: StoreId) -> None:
+        """One that obeys another store is not commanded, and nothing is concluded from what it has."""
+        self.reports = list(told.ranks)
+        self.highest_epoch = told.highest_epoch
+        obeyed = StoreId(told.store_id)
+        refusal = wording.wrong_store(self.node, obeyed, store) if obeyed not in {"", store} else ""
+        if refusal and refusal != self.view.refusal:
+            log.warning(refusal)
+        ranks = tuple(wire.rank_view(self.node, report) for report in told.ranks)
+        self.view = RunnerView(self.node, not refusal, told.complete and not refusal, ranks, refusal)
 
 
 class Runners:
@@ -67,6 +79,21 @@ class Runners:
         """Whether every runner of a complete roster has been heard."""
         views = [runner.view for runner in self.nodes.values()]
         return self.roster.complete and bool(views) and all(view.reachable and view.complete for view in views)
+
+    @property
+    def heard(self) -> bool:
+        """The same, whichever store they obey."""
+        views = [runner.view for runner in self.nodes.values()]
+        return self.roster.complete and bool(views) and all(view.reachable or view.refusal for view in views)
+
+    @property
+    def highest_epoch(self) -> int:
+        """That any runner ever started, for whichever store."""
+        return max((runner.highest_epoch for runner in self.nodes.values()), default=0)
+
+    def refusals(self) -> dict[NodeId, str]:
+        """Why runners that obey another store take no commands."""
+        return {node: runner.view.refusal for node, runner in sorted(self.nodes.items()) if runner.view.refusal}
 
     def facts(self) -> dict[RankId, RankFacts]:
         """For events: the process of each rank, and how many requests its end would touch, or has touched."""
@@ -112,10 +139,7 @@ class Runners:
         while True:
             try:
                 async for response in runner.stub.WatchRanks(runner_pb2.WatchRanksRequest()):
-                    runner.reports = list(response.ranks)
-                    runner.obeys = response.store_id
-                    ranks = tuple(wire.rank_view(runner.node, report) for report in response.ranks)
-                    runner.view = RunnerView(runner.node, reachable=True, complete=response.complete, ranks=ranks)
+                    runner.heard(response, self._store)
                     self._changed()
             except grpc.aio.AioRpcError as error:
                 if runner.view.reachable:
@@ -125,14 +149,19 @@ class Runners:
             await asyncio.sleep(REDIAL_S)
 
     async def set_rank(
-        self, node: NodeId, rank: RankId, goal: runner_pb2.RankGoal.ValueType, placement: cluster_pb2.Placement | None
+        self,
+        node: NodeId,
+        rank: RankId,
+        goal: runner_pb2.RankGoal.ValueType,
+        placement: cluster_pb2.Placement | None,
+        forget: bool = False,
     ) -> cluster_pb2.RankReport:
         """Tells a runner, three times when it does not answer. Raises its typed refusal, Unreachable."""
         runner = self.nodes.get(node)
         if runner is None:
             raise Unreachable(f"no runner of node {node} is known")
         request = runner_pb2.SetRankRequest(
-            store_id=self._store, id=wire.rank_id_to_proto(rank), goal=goal, placement=placement
+            store_id=self._store, id=wire.rank_id_to_proto(rank), goal=goal, placement=placement, forget=forget
         )
         async for attempt in AsyncRetrying(
             stop=stop_after_attempt(COMMAND_COUNT),
@@ -146,6 +175,28 @@ class Runners:
                 except grpc.aio.AioRpcError as error:
                     raise from_call(error) from None
         raise AssertionError("tenacity raises after the last attempt")
+
+    async def holding(self, node: NodeId) -> runner_pb2.AdoptStoreResponse:
+        """Which store it obeys, and what it holds. Raises NotFound, InstanceFailed."""
+        return await self._adopt(node, runner_pb2.AdoptStoreRequest())
+
+    async def adopt(self, node: NodeId, former: StoreId, keep: Collection[RankId]) -> None:
+        """Has it obey our store, with the ranks that are kept. Raises NotFound, InstanceFailed, its typed refusal."""
+        kept = [wire.rank_id_to_proto(rank) for rank in keep]
+        request = runner_pb2.AdoptStoreRequest(store_id=self._store, former_store_id=former, keep=kept)
+        await self._adopt(node, request)
+
+    async def _adopt(self, node: NodeId, request: runner_pb2.AdoptStoreRequest) -> runner_pb2.AdoptStoreResponse:
+        runner = self.nodes.get(node)
+        if runner is None:
+            raise NotFound(f"no runner of node {node} is known", param="store_ids")
+        try:
+            return await runner.stub.AdoptStore(request, timeout=COMMAND_DEADLINE_S)
+        except grpc.aio.AioRpcError as error:
+            problem = from_call(error)
+            if isinstance(problem, Unreachable):
+                raise InstanceFailed(f"the runner of node {node} does not answer: {problem.message}") from None
+            raise problem from None
 
     async def audit(self, node: NodeId, model: str) -> None:
         """Asks a node about a model; a refusal is a verdict, a broken call is asked again by the reconciler."""

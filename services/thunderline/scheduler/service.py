@@ -15,6 +15,7 @@ from thunderline.scheduler import wire
 from thunderline.scheduler.admission import Admission
 from thunderline.scheduler.control import Control
 from thunderline.scheduler.events import Event
+from thunderline.scheduler.takeover import Takeover
 from thunderline.scheduler.values import Wish
 from thunderline.v1 import cluster_pb2, scheduler_pb2, scheduler_pb2_grpc
 
@@ -29,6 +30,7 @@ class SchedulerService(scheduler_pb2_grpc.SchedulerServiceServicer):
         self._node_id = node_id
         self._control = control
         self._admission = admission
+        self._takeover = Takeover(node_id, control, DEPLOYMENT_COUNT_MAX)
         self._deploying = asyncio.Lock()
 
     async def Deploy(self, request: scheduler_pb2.DeployRequest, context: Any) -> scheduler_pb2.DeployResponse:
@@ -101,6 +103,13 @@ class SchedulerService(scheduler_pb2_grpc.SchedulerServiceServicer):
         async for event in self._control.events.watch(request.after, request.kept_only):
             yield scheduler_pb2.WatchEventsResponse(event=_event(event))
 
+    async def AdoptRunners(
+        self, request: scheduler_pb2.AdoptRunnersRequest, context: Any
+    ) -> scheduler_pb2.AdoptRunnersResponse:
+        # What is found may have the name of what is being deployed.
+        async with self._deploying:
+            return await self._takeover.adopt(request.store_ids)
+
     async def DrainNode(self, request: scheduler_pb2.DrainNodeRequest, context: Any) -> scheduler_pb2.DrainNodeResponse:
         raise NotOffered("a cluster is one node so far: draining it would leave nothing")
 
@@ -117,6 +126,7 @@ class SchedulerService(scheduler_pb2_grpc.SchedulerServiceServicer):
             roster=self._control.runners.roster,
             deployments=self._deployments(),
             complete=self._control.runners.complete,
+            problems=self._control.runners.refusals().values(),
         )
 
     def _deployments(self) -> list[cluster_pb2.Deployment]:

@@ -13,6 +13,7 @@ from thunderline.cluster import InstanceId, NodeId, StoreId
 from thunderline.cluster.errors import StoreUnavailable
 from thunderline.cluster.ranks import RankState
 from thunderline.process.entry import CannotStart
+from thunderline.scheduler.adoption import Plan
 from thunderline.scheduler.events import Event
 from thunderline.scheduler.values import Cause, Epoch, Spec, Wish
 
@@ -42,8 +43,11 @@ CREATE TABLE IF NOT EXISTS events (
 class Store:
     """Blocking; belongs to one thread. Every method raises StoreUnavailable when the disk does not take or give it."""
 
-    def __init__(self, folder: Path, node: NodeId) -> None:
-        """Opens or makes the store. Raises CannotStart when another scheduler holds it or it is another node's."""
+    def __init__(self, folder: Path, node: NodeId, may_be_copied: bool = False) -> None:
+        """Opens or makes the store. Raises CannotStart when another scheduler holds it.
+
+        Another node's is refused as well, unless `may_be_copied`: then `owner` says whose it is.
+        """
         self.node = node
         folder.mkdir(parents=True, exist_ok=True)
         self._lock = (folder / "scheduler.lock").open("w")
@@ -60,7 +64,7 @@ class Store:
             self._db.execute("PRAGMA synchronous = FULL")
             self._db.execute("PRAGMA foreign_keys = ON")
             self._db.executescript(_SCHEMA)
-            self._adopt(path, node)
+            self._know(path, node, may_be_copied)
         except (sqlite3.Error, StoreUnavailable) as error:
             self._lock.close()
             raise CannotStart(f"{path} cannot be used: {error}") from None
@@ -68,18 +72,22 @@ class Store:
             self.close()
             raise
 
-    def _adopt(self, path: Path, node: NodeId) -> None:
+    def _know(self, path: Path, node: NodeId, may_be_copied: bool) -> None:
         known = dict(self._db.execute("SELECT key, value FROM meta").fetchall())
         if known and known.get("version") != str(SCHEMA_VERSION):
             raise CannotStart(f"{path} has version {known.get('version')}, this thunderline knows {SCHEMA_VERSION}")
-        if known and known["node_id"] != node:
-            raise CannotStart(f"{path} belongs to node {known['node_id']}, this is {node}: it was copied")
+        if known and known["node_id"] != node and not may_be_copied:
+            raise CannotStart(
+                f"{path} belongs to node {known['node_id']}, this is {node}: it was copied; "
+                "run `thunderline cluster adopt` with this home to make it this node's"
+            )
         if not known:
             fresh = {"version": SCHEMA_VERSION, "store_id": uuid.uuid4(), "node_id": node, "last_epoch": 0}
             with self._transaction() as db:
                 db.executemany("INSERT INTO meta VALUES (?, ?)", [(key, str(value)) for key, value in fresh.items()])
             known = {key: str(value) for key, value in fresh.items()}
         self.store_id = StoreId(known["store_id"])
+        self.owner = NodeId(known["node_id"])
 
     def close(self) -> None:
         self._db.close()
@@ -146,10 +154,11 @@ class Store:
         with self._transaction() as db:
             db.execute("DELETE FROM deployments WHERE instance = ?", (instance,))
 
-    def next_epoch(self) -> int:
-        """A number that was never given before; it is spent even if nothing starts."""
+    def next_epoch(self, above: int = 0) -> int:
+        """A number that was never given before, above that of any runner; it is spent even if nothing starts."""
         with self._transaction() as db:
-            db.execute("UPDATE meta SET value = CAST(value AS INTEGER) + 1 WHERE key = 'last_epoch'")
+            raised = "UPDATE meta SET value = MAX(CAST(value AS INTEGER), ?) + 1 WHERE key = 'last_epoch'"
+            db.execute(raised, (above,))
             row = db.execute("SELECT value FROM meta WHERE key = 'last_epoch'").fetchone()
         return int(row[0])
 
@@ -183,15 +192,52 @@ class Store:
 
     def update(self, epoch: Epoch) -> None:
         """Writes when it became READY, when and why it ended, and whether it answered."""
-        cause = None
-        if epoch.cause is not None:
-            what = epoch.cause
-            cause = json.dumps([what.name, what.detail, what.state.value, what.permanent])
         with self._transaction() as db:
             db.execute(
                 "UPDATE epochs SET ready_s = ?, ended_s = ?, cause = ?, answered = ? WHERE number = ?",
-                (epoch.ready_s, epoch.ended_s, cause, epoch.answered, epoch.number),
+                (epoch.ready_s, epoch.ended_s, _cause_text(epoch.cause), epoch.answered, epoch.number),
             )
+
+    def rebuild(self, plan: Plan) -> None:
+        """All of it or nothing."""
+        with self._transaction() as db:
+            raised = "UPDATE meta SET value = MAX(CAST(value AS INTEGER), ?) WHERE key = 'last_epoch'"
+            db.execute(raised, (plan.highest_epoch,))
+            for wish in plan.replaced:
+                db.execute("DELETE FROM deployments WHERE instance = ?", (wish.instance,))
+            for wish, placement in plan.rebuilt:
+                spec, (epoch,) = wish.spec, wish.epochs
+                row = (wish.instance, spec.name, spec.model, spec.kv_budget_tokens, wish.fresh_since_s, False)
+                db.execute("INSERT INTO deployments VALUES (?, ?, ?, ?, ?, ?)", row)
+                # Its number may be that of an epoch of ours that is over long since.
+                db.execute("DELETE FROM epochs WHERE number = ?", (epoch.number,))
+                values = (
+                    *(epoch.number, wish.instance, epoch.node, epoch.kv_budget_tokens, epoch.memory_bytes, placement),
+                    *(epoch.started_s, epoch.ready_s, epoch.ended_s, _cause_text(epoch.cause), epoch.answered),
+                    epoch.digest,
+                )
+                db.execute("INSERT INTO epochs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", values)
+
+    def take_over(self, now_s: float, event: Event) -> None:
+        """Makes a copied store this node's: under a new id, with its deployments, less those being undeployed.
+
+        Their epochs are over: what ran of them ran elsewhere.
+        """
+        fresh = StoreId(str(uuid.uuid4()))
+        detail = f"it ran on node {self.owner}, whose store this was"
+        cause = _cause_text(Cause("ADOPTED", detail, RankState.UNKNOWN))
+        with self._transaction() as db:
+            db.execute("UPDATE meta SET value = ? WHERE key = 'store_id'", (fresh,))
+            db.execute("UPDATE meta SET value = ? WHERE key = 'node_id'", (self.node,))
+            db.execute("DELETE FROM deployments WHERE undeploying")
+            db.execute("UPDATE deployments SET fresh_since_s = ?", (now_s,))
+            db.execute("UPDATE epochs SET ended_s = ?, cause = ? WHERE ended_s IS NULL", (now_s, cause))
+            # Nobody is waited for that will never be heard.
+            db.execute("UPDATE epochs SET node = ?", (self.node,))
+            newest = db.execute("SELECT COALESCE(MAX(number), 0) FROM events").fetchone()[0]
+            told = (newest + 1, event.kind, event.subject, event.text, event.time_s, 0, event.done)
+            db.execute("INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?)", told)
+        self.store_id, self.owner = fresh, self.node
 
     def keep(self, events: Sequence[Event]) -> None:
         """Writes what happened; the newest are kept. Numbers grow, and the newest one is never forgotten."""
@@ -208,6 +254,10 @@ class Store:
         columns = "kind, subject, text, time_s, request_count, done, number"
         with self._reading() as db:
             return [Event(*row) for row in db.execute(f"SELECT {columns} FROM events ORDER BY number")]
+
+
+def _cause_text(cause: Cause | None) -> str | None:
+    return json.dumps([cause.name, cause.detail, cause.state.value, cause.permanent]) if cause is not None else None
 
 
 def _cause(text: Any) -> Cause | None:

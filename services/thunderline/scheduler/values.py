@@ -94,6 +94,8 @@ class RunnerView:
     reachable: bool
     complete: bool
     ranks: tuple[RankView, ...] = ()
+    # Why it takes no commands of ours, though it was heard: then it counts as one that cannot be reached.
+    refusal: str = ""
 
 
 class Verdict(Enum):

@@ -1,10 +1,14 @@
 """Protos to the scheduler's values and back. Pure."""
 
-from thunderline.cluster import InstanceId, NodeId, RankId
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+
+from thunderline.cluster import InstanceId, NodeId, RankId, StoreId
 from thunderline.cluster.ranks import RankState
+from thunderline.scheduler.adoption import Found, Held, Ruling
 from thunderline.scheduler.placement import Placed
 from thunderline.scheduler.values import Audit, Cause, RankView, Spec, Standing, Verdict, Wish
-from thunderline.v1 import cluster_pb2, runner_pb2
+from thunderline.v1 import cluster_pb2, runner_pb2, scheduler_pb2
 
 
 def rank_view(node: NodeId, report: cluster_pb2.RankReport) -> RankView:
@@ -14,7 +18,7 @@ def rank_view(node: NodeId, report: cluster_pb2.RankReport) -> RankView:
         told = report.cause
         cause = Cause(told.name, told.detail, RankState(told.state or RankState.UNKNOWN.value), told.permanent)
     return RankView(
-        id=RankId(InstanceId(report.id.instance), report.id.epoch, report.id.rank),
+        id=_rank_id(report.id),
         node=node,
         state=RankState(report.state),
         cause=cause,
@@ -94,3 +98,55 @@ def failed_in_a_row(wish: Wish) -> int:
             break
         count += epoch.is_over
     return count
+
+
+def found(node: NodeId, told: runner_pb2.AdoptStoreResponse) -> Found:
+    """A runner's placements with what runs of them, and the ranks that run without one."""
+    reports = {_rank_id(report.id): report for report in told.ranks}
+    held = [_held(placement, reports) for placement in told.placements]
+    kept = {one.id for one in held}
+    held += [_process(Held(rank), report) for rank, report in reports.items() if rank not in kept]
+    # What has ended and is kept nowhere is nothing.
+    living = tuple(one for one in held if one.spec is not None or one.lives)
+    return Found(node, StoreId(told.store_id), told.highest_epoch, living)
+
+
+def _held(placement: cluster_pb2.Placement, reports: Mapping[RankId, cluster_pb2.RankReport]) -> Held:
+    rank = RankId(InstanceId(placement.instance), placement.epoch, 0)
+    held = Held(
+        id=rank,
+        spec=spec(placement.deployment, placement.deployment.name),
+        placement=placement.SerializeToString(deterministic=True),
+        kv_budget_tokens=placement.kv_budget_tokens,
+        memory_bytes=sum(one.memory_bytes for one in placement.ranks),
+    )
+    return _process(held, reports[rank]) if rank in reports else held
+
+
+def _process(held: Held, report: cluster_pb2.RankReport) -> Held:
+    since_s = report.state_since.ToMilliseconds() / 1000
+    return replace(held, state=RankState(report.state), since_s=since_s, pid=report.pid)
+
+
+def _rank_id(wire: cluster_pb2.RankId) -> RankId:
+    return RankId(InstanceId(wire.instance), wire.epoch, wire.rank)
+
+
+def foreign_runner(runner: Found, rulings: Iterable[Ruling]) -> scheduler_pb2.ForeignRunner:
+    held = [
+        scheduler_pb2.HeldRank(
+            id=rank_id_to_proto(ruling.held.id),
+            deployment=spec_to_proto(ruling.held.spec) if ruling.held.spec else None,
+            state=ruling.held.state.value,  # type: ignore[arg-type]
+            pid=ruling.held.pid,
+            fate=ruling.fate.value,  # type: ignore[arg-type]
+            why=ruling.why,
+        )
+        for ruling in rulings
+    ]
+    return scheduler_pb2.ForeignRunner(node_id=runner.node, store_id=runner.store, held=held)
+
+
+def store_contents(store: StoreId, owner: NodeId, wishes: Iterable[Wish]) -> scheduler_pb2.StoreContents:
+    specs = [spec_to_proto(wish.spec) for wish in wishes]
+    return scheduler_pb2.StoreContents(store_id=store, node_id=owner, deployments=specs)

@@ -1,15 +1,17 @@
 """What the reconciler says of a deployment, for people. Pure."""
 
 import re
+from collections.abc import Iterable
 
-from thunderline.cluster import NodeId
+from thunderline.cluster import NodeId, StoreId
 from thunderline.cluster.ranks import RankState
 from thunderline.scheduler.attempts import Attempt
-from thunderline.scheduler.values import Cause, RankView, Spec
+from thunderline.scheduler.values import Cause, DeploymentState, RankView, RunnerView, Spec, Standing
 
 # Causes in a sentence: the newest so many, each so long.
 CAUSE_COUNT_MAX, CAUSE_LENGTH_MAX = 8, 200
 PLAIN_WORD = re.compile(r"[\w./-]+")
+ADOPT = "`thunderline cluster adopt`"
 
 
 def crashed(attempt: Attempt, spec: Spec) -> str:
@@ -45,6 +47,29 @@ def how(rank: RankView) -> str:
 def short(node: NodeId) -> str:
     """Enough of a UUID to tell nodes apart."""
     return node[:8]
+
+
+def wrong_store(node: NodeId, obeyed: StoreId, ours: StoreId) -> str:
+    return (
+        f"WRONG_STORE: the runner of node {short(node)} obeys store {obeyed}, not this scheduler's {ours}; "
+        f"{ADOPT} shows both and changes that"
+    )
+
+
+def unheard(node: NodeId, view: RunnerView | None) -> Standing:
+    """Of a deployment whose epoch is at a runner that cannot be commanded."""
+    if view is not None and view.refusal:
+        return Standing(DeploymentState.WAITING, view.refusal, ADOPT)
+    waits_for = f"the runner of node {short(node)}"
+    return Standing(DeploymentState.WAITING, f"{waits_for} cannot be reached", waits_for)
+
+
+def no_runner(views: Iterable[RunnerView]) -> Standing:
+    """Of a deployment that no runner can begin."""
+    refusals = [view.refusal for view in views if view.refusal]
+    if refusals:
+        return Standing(DeploymentState.WAITING, refusals[0], ADOPT)
+    return Standing(DeploymentState.WAITING, "no runner can be reached", "a runner")
 
 
 def deploy_again(spec: Spec) -> str:

@@ -73,8 +73,11 @@ class SetRankRequest(_message.Message):
     GOAL_FIELD_NUMBER: _builtins.int
     PLACEMENT_FIELD_NUMBER: _builtins.int
     HOSTFILE_FIELD_NUMBER: _builtins.int
+    FORGET_FIELD_NUMBER: _builtins.int
     store_id: _builtins.str
     goal: Global___RankGoal.ValueType
+    forget: _builtins.bool
+    """With ABSENT: the deployment is gone, and its placement is kept no longer."""
     @_builtins.property
     def id(self) -> _cluster_pb2.RankId: ...
     @_builtins.property
@@ -93,10 +96,11 @@ class SetRankRequest(_message.Message):
         goal: Global___RankGoal.ValueType = ...,
         placement: _cluster_pb2.Placement | None = ...,
         hostfile: _abc.Iterable[_builtins.str] | None = ...,
+        forget: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "placement", b"placement"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["goal", b"goal", "hostfile", b"hostfile", "id", b"id", "placement", b"placement", "store_id", b"store_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["forget", b"forget", "goal", b"goal", "hostfile", b"hostfile", "id", b"id", "placement", b"placement", "store_id", b"store_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -145,11 +149,14 @@ class WatchRanksResponse(_message.Message):
     RANKS_FIELD_NUMBER: _builtins.int
     COMPLETE_FIELD_NUMBER: _builtins.int
     STORE_ID_FIELD_NUMBER: _builtins.int
+    HIGHEST_EPOCH_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
     complete: _builtins.bool
     """False while a restarted runner still looks for ranks to adopt."""
     store_id: _builtins.str
     """The store that this runner obeys; empty before its first command."""
+    highest_epoch: _builtins.int
+    """The highest epoch that was ever started here: a store that is an older copy would give its number again."""
     @_builtins.property
     def ranks(self) -> _containers.RepeatedCompositeFieldContainer[_cluster_pb2.RankReport]: ...
     def __init__(
@@ -159,10 +166,11 @@ class WatchRanksResponse(_message.Message):
         ranks: _abc.Iterable[_cluster_pb2.RankReport] | None = ...,
         complete: _builtins.bool = ...,
         store_id: _builtins.str = ...,
+        highest_epoch: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["complete", b"complete", "node_id", b"node_id", "ranks", b"ranks", "store_id", b"store_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["complete", b"complete", "highest_epoch", b"highest_epoch", "node_id", b"node_id", "ranks", b"ranks", "store_id", b"store_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -508,3 +516,68 @@ class ListModelsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListModelsResponse: _TypeAlias = ListModelsResponse  # noqa: Y015
+
+@_typing.final
+class AdoptStoreRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STORE_ID_FIELD_NUMBER: _builtins.int
+    FORMER_STORE_ID_FIELD_NUMBER: _builtins.int
+    KEEP_FIELD_NUMBER: _builtins.int
+    store_id: _builtins.str
+    """The store to obey; empty: changes nothing, only says."""
+    former_store_id: _builtins.str
+    """The store that is obeyed, as the caller was told."""
+    @_builtins.property
+    def keep(self) -> _containers.RepeatedCompositeFieldContainer[_cluster_pb2.RankId]:
+        """Ranks that go on, and whose placements are kept, whether they have a process or not."""
+
+    def __init__(
+        self,
+        *,
+        store_id: _builtins.str = ...,
+        former_store_id: _builtins.str = ...,
+        keep: _abc.Iterable[_cluster_pb2.RankId] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["former_store_id", b"former_store_id", "keep", b"keep", "store_id", b"store_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AdoptStoreRequest: _TypeAlias = AdoptStoreRequest  # noqa: Y015
+
+@_typing.final
+class AdoptStoreResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STORE_ID_FIELD_NUMBER: _builtins.int
+    HIGHEST_EPOCH_FIELD_NUMBER: _builtins.int
+    PLACEMENTS_FIELD_NUMBER: _builtins.int
+    RANKS_FIELD_NUMBER: _builtins.int
+    store_id: _builtins.str
+    """The store that is obeyed now."""
+    highest_epoch: _builtins.int
+    @_builtins.property
+    def placements(self) -> _containers.RepeatedCompositeFieldContainer[_cluster_pb2.Placement]:
+        """Of the newest epoch of every instance that was started here and not undeployed."""
+
+    @_builtins.property
+    def ranks(self) -> _containers.RepeatedCompositeFieldContainer[_cluster_pb2.RankReport]:
+        """As in WatchRanks."""
+
+    def __init__(
+        self,
+        *,
+        store_id: _builtins.str = ...,
+        highest_epoch: _builtins.int = ...,
+        placements: _abc.Iterable[_cluster_pb2.Placement] | None = ...,
+        ranks: _abc.Iterable[_cluster_pb2.RankReport] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["highest_epoch", b"highest_epoch", "placements", b"placements", "ranks", b"ranks", "store_id", b"store_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AdoptStoreResponse: _TypeAlias = AdoptStoreResponse  # noqa: Y015

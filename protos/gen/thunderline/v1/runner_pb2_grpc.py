@@ -82,6 +82,11 @@ class RunnerServiceStub:
                 request_serializer=thunderline_dot_v1_dot_runner__pb2.ListModelsRequest.SerializeToString,
                 response_deserializer=thunderline_dot_v1_dot_runner__pb2.ListModelsResponse.FromString,
                 _registered_method=True)
+        self.AdoptStore = channel.unary_unary(
+                '/thunderline.v1.RunnerService/AdoptStore',
+                request_serializer=thunderline_dot_v1_dot_runner__pb2.AdoptStoreRequest.SerializeToString,
+                response_deserializer=thunderline_dot_v1_dot_runner__pb2.AdoptStoreResponse.FromString,
+                _registered_method=True)
 
 
 class RunnerServiceServicer:
@@ -158,6 +163,15 @@ class RunnerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def AdoptStore(self, request, context):
+        """Says which store this runner obeys and what it holds for it; with a `store_id` it obeys that one from now on: the
+        ranks that `keep` names go on as they are, all others end. Idempotent. FAILED_PRECONDITION (WRONG_STORE when
+        `former_store_id` is not the one obeyed); UNAVAILABLE (DRAINING; INSTANCE_FAILED when it cannot be written down).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_RunnerServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -205,6 +219,11 @@ def add_RunnerServiceServicer_to_server(servicer, server):
                     servicer.ListModels,
                     request_deserializer=thunderline_dot_v1_dot_runner__pb2.ListModelsRequest.FromString,
                     response_serializer=thunderline_dot_v1_dot_runner__pb2.ListModelsResponse.SerializeToString,
+            ),
+            'AdoptStore': grpc.unary_unary_rpc_method_handler(
+                    servicer.AdoptStore,
+                    request_deserializer=thunderline_dot_v1_dot_runner__pb2.AdoptStoreRequest.FromString,
+                    response_serializer=thunderline_dot_v1_dot_runner__pb2.AdoptStoreResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -453,6 +472,33 @@ class RunnerService:
             '/thunderline.v1.RunnerService/ListModels',
             thunderline_dot_v1_dot_runner__pb2.ListModelsRequest.SerializeToString,
             thunderline_dot_v1_dot_runner__pb2.ListModelsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AdoptStore(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/thunderline.v1.RunnerService/AdoptStore',
+            thunderline_dot_v1_dot_runner__pb2.AdoptStoreRequest.SerializeToString,
+            thunderline_dot_v1_dot_runner__pb2.AdoptStoreResponse.FromString,
             options,
             channel_credentials,
             insecure,

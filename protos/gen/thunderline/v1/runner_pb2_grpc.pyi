@@ -63,6 +63,11 @@ class RunnerServiceStub:
     """
     ListModels: _grpc.UnaryUnaryMultiCallable[_runner_pb2.ListModelsRequest, _runner_pb2.ListModelsResponse]
     """The models in this node's model folders. Idempotent."""
+    AdoptStore: _grpc.UnaryUnaryMultiCallable[_runner_pb2.AdoptStoreRequest, _runner_pb2.AdoptStoreResponse]
+    """Says which store this runner obeys and what it holds for it; with a `store_id` it obeys that one from now on: the
+    ranks that `keep` names go on as they are, all others end. Idempotent. FAILED_PRECONDITION (WRONG_STORE when
+    `former_store_id` is not the one obeyed); UNAVAILABLE (DRAINING; INSTANCE_FAILED when it cannot be written down).
+    """
 
 @_typing.type_check_only
 class RunnerServiceAsyncStub(RunnerServiceStub):
@@ -99,6 +104,11 @@ class RunnerServiceAsyncStub(RunnerServiceStub):
     """
     ListModels: _aio.UnaryUnaryMultiCallable[_runner_pb2.ListModelsRequest, _runner_pb2.ListModelsResponse]  # type: ignore[assignment]
     """The models in this node's model folders. Idempotent."""
+    AdoptStore: _aio.UnaryUnaryMultiCallable[_runner_pb2.AdoptStoreRequest, _runner_pb2.AdoptStoreResponse]  # type: ignore[assignment]
+    """Says which store this runner obeys and what it holds for it; with a `store_id` it obeys that one from now on: the
+    ranks that `keep` names go on as they are, all others end. Idempotent. FAILED_PRECONDITION (WRONG_STORE when
+    `former_store_id` is not the one obeyed); UNAVAILABLE (DRAINING; INSTANCE_FAILED when it cannot be written down).
+    """
 
 class RunnerServiceServicer(metaclass=_abc_1.ABCMeta):
     """One rank of each instance on this node: model files, rank processes, text in and out. One on every computing node.
@@ -186,5 +196,16 @@ class RunnerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_runner_pb2.ListModelsResponse, _abc.Awaitable[_runner_pb2.ListModelsResponse]]:
         """The models in this node's model folders. Idempotent."""
+
+    @_abc_1.abstractmethod
+    def AdoptStore(
+        self,
+        request: _runner_pb2.AdoptStoreRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_runner_pb2.AdoptStoreResponse, _abc.Awaitable[_runner_pb2.AdoptStoreResponse]]:
+        """Says which store this runner obeys and what it holds for it; with a `store_id` it obeys that one from now on: the
+        ranks that `keep` names go on as they are, all others end. Idempotent. FAILED_PRECONDITION (WRONG_STORE when
+        `former_store_id` is not the one obeyed); UNAVAILABLE (DRAINING; INSTANCE_FAILED when it cannot be written down).
+        """
 
 def add_RunnerServiceServicer_to_server(servicer: RunnerServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

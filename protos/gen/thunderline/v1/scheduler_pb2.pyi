@@ -8,6 +8,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from thunderline.v1 import cluster_pb2 as _cluster_pb2
 from thunderline.v1 import discovery_pb2 as _discovery_pb2
 import builtins as _builtins
@@ -20,6 +21,30 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _Fate:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _FateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Fate.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    FATE_UNSPECIFIED: _Fate.ValueType  # 0
+    FATE_REBUILT: _Fate.ValueType  # 1
+    """Its deployment is rebuilt: a living rank goes on as it is, else the next epoch starts."""
+    FATE_KNOWN: _Fate.ValueType  # 2
+    """This store has the deployment with this very epoch: it goes on."""
+    FATE_ENDED: _Fate.ValueType  # 3
+
+class Fate(_Fate, metaclass=_FateEnumTypeWrapper):
+    """What becomes of a rank, or of a placement that has no process, when its runner is adopted."""
+
+FATE_UNSPECIFIED: Fate.ValueType  # 0
+FATE_REBUILT: Fate.ValueType  # 1
+"""Its deployment is rebuilt: a living rank goes on as it is, else the next epoch starts."""
+FATE_KNOWN: Fate.ValueType  # 2
+"""This store has the deployment with this very epoch: it goes on."""
+FATE_ENDED: Fate.ValueType  # 3
+Global___Fate: _TypeAlias = Fate  # noqa: Y015
 
 @_typing.final
 class SchedulerServiceGenerateRequest(_message.Message):
@@ -227,6 +252,7 @@ class Cluster(_message.Message):
     ROSTER_FIELD_NUMBER: _builtins.int
     DEPLOYMENTS_FIELD_NUMBER: _builtins.int
     COMPLETE_FIELD_NUMBER: _builtins.int
+    PROBLEMS_FIELD_NUMBER: _builtins.int
     store_id: _builtins.str
     scheduler_node_id: _builtins.str
     complete: _builtins.bool
@@ -235,6 +261,10 @@ class Cluster(_message.Message):
     def roster(self) -> _discovery_pb2.Roster: ...
     @_builtins.property
     def deployments(self) -> _containers.RepeatedCompositeFieldContainer[_cluster_pb2.Deployment]: ...
+    @_builtins.property
+    def problems(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What keeps it from being whole, a sentence each, with what to do next."""
+
     def __init__(
         self,
         *,
@@ -243,10 +273,11 @@ class Cluster(_message.Message):
         roster: _discovery_pb2.Roster | None = ...,
         deployments: _abc.Iterable[_cluster_pb2.Deployment] | None = ...,
         complete: _builtins.bool = ...,
+        problems: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["roster", b"roster"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["complete", b"complete", "deployments", b"deployments", "roster", b"roster", "scheduler_node_id", b"scheduler_node_id", "store_id", b"store_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["complete", b"complete", "deployments", b"deployments", "problems", b"problems", "roster", b"roster", "scheduler_node_id", b"scheduler_node_id", "store_id", b"store_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -444,3 +475,172 @@ class DrainNodeResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DrainNodeResponse: _TypeAlias = DrainNodeResponse  # noqa: Y015
+
+@_typing.final
+class StoreContents(_message.Message):
+    """What a scheduler's store says of itself."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STORE_ID_FIELD_NUMBER: _builtins.int
+    NODE_ID_FIELD_NUMBER: _builtins.int
+    DEPLOYMENTS_FIELD_NUMBER: _builtins.int
+    store_id: _builtins.str
+    node_id: _builtins.str
+    """The node that it belongs to."""
+    @_builtins.property
+    def deployments(self) -> _containers.RepeatedCompositeFieldContainer[_cluster_pb2.DeploymentSpec]: ...
+    def __init__(
+        self,
+        *,
+        store_id: _builtins.str = ...,
+        node_id: _builtins.str = ...,
+        deployments: _abc.Iterable[_cluster_pb2.DeploymentSpec] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deployments", b"deployments", "node_id", b"node_id", "store_id", b"store_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StoreContents: _TypeAlias = StoreContents  # noqa: Y015
+
+@_typing.final
+class HeldRank(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    DEPLOYMENT_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    PID_FIELD_NUMBER: _builtins.int
+    FATE_FIELD_NUMBER: _builtins.int
+    WHY_FIELD_NUMBER: _builtins.int
+    state: _cluster_pb2.RankState.ValueType
+    """ABSENT when it has no process."""
+    pid: _builtins.int
+    fate: Global___Fate.ValueType
+    why: _builtins.str
+    """Why, for people."""
+    @_builtins.property
+    def id(self) -> _cluster_pb2.RankId: ...
+    @_builtins.property
+    def deployment(self) -> _cluster_pb2.DeploymentSpec:
+        """Unset when its runner does not know of which deployment it is."""
+
+    def __init__(
+        self,
+        *,
+        id: _cluster_pb2.RankId | None = ...,
+        deployment: _cluster_pb2.DeploymentSpec | None = ...,
+        state: _cluster_pb2.RankState.ValueType = ...,
+        pid: _builtins.int = ...,
+        fate: Global___Fate.ValueType = ...,
+        why: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["deployment", b"deployment", "id", b"id"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deployment", b"deployment", "fate", b"fate", "id", b"id", "pid", b"pid", "state", b"state", "why", b"why"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HeldRank: _TypeAlias = HeldRank  # noqa: Y015
+
+@_typing.final
+class ForeignRunner(_message.Message):
+    """A runner that obeys another store, or did so until it was adopted."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODE_ID_FIELD_NUMBER: _builtins.int
+    STORE_ID_FIELD_NUMBER: _builtins.int
+    HELD_FIELD_NUMBER: _builtins.int
+    node_id: _builtins.str
+    store_id: _builtins.str
+    @_builtins.property
+    def held(self) -> _containers.RepeatedCompositeFieldContainer[Global___HeldRank]: ...
+    def __init__(
+        self,
+        *,
+        node_id: _builtins.str = ...,
+        store_id: _builtins.str = ...,
+        held: _abc.Iterable[Global___HeldRank] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["held", b"held", "node_id", b"node_id", "store_id", b"store_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ForeignRunner: _TypeAlias = ForeignRunner  # noqa: Y015
+
+@_typing.final
+class AdoptRunnersRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class StoreIdsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    STORE_IDS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def store_ids(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Which runners to adopt, by node, each with the store that it was said to obey. Empty: changes nothing, only says."""
+
+    def __init__(
+        self,
+        *,
+        store_ids: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["store_ids", b"store_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AdoptRunnersRequest: _TypeAlias = AdoptRunnersRequest  # noqa: Y015
+
+@_typing.final
+class AdoptRunnersResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STORE_FIELD_NUMBER: _builtins.int
+    RUNNERS_FIELD_NUMBER: _builtins.int
+    COMPLETE_FIELD_NUMBER: _builtins.int
+    complete: _builtins.bool
+    """False when a runner of an ALIVE node could not be heard: it may obey another store as well."""
+    @_builtins.property
+    def store(self) -> Global___StoreContents:
+        """This scheduler's store, as it was before."""
+
+    @_builtins.property
+    def runners(self) -> _containers.RepeatedCompositeFieldContainer[Global___ForeignRunner]: ...
+    def __init__(
+        self,
+        *,
+        store: Global___StoreContents | None = ...,
+        runners: _abc.Iterable[Global___ForeignRunner] | None = ...,
+        complete: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["store", b"store"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["complete", b"complete", "runners", b"runners", "store", b"store"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AdoptRunnersResponse: _TypeAlias = AdoptRunnersResponse  # noqa: Y015

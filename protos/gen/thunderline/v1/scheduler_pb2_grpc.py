@@ -77,6 +77,11 @@ class SchedulerServiceStub:
                 request_serializer=thunderline_dot_v1_dot_scheduler__pb2.WatchEventsRequest.SerializeToString,
                 response_deserializer=thunderline_dot_v1_dot_scheduler__pb2.WatchEventsResponse.FromString,
                 _registered_method=True)
+        self.AdoptRunners = channel.unary_unary(
+                '/thunderline.v1.SchedulerService/AdoptRunners',
+                request_serializer=thunderline_dot_v1_dot_scheduler__pb2.AdoptRunnersRequest.SerializeToString,
+                response_deserializer=thunderline_dot_v1_dot_scheduler__pb2.AdoptRunnersResponse.FromString,
+                _registered_method=True)
         self.DrainNode = channel.unary_unary(
                 '/thunderline.v1.SchedulerService/DrainNode',
                 request_serializer=thunderline_dot_v1_dot_scheduler__pb2.DrainNodeRequest.SerializeToString,
@@ -152,6 +157,16 @@ class SchedulerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def AdoptRunners(self, request, context):
+        """Runners that obey another store: what they hold, and what becomes of it. Those that `store_ids` names obey this
+        store from now on, and deployments are rebuilt from what they hold; nothing that serves is loaded again.
+        NOT_FOUND (MODEL_NOT_FOUND) for an unknown node; FAILED_PRECONDITION (WRONG_STORE when a runner obeys another
+        store than it was said to); UNAVAILABLE (STORE_UNAVAILABLE, INSTANCE_FAILED). Idempotent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def DrainNode(self, request, context):
         """Takes a node out of service. UNIMPLEMENTED while a cluster is one node.
         """
@@ -201,6 +216,11 @@ def add_SchedulerServiceServicer_to_server(servicer, server):
                     servicer.WatchEvents,
                     request_deserializer=thunderline_dot_v1_dot_scheduler__pb2.WatchEventsRequest.FromString,
                     response_serializer=thunderline_dot_v1_dot_scheduler__pb2.WatchEventsResponse.SerializeToString,
+            ),
+            'AdoptRunners': grpc.unary_unary_rpc_method_handler(
+                    servicer.AdoptRunners,
+                    request_deserializer=thunderline_dot_v1_dot_scheduler__pb2.AdoptRunnersRequest.FromString,
+                    response_serializer=thunderline_dot_v1_dot_scheduler__pb2.AdoptRunnersResponse.SerializeToString,
             ),
             'DrainNode': grpc.unary_unary_rpc_method_handler(
                     servicer.DrainNode,
@@ -427,6 +447,33 @@ class SchedulerService:
             '/thunderline.v1.SchedulerService/WatchEvents',
             thunderline_dot_v1_dot_scheduler__pb2.WatchEventsRequest.SerializeToString,
             thunderline_dot_v1_dot_scheduler__pb2.WatchEventsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AdoptRunners(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/thunderline.v1.SchedulerService/AdoptRunners',
+            thunderline_dot_v1_dot_scheduler__pb2.AdoptRunnersRequest.SerializeToString,
+            thunderline_dot_v1_dot_scheduler__pb2.AdoptRunnersResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -60,6 +60,12 @@ class SchedulerServiceStub:
     """Starts with the whole cluster, then sends it again at every change. UNAVAILABLE when the role stops."""
     WatchEvents: _grpc.UnaryStreamMultiCallable[_scheduler_pb2.WatchEventsRequest, _scheduler_pb2.WatchEventsResponse]
     """What happened, oldest first, then what happens. UNAVAILABLE when the role stops."""
+    AdoptRunners: _grpc.UnaryUnaryMultiCallable[_scheduler_pb2.AdoptRunnersRequest, _scheduler_pb2.AdoptRunnersResponse]
+    """Runners that obey another store: what they hold, and what becomes of it. Those that `store_ids` names obey this
+    store from now on, and deployments are rebuilt from what they hold; nothing that serves is loaded again.
+    NOT_FOUND (MODEL_NOT_FOUND) for an unknown node; FAILED_PRECONDITION (WRONG_STORE when a runner obeys another
+    store than it was said to); UNAVAILABLE (STORE_UNAVAILABLE, INSTANCE_FAILED). Idempotent.
+    """
     DrainNode: _grpc.UnaryUnaryMultiCallable[_scheduler_pb2.DrainNodeRequest, _scheduler_pb2.DrainNodeResponse]
     """Takes a node out of service. UNIMPLEMENTED while a cluster is one node."""
 
@@ -95,6 +101,12 @@ class SchedulerServiceAsyncStub(SchedulerServiceStub):
     """Starts with the whole cluster, then sends it again at every change. UNAVAILABLE when the role stops."""
     WatchEvents: _aio.UnaryStreamMultiCallable[_scheduler_pb2.WatchEventsRequest, _scheduler_pb2.WatchEventsResponse]  # type: ignore[assignment]
     """What happened, oldest first, then what happens. UNAVAILABLE when the role stops."""
+    AdoptRunners: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.AdoptRunnersRequest, _scheduler_pb2.AdoptRunnersResponse]  # type: ignore[assignment]
+    """Runners that obey another store: what they hold, and what becomes of it. Those that `store_ids` names obey this
+    store from now on, and deployments are rebuilt from what they hold; nothing that serves is loaded again.
+    NOT_FOUND (MODEL_NOT_FOUND) for an unknown node; FAILED_PRECONDITION (WRONG_STORE when a runner obeys another
+    store than it was said to); UNAVAILABLE (STORE_UNAVAILABLE, INSTANCE_FAILED). Idempotent.
+    """
     DrainNode: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.DrainNodeRequest, _scheduler_pb2.DrainNodeResponse]  # type: ignore[assignment]
     """Takes a node out of service. UNIMPLEMENTED while a cluster is one node."""
 
@@ -175,6 +187,18 @@ class SchedulerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_scheduler_pb2.WatchEventsResponse], _abc.AsyncIterator[_scheduler_pb2.WatchEventsResponse]]:
         """What happened, oldest first, then what happens. UNAVAILABLE when the role stops."""
+
+    @_abc_1.abstractmethod
+    def AdoptRunners(
+        self,
+        request: _scheduler_pb2.AdoptRunnersRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_scheduler_pb2.AdoptRunnersResponse, _abc.Awaitable[_scheduler_pb2.AdoptRunnersResponse]]:
+        """Runners that obey another store: what they hold, and what becomes of it. Those that `store_ids` names obey this
+        store from now on, and deployments are rebuilt from what they hold; nothing that serves is loaded again.
+        NOT_FOUND (MODEL_NOT_FOUND) for an unknown node; FAILED_PRECONDITION (WRONG_STORE when a runner obeys another
+        store than it was said to); UNAVAILABLE (STORE_UNAVAILABLE, INSTANCE_FAILED). Idempotent.
+        """
 
     @_abc_1.abstractmethod
     def DrainNode(
