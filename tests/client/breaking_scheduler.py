@@ -116,6 +116,7 @@ class BreakingScheduler(scheduler_pb2_grpc.SchedulerServiceServicer):
     DrainNode: Any = None
     WatchCluster: Any = None
     WatchEvents: Any = None
+    AdoptRunners: Any = None
 
 
 def news(ids: Sequence[int], position: int) -> rank_pb2.SequenceTokens:

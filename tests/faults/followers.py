@@ -3,8 +3,9 @@
 import asyncio
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
+from typing import Any
 
 import httpx
 
@@ -96,9 +97,12 @@ async def by_http(url: str, number: int, follower: Follower) -> None:
 
 
 async def follow(
-    up: Installation, fault: Callable[[], None] | None, wait_s: float = 0.0
+    up: Installation, fault: Callable[[], Coroutine[Any, Any, None] | None] | None, wait_s: float = 0.0
 ) -> tuple[list[Follower], float]:
-    """All eight to their ends; the moment of the fault. It comes `wait_s` after each has begun, and none has ended."""
+    """All eight to their ends; the moment of the fault. It comes `wait_s` after each has begun, and none has ended.
+
+    What the fault returns runs beside them.
+    """
     followers = [Follower() for _ in range(COUNT)]
     async with SchedulerClient(up.target("scheduler")) as client, asyncio.TaskGroup() as tasks:
         for number, follower in enumerate(followers):
@@ -111,6 +115,7 @@ async def follow(
             return followers, 0.0
         await asyncio.sleep(wait_s)
         assert all(follower.pieces and not follower.finish and not follower.error for follower in followers), "too late"
-        fault()
         begun_s = time.monotonic()
+        if (more := fault()) is not None:
+            tasks.create_task(more)
     return followers, begun_s

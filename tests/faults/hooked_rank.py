@@ -1,8 +1,8 @@
 """A test build: `thunderline` as it is, but for its rank, whose engine has a hook.
 
 Before each step's computation the hook writes down whom the engine holds, and raises once for each time that it is
-told to. What it does lies in HOME/hook: `steps.jsonl`, one `Held` a line, and `raise`, a file that is removed as the
-exception is raised.
+told to. What it does lies in HOME/hook: `steps.jsonl`, one `Held` a line; `raise`, a file that is removed as the
+exception is raised; and `abort`, with which every step aborts the process.
 """
 
 import json
@@ -16,6 +16,8 @@ from typing import Any
 
 FOLDER = "hook"
 INJECTED = "injected by a test"
+# A request with this seed raises in every step, or ends every rank that it meets.
+RAISES, KILLS = 666_001, 666_002
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,12 @@ def hook(home: Path) -> Callable[[Any], None]:
         if trigger.exists():
             trigger.unlink()
             raise RuntimeError(INJECTED)
+        if (folder / "abort").exists():
+            os.abort()
+        if RAISES in running:
+            raise RuntimeError(INJECTED)
+        if KILLS in running:
+            os.abort()
 
     return on_step
 

@@ -67,6 +67,7 @@ class LittleScheduler(scheduler_pb2_grpc.SchedulerServiceServicer):
     DrainNode: Any = None
     WatchCluster: Any = None
     WatchEvents: Any = None
+    AdoptRunners: Any = None
 
 
 @dataclass

@@ -9,16 +9,14 @@ from thunderline.cluster.rank_map import SIZE_BYTES, RankMark
 from thunderline.runner.adoption import UNWRITTEN_S, Finding, Seen, judge, rank_of
 
 RANK = RankId(InstanceId("i1"), 3, 0)
-LIVING = Seen(RANK, SIZE_BYTES, is_locked=True, mark=RankMark(pid=7), lives=True, age_s=1000.0)
-UNWRITTEN = replace(LIVING, mark=None, lives=False, age_s=UNWRITTEN_S - 0.1)
+LIVING = Seen(RANK, SIZE_BYTES, is_locked=True, mark=RankMark(pid=7), age_s=1000.0)
+UNWRITTEN = replace(LIVING, mark=None, age_s=UNWRITTEN_S - 0.1)
 OLD = replace(UNWRITTEN, age_s=UNWRITTEN_S)
 
 CASES: dict[str, tuple[Seen, Finding]] = {
     "locked_and_its_process_lives": (LIVING, Finding.ADOPT),
     "its_age_is_nothing": (replace(LIVING, age_s=0.0), Finding.ADOPT),
-    "unlocked_its_process_has_ended": (replace(LIVING, is_locked=False, lives=False), Finding.ENDED),
-    "unlocked_and_the_pid_lives_it_let_go": (replace(LIVING, is_locked=False), Finding.ENDED),
-    "locked_and_the_pid_is_a_zombie_or_another_process": (replace(LIVING, lives=False), Finding.ENDED),
+    "unlocked_its_process_has_ended": (replace(LIVING, is_locked=False), Finding.ENDED),
     "unlocked_without_a_pid_it_may_still_come": (replace(UNWRITTEN, is_locked=False), Finding.WAIT),
     "and_has_not_come_after_ten_seconds": (replace(OLD, is_locked=False), Finding.ENDED),
     "locked_and_not_written_yet": (UNWRITTEN, Finding.WAIT),

@@ -36,6 +36,9 @@ def is_living(pid: int, start_s: float) -> bool:
         return same and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
+    except OSError:
+        # No file can be opened now: nothing is concluded.
+        return True
     except psutil.AccessDenied:
         # Another user's: none of ours.
         return False

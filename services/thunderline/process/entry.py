@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
-from thunderline.process import logs
+from thunderline.process import logs, watchdog
 from thunderline.process.settings import Settings, SettingsError, parse_role
 
 DONE, FAILED, USAGE = 0, 1, 2
@@ -31,7 +31,7 @@ def run_role(
         return refuse(role, str(error), USAGE)
     logs.configure(role, settings.node.log_level)
     try:
-        asyncio.run(serve(settings))
+        asyncio.run(_watched(serve(settings)))
     except* CannotStart as group:
         reason, code = str(first(group)), FAILED
     except* Exception as group:
@@ -41,6 +41,11 @@ def run_role(
     else:
         return DONE
     return refuse(role, reason, code)
+
+
+async def _watched(work: Coroutine[Any, Any, None]) -> None:
+    async with watchdog.watched():
+        await work
 
 
 def check_loopback(setting: str, host: str, without: str) -> None:

@@ -4,7 +4,12 @@ from thunderline.rank import blas
 
 BLAS = blas.load()
 
+from http.server import ThreadingHTTPServer  # noqa: E402
+
 from mlx_lm import server  # noqa: E402  (the BLAS has to come before mlx)
+
+# Five connections that wait to be accepted are its default: of sixteen clients at once some would be refused.
+ThreadingHTTPServer.request_queue_size = 128
 
 
 def main() -> None:

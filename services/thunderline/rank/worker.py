@@ -154,7 +154,8 @@ class Worker:
                 if worked:
                     # The last sequence was removed: nobody would hear of it in a step.
                     self._send(wire.step_report(engine.report()))
-                    self._mark.step(step, Stand.IDLE)
+                # Also of what needed no step it is seen that it was taken.
+                self._mark.step(step, Stand.IDLE)
                 continue
             if self._unsent_count() >= UNSENT_COUNT_MAX:
                 # Nothing that was generated may be lost on the way: who does not read, waits.
@@ -222,8 +223,8 @@ class Worker:
         self._send(rank_pb2.AttachRequest(state=change))
 
     def _failed(self, name: str, detail: str, code: int, permanent: bool = False) -> None:
+        # The map keeps the phase in which it failed.
         cause = cluster_pb2.ExitCause(name=name, detail=detail[:500], permanent=permanent)
-        self._mark.enter(RankState.FAILED)
         change = rank_pb2.StateChange(state=RankState.FAILED.value, cause=cause)  # type: ignore[arg-type]
         self._send(rank_pb2.AttachRequest(state=change))
         self._ended(code)

@@ -27,13 +27,12 @@ class Finding(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """A file in the maps' folder. `lives`: whether the pid in the mark is still the process that wrote it."""
+    """A file in the maps' folder."""
 
     rank: RankId | None
     size_bytes: int
     is_locked: bool
     mark: RankMark | None
-    lives: bool
     age_s: float
 
 
@@ -48,7 +47,8 @@ def judge(seen: Seen) -> Finding:
     if seen.rank is None or seen.size_bytes not in (0, SIZE_BYTES):
         return Finding.FOREIGN
     if seen.mark is not None and seen.mark.pid > 0:
-        return Finding.ADOPT if seen.is_locked and seen.lives else Finding.ENDED
+        # A lock ends with its process, a zombie's too.
+        return Finding.ADOPT if seen.is_locked else Finding.ENDED
     if seen.age_s < UNWRITTEN_S:
         return Finding.WAIT
     # Somebody holds a file of ours and does not say who he is: hands off.

@@ -95,6 +95,7 @@ class OwnProcess:
     def __init__(self, process: "subprocess.Popen[bytes]", path: Path) -> None:
         self._process = process
         self._path = path
+        self._mark: RankMark | None = None
 
     @property
     def pid(self) -> int:
@@ -108,7 +109,9 @@ class OwnProcess:
         return self._process.poll() is not None
 
     def mark(self) -> RankMark | None:
-        return read_mark(self._path)
+        # The last whole record stays, also of one that was stopped while it wrote.
+        self._mark = read_mark(self._path) or self._mark
+        return self._mark
 
     def send(self, number: signal.Signals) -> None:
         # Popen looks first whether it has ended: its pid is ours until it is waited for.
@@ -139,22 +142,23 @@ class AdoptedProcess:
 
     def look(self) -> Finding:
         mark = self.mark()
-        lives = mark is not None and is_living(mark.pid, mark.process_start_s)
         try:
             found = self._path.stat()
         except OSError:
             # Somebody removed it: that ends nobody.
+            lives = mark is not None and is_living(mark.pid, mark.process_start_s)
             return Finding.ADOPT if lives else Finding.ENDED
         age_s = max(time.time() - found.st_mtime, time.monotonic() - self._found_s)
         locked = is_locked(self._path)
-        return judge(Seen(rank_of(self._path.name), found.st_size, locked, mark, lives, age_s))
+        return judge(Seen(rank_of(self._path.name), found.st_size, locked, mark, age_s))
 
     def is_over(self) -> bool:
         return self.look() in {Finding.ENDED, Finding.FOREIGN}
 
     def send(self, number: signal.Signals) -> None:
         mark = self._mark
-        if mark is None or not is_living(mark.pid, mark.process_start_s):
+        # Who holds the lock is the process that wrote its pid there. Its start says less: clocks are set.
+        if mark is None or not (is_locked(self._path) or is_living(mark.pid, mark.process_start_s)):
             return
         try:
             os.kill(mark.pid, number)
@@ -187,10 +191,11 @@ def is_locked(path: Path) -> bool:
     try:
         with path.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
+    except FileNotFoundError:
         return False
+    except OSError:
+        # Held, or no look is possible now (no file can be opened): then nothing is concluded.
+        return True
     return False
 
 

@@ -13,6 +13,7 @@ from google.protobuf.message import DecodeError
 from thunderline.cluster import RankId, StoreId
 from thunderline.cluster.errors import ClusterError, InstanceFailed, InvalidRequest
 from thunderline.cluster.ranks import RankState
+from thunderline.process.awake import LATE_S
 from thunderline.process.boot import boot_id
 from thunderline.process.changes import Changes
 from thunderline.process.settings import Settings
@@ -253,8 +254,13 @@ class Ranks:
 
     async def _watch_over(self, rank: KnownRank, process: RankProcess) -> None:
         """Until the process ends. A phase that lasts too long fails it, and what should end is pushed."""
+        looked_s = time.monotonic()
         while not process.is_over():
             now_s = time.monotonic()
+            if now_s - looked_s > LATE_S:
+                # The machine slept, or starved us: nobody is late, the phase begins anew.
+                rank.entered_s = now_s
+            looked_s = now_s
             rank.settle(now_s)
             in_state_s = now_s - rank.entered_s
             allowed_s = rank_life.allowed_s(rank.state, self._settings.limits)
@@ -281,6 +287,8 @@ class Ranks:
         assert rank.cause is not None
         cause = rank.cause
         rank.enter(Signal.GONE)
+        if rank.outbox is not None:
+            rank.detach(rank.outbox)
         level = logging.INFO if cause.name == "STOPPED" else logging.ERROR
         log.log(level, "rank ended", extra={"rank": str(rank.id), "cause": cause.name, "detail": cause.detail})
         if cause.name != "STOPPED":

@@ -34,11 +34,11 @@ class Running:
 
     def end(self) -> None:
         """Nobody reads any more: the sequence is dropped within one step. Twice is no error."""
-        self.requests.forget(self)
+        is_newest = self.requests.forget(self)
         if self.key in self.rank.generations:
             measures.CANCELLED.inc()
             self.rank.drop(self.key)
-        elif self.generation.is_parked:
+        elif self.generation.is_parked and is_newest:
             self.requests.remember_parked(self)
 
     def lost(self) -> None:
@@ -111,10 +111,12 @@ class Requests:
         while len(self._parked) > PARKED_COUNT_MAX:
             self._parked.popitem(last=False)
 
-    def forget(self, running: Running) -> None:
-        """A newer call with the same id stays."""
-        if self._running.get(running.generation.wish.request_id) is running:
-            del self._running[running.generation.wish.request_id]
+    def forget(self, running: Running) -> bool:
+        """A newer call with the same id stays; whether there is none."""
+        newest = self._running.get(running.generation.wish.request_id, running)
+        if newest is running:
+            self._running.pop(running.generation.wish.request_id, None)
+        return newest is running
 
 
 async def _prepared(wish: cluster_pb2.Generation, words: ModelText, bounds: validate.Bounds) -> Generation:

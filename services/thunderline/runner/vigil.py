@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterable
 
 from thunderline.cluster import RankId
 from thunderline.cluster.errors import InstanceFailed
-from thunderline.cluster.rank_map import Stand
 from thunderline.cluster.ranks import RankState
+from thunderline.process.awake import AwakeClock
+from thunderline.runner import hang
 from thunderline.runner.exit_cause import RANK_HUNG
 from thunderline.runner.generation import Generation
-from thunderline.runner.hang import LOOK_EVERY_S, AwakeClock, Watched, hangs_s, look
+from thunderline.runner.hang import LOOK_EVERY_S, Watched
 from thunderline.runner.known_rank import KnownRank
 from thunderline.runner.rank_life import Signal
 from thunderline.v1 import cluster_pb2, rank_pb2
@@ -38,20 +39,18 @@ class Vigil:
 
     def look(self, monotonic_s: float) -> None:
         now_s = self._clock.tick(monotonic_s)
-        ready = [rank for rank in self._ranks() if rank.state is RankState.READY and rank.process is not None]
-        watched = {}
-        for rank in ready:
-            mark = rank.process.mark() if rank.process is not None else None
+        before, self._watched = self._watched, {}
+        for rank in self._ranks():
+            mark = rank.process.mark() if rank.process is not None and rank.state is RankState.READY else None
             if mark is None:
                 continue
-            seen = watched[rank.id] = look(self._watched.get(rank.id), mark, bool(rank.generations), now_s)
-            stood_s = hangs_s(seen, mark, now_s)
-            if stood_s is not None:
-                where = "idle, with work that it does not take" if seen.stand is Stand.IDLE else seen.stand.name.lower()
-                rank.fail(Signal.HUNG, RANK_HUNG, f"no step for {stood_s:.0f} s after step {seen.step}: it is {where}")
-            elif seen.stand is Stand.IDLE and not seen.has_work and now_s - seen.since_s >= self._canary_every_s:
+            attached = rank.outbox is not None
+            seen = hang.look(before.get(rank.id), mark, bool(rank.generations), attached, now_s)
+            self._watched[rank.id] = seen
+            if (wrong := hang.why(seen, mark, now_s)) is not None:
+                rank.fail(Signal.HUNG, RANK_HUNG, wrong)
+            elif hang.is_idle(seen) and now_s - seen.since_s >= self._canary_every_s:
                 _send_canary(rank)
-        self._watched = watched
 
 
 def _send_canary(rank: KnownRank) -> None:

@@ -281,6 +281,8 @@ class Control:
         known = self._wishes.get(wish.instance)
         # Its epochs may have moved on meanwhile.
         self._wishes[wish.instance] = replace(wish, epochs=known.epochs) if known else wish
+        if known and wish.fresh_since_s != known.fresh_since_s:
+            self._standings.begin_anew(wish.instance)
         self._wake()
 
     async def rebuild(self, plan: Plan) -> None:

@@ -62,8 +62,8 @@ class SchedulerService(scheduler_pb2_grpc.SchedulerServiceServicer):
                 name=name,
             )
         else:
-            # Once more by a human: what failed before does not count.
-            wish = known if known.current else replace(known, fresh_since_s=time.time())
+            # Once more by a human: what failed before does not count, nor does the start that is under way.
+            wish = replace(known, fresh_since_s=time.time())
             self._control.runners.forget(model)
         await self._control.put(wish)
         return scheduler_pb2.DeployResponse(deployment=self._deployment(wish))

@@ -7,6 +7,9 @@ from thunderline.cluster import InstanceId
 from thunderline.scheduler import measures
 from thunderline.scheduler.values import DeploymentState, Standing, Wish
 
+# States that only a human, or other files, end.
+CLOSED = {DeploymentState.CRASH_LOOP, DeploymentState.IMPOSSIBLE}
+
 log = logging.getLogger(__name__)
 
 
@@ -40,6 +43,12 @@ class Standings:
             del self._known[gone]
         ready = {one for one, standing in standings.items() if standing.state is DeploymentState.READY}
         self.served = (self.served & standings.keys()) | ready
+
+    def begin_anew(self, instance: InstanceId) -> None:
+        """It was deployed again: whoever looks before the next pass must not be told what was before."""
+        standing, _ = self._known.get(instance, (None, 0.0))
+        if standing is not None and standing.state in CLOSED:
+            del self._known[instance]
 
     def of(self, wish: Wish) -> tuple[Standing, float]:
         """One that no pass has seen yet is WAITING."""
