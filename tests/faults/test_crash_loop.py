@@ -67,6 +67,7 @@ def test_a_model_that_crashes_in_warm_up_opens_the_circuit_and_a_human_closes_it
     until("a good answer", up.answers, 60)
     onlooker = Onlooker(up)
     onlooker.start()
+    until("a look at READY", lambda: any(state == "READY" for _, state, _, _ in onlooker.seen), 10)
     abort = up.home / hooked_rank.FOLDER / "abort"
     abort.touch()
     # Idle ranks make no step: this request meets the first crash.
@@ -89,5 +90,5 @@ def test_a_model_that_crashes_in_warm_up_opens_the_circuit_and_a_human_closes_it
     until("a good answer", up.answers, 30)
     onlooker.over.set()
     onlooker.join(60)
-    assert {state for _, state, _, _ in onlooker.seen} >= {"READY", "CRASH_LOOP"}
+    assert "CRASH_LOOP" in {state for _, state, _, _ in onlooker.seen}
     assert onlooker.longest_disagreement_s() <= DISAGREE_MAX_S, onlooker.seen

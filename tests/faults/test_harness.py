@@ -23,7 +23,7 @@ from installation import Installation, until
 from thunderline.client import SchedulerClient
 
 PROVING = bool(os.environ.get("PROVE"))
-SECONDS = 600.0 if PROVING else 45.0
+SECONDS = 600.0 if PROVING else 30.0
 SEED = int(os.environ.get("FAULT_SEED", "1"))
 FAULT_EVERY_S, RANK_FAULT_EVERY_S = 5.0, 30.0
 STOPPED_MAX_S = 3.0
