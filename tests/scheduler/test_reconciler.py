@@ -35,8 +35,9 @@ from scheduler.situations_of_a_start import STARTING
 from scheduler.situations_of_service import SERVING
 from thunderline.cluster import NodeId
 from thunderline.cluster.ranks import RankState
+from thunderline.scheduler import reservations
 from thunderline.scheduler.actions import Action, MakeAbsent, StartEpoch, targets
-from thunderline.scheduler.reconciler import reconcile, reservations
+from thunderline.scheduler.reconciler import reconcile
 from thunderline.scheduler.values import DeploymentState, RunnerView, Standing, Wish, World
 
 SITUATIONS = {**STARTING, **SERVING}
@@ -121,7 +122,7 @@ RESERVED = {
 
 @pytest.mark.parametrize(("wished", "view", "held_bytes"), RESERVED.values(), ids=RESERVED.keys())
 def test_memory_is_reserved_by(wished: Wish | None, view: RunnerView, held_bytes: int) -> None:
-    assert reservations(world(wished, view)).get(A, 0) == held_bytes
+    assert reservations.held(world(wished, view)).get(A, 0) == held_bytes
 
 
 @pytest.mark.parametrize("state", RankState, ids=lambda state: state.name)

@@ -28,9 +28,10 @@ from scheduler.scenes import (
 )
 from scheduler.test_attempts import WAIT_MAX_S, WAIT_MIN_S, attempt_at, crash_at
 from scheduler.test_attempts import epoch as over
+from thunderline.scheduler import reservations
 from thunderline.scheduler.actions import Action, AuditModel, StartEpoch
 from thunderline.scheduler.attempts import Next, next_attempt
-from thunderline.scheduler.reconciler import reconcile, reservations
+from thunderline.scheduler.reconciler import reconcile
 from thunderline.scheduler.values import Cause, Spec, Standing, World
 
 
@@ -73,7 +74,7 @@ def test_what_does_not_fit_is_audited_again() -> None:
 
 def test_memory_of_a_report_without_a_placement_is_the_epochs() -> None:
     bare = replace(rank(4, R.LOADING), memory_bytes=0)
-    assert reservations(world(STARTED, runner(bare)))[A] == reservations(world(STARTED, runner()))[A] > 0
+    assert reservations.held(world(STARTED, runner(bare)))[A] == reservations.held(world(STARTED, runner()))[A] > 0
 
 
 def test_the_sentence_of_many_failures_stays_short() -> None:

@@ -55,6 +55,7 @@ class Control:
         self._wishes: dict[InstanceId, Wish] = {}
         self._standings = Standings()
         self._in_flight: set[object] = set()
+        self._starting: dict[InstanceId, tuple[NodeId, int]] = {}
         # Of one epoch the end and an answer may come at once: each change starts from what the one before has stored.
         self._changing = asyncio.Lock()
         self._answering: set[RankId] = set()
@@ -112,6 +113,7 @@ class Control:
             audits=self.runners.audits,
             fetches=self.runners.fetches,
             in_flight=frozenset(self._in_flight),
+            starting=dict(self._starting),
             served=self._standings.served,
         )
         now_s = time.time()
@@ -121,6 +123,8 @@ class Control:
         self.events.look(world, decision.standings, self.runners.facts(), now_s, waits)
         for action in decision.actions:
             self._in_flight |= actions.targets(action)
+            if isinstance(action, actions.StartEpoch):
+                self._starting[action.instance] = (action.placed.node, action.placed.memory_bytes)
             tasks.create_task(self._carry_out(action), name=str(action))
         self.changes.notify()
         for call in self._on_change:
@@ -152,6 +156,8 @@ class Control:
             await asyncio.sleep(FAILED_ACTION_S)
         finally:
             self._in_flight -= actions.targets(action)
+            if isinstance(action, actions.StartEpoch):
+                self._starting.pop(action.instance, None)
             self._wake()
 
     async def _refused(self, action: Action, error: ClusterError) -> None:

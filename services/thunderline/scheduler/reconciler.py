@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from thunderline.cluster import InstanceId, NodeId, RankId
 from thunderline.cluster.limits import DEFAULTS
 from thunderline.cluster.ranks import RankState
-from thunderline.scheduler import attempts, placement, wording
+from thunderline.scheduler import attempts, placement, reservations, wording
 from thunderline.scheduler.actions import (
     UNDEPLOYED,
     Action,
@@ -70,9 +70,13 @@ def reconcile(world: World, now_s: float, waits: Waits, next_attempt: NextAttemp
     due_s = math.inf
     actions: list[Action] = []
     standings: dict[InstanceId, Standing] = {}
-    reserved = reservations(world)
+    tries = {
+        wish.instance: next_attempt(wish.epochs, wish.fresh_since_s, waits.epoch_min_s, waits.epoch_max_s)
+        for wish in world.wishes
+    }
+    held, kept = reservations.held(world), reservations.kept(world, tries, now_s)
     for wish in world.wishes:
-        attempt = next_attempt(wish.epochs, wish.fresh_since_s, waits.epoch_min_s, waits.epoch_max_s)
+        attempt, reserved = tries[wish.instance], reservations.against(wish.instance, held, kept)
         standing, wanted = _one(world, wish, attempt, reserved, now_s, waits)
         standings[wish.instance] = standing
         due_s = min(due_s, _due_s(wish, attempt, now_s, waits))
@@ -81,7 +85,7 @@ def reconcile(world: World, now_s: float, waits: Waits, next_attempt: NextAttemp
             if isinstance(action, StartEpoch):
                 # Memory is never promised twice, not even within one pass.
                 node = action.placed.node
-                reserved = {**reserved, node: reserved.get(node, 0) + action.placed.memory_bytes}
+                held = {**held, node: held.get(node, 0) + action.placed.memory_bytes}
     actions += _unwanted(world)
     chosen: list[Action] = []
     taken = set(world.in_flight)
@@ -100,23 +104,6 @@ def _due_s(wish: Wish, attempt: Attempt, now_s: float, waits: Waits) -> float:
     elif attempt.next is Next.AT:
         due_s = attempt.at_s
     return due_s if due_s > now_s and not wish.undeploying else math.inf
-
-
-def reservations(world: World) -> dict[NodeId, int]:
-    """Memory promised on each node: to every rank that is not ABSENT, and to epochs whose rank is not seen yet."""
-    held: dict[tuple[NodeId, InstanceId, int], int] = {}
-    for wish in world.wishes:
-        if epoch := wish.current:
-            held[(epoch.node, wish.instance, epoch.number)] = epoch.memory_bytes
-    for view in world.runners.values():
-        for rank in view.ranks:
-            if rank.state is not RankState.ABSENT:
-                place = (view.node, rank.id.instance, rank.id.epoch)
-                held[place] = max(held.get(place, 0), rank.memory_bytes)
-    total: dict[NodeId, int] = {}
-    for (node, _, _), memory in held.items():
-        total[node] = total.get(node, 0) + memory
-    return total
 
 
 def _unwanted(world: World) -> list[Action]:

@@ -145,6 +145,8 @@ class World:
     fetches: Mapping[tuple[NodeId, str], Fetch] = field(default_factory=dict)
     # Targets of actions that have not been answered yet: no second one is issued.
     in_flight: frozenset[object] = frozenset()
+    # Starts that are being written down: node and bytes, which nobody else may be promised meanwhile.
+    starting: Mapping[InstanceId, tuple[NodeId, int]] = field(default_factory=dict)
     # Instances that were READY in this life of the scheduler: a start after that is a repair.
     served: frozenset[InstanceId] = frozenset()
 
