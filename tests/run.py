@@ -35,8 +35,8 @@ PARTS = {
     "simulation": ["tests/simulation"],
     "system": ["tests/e2e", "tests/faults"],
 }
-# Unit tests mostly wait; those of one file stay together. Whole systems want both cores for themselves.
-BESIDE_EACH_OTHER = ("-n", "2", "--dist", "loadfile")
+# Unit tests mostly wait: three at a time on two cores; those of one file stay together. Whole systems want both cores.
+BESIDE_EACH_OTHER = ("-n", "3", "--dist", "loadfile")
 WHOLE_SYSTEMS = ("simulation", "e2e", "faults", "evidence", "prove")
 
 

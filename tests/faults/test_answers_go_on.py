@@ -16,8 +16,8 @@ from installation import DEMO, Installation, until
 from thunderline.client import SchedulerClient
 from thunderline.v1 import cluster_pb2
 
-# Of each role and of the rank; a tenth in `make test`.
-ROUNDS = 20 if os.environ.get("PROVE") else 2
+# Of the rank, and of the roles; each once in `make test`.
+ROUNDS = 20 if os.environ.get("PROVE") else 1
 ROLE_KILLS = 80 if os.environ.get("PROVE") else 4
 CONTROL = ("discovery", "topology", "scheduler", "runner")
 PAUSE_MAX_S = 2.0

@@ -113,6 +113,10 @@ async def ask(up: Installation, variant: int) -> Follower:
     return follower
 
 
+async def everybody(up: Installation) -> list[Follower]:
+    return list(await asyncio.gather(*(ask(up, variant) for variant in range(VARIANTS))))
+
+
 async def client(up: Installation, number: int, right: dict[int, object], record: Record, until_s: float) -> None:
     """The same questions again and again, each answer compared."""
     draw = random.Random(number)
@@ -168,12 +172,9 @@ def third(values: list[float], which: int) -> float:
 @pytest.fixture(scope="module")
 def right(fresh: Installation) -> Iterator[dict[int, object]]:
     until("a good answer", fresh.answers, 60)
-    found = {}
-    for variant in range(VARIANTS):
-        follower = asyncio.run(ask(fresh, variant))
-        assert not follower.error
-        found[variant] = follower.answer
-    yield found
+    followers = asyncio.run(everybody(fresh))
+    assert not any(follower.error for follower in followers)
+    yield {variant: follower.answer for variant, follower in enumerate(followers)}
 
 
 @pytest.mark.timeout(int(SECONDS) + 400)

@@ -28,6 +28,14 @@ async def poisonous(up: Installation, seed: int, ends: list[str]) -> None:
             ends.append(error.message)
 
 
+@pytest.fixture(scope="module")
+def undisturbed(hooked: Installation) -> list[object]:
+    until("a good answer", hooked.answers, 60)
+    followers, _ = asyncio.run(follow(hooked, None))
+    assert not any(follower.error for follower in followers)
+    return [follower.answer for follower in followers]
+
+
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(
     ("seed", "loses_ranks"),
@@ -36,16 +44,17 @@ async def poisonous(up: Installation, seed: int, ends: list[str]) -> None:
         pytest.param(hooked_rank.KILLS, True, id="ends every rank"),
     ],
 )
-def test_a_poisonous_request_is_isolated_and_refused(hooked: Installation, seed: int, loses_ranks: bool) -> None:
+def test_a_poisonous_request_is_isolated_and_refused(
+    hooked: Installation, undisturbed: list[object], seed: int, loses_ranks: bool
+) -> None:
     until("a good answer", hooked.answers, 60)
-    quiet, _ = asyncio.run(follow(hooked, None))
     pid, ends = hooked.pid("rank"), list[str]()
 
     def fault() -> Coroutine[Any, Any, None]:
         return poisonous(hooked, seed, ends)
 
     followers, _ = asyncio.run(follow(hooked, fault))
-    assert [one.answer for one in followers] == [one.answer for one in quiet]
+    assert [one.answer for one in followers] == undisturbed
     assert len(ends) == 1, "it was not refused"
     assert (hooked.pid("rank") != pid) is loses_ranks
     until("a good answer", hooked.answers, 60)
