@@ -126,3 +126,9 @@ def test_a_deadline_counts_by_the_clock_that_it_was_written_with(mark: RankMark 
 )
 def test_phase(written: RankState | None, known: RankState, expected: RankState) -> None:
     assert phase(None if written is None else RankMark(state=written), known) is expected
+
+
+def test_what_a_rank_says_as_it_gets_ready_is_no_last_word() -> None:
+    ready = '{"time": "2026-11-21T16:33:36.903Z", "level": "info", "role": "rank", "text": "ready"}'
+    assert last_words(f"{ready}\n") == ""
+    assert last_words(f"{ready}\nout of memory\n") == "out of memory"

@@ -16,6 +16,8 @@ RANK_HUNG = "RANK_HUNG"
 
 # What faulthandler writes of a signal that ends the process. Python itself ends by SIGABRT, with a reason of its own.
 FATAL = re.compile(r"^Fatal Python error: (.*)$", re.MULTILINE)
+# A line of our own log that tells of nothing wrong.
+ROUTINE = re.compile(r'^\{"time": "[^"]*", "level": "info",')
 FATAL_SIGNALS = {
     "Segmentation fault": signal.SIGSEGV,
     "Bus error": signal.SIGBUS,
@@ -110,7 +112,7 @@ def _adopted(ended: Ended, words: str) -> ExitCause:
 def last_words(log: str) -> str:
     """In one line: of a crash what was printed before it and its name, not the stacks that follow."""
     found = [match.end() for match in FATAL.finditer(log)]
-    lines = log[: found[-1] if found else None].splitlines()
+    lines = [line for line in log[: found[-1] if found else None].splitlines() if not ROUTINE.match(line)]
     return " ".join(" ".join(lines[-LAST_LINE_COUNT:]).split())[-DETAIL_LENGTH_MAX:]
 
 
