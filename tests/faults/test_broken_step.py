@@ -21,7 +21,7 @@ from thunderline.v1 import cluster_pb2
 ROUNDS = 10 if os.environ.get("PROVE") else 1
 TOKENS = 80 if os.environ.get("PROVE") else 40
 # Its prompt takes some steps, in which nothing of it can be sent.
-LONG_PROMPT = "All work and no play makes Jack a dull boy. " * 300
+LONG_PROMPT = "All work and no play makes Jack a dull boy. " * 100
 NO_END = {"0": -100, "2": -100}
 WAIT_S = 60
 

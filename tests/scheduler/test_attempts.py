@@ -86,10 +86,10 @@ CASES = {
         Next.OPEN,
         0.0,
     ),
-    "an epoch that served 30 s ends the row of crashes before it": (
+    "after an epoch that served 30 s, which ends the row of crashes before it, the next follows at once": (
         [*crash_at(10, 20, 30, 40), epoch(100, RankState.READY, lasted_s=32, served_s=30)],
-        Next.AT,
-        100.5,
+        Next.NOW,
+        0.0,
     ),
     "an epoch that served less is a crash like the others": (
         [*crash_at(10, 20, 30, 40), epoch(100, RankState.READY, lasted_s=32, served_s=29.9)],
@@ -98,8 +98,13 @@ CASES = {
     ),
     "an epoch that answered a request ends the row, however short it was": (
         [*crash_at(10, 20, 30, 40), epoch(50, RankState.READY, served_s=0.5, answered=True)],
+        Next.NOW,
+        0.0,
+    ),
+    "the first failure after it waits the least": (
+        [epoch(50, RankState.READY, served_s=0.5, answered=True), *crash_at(60)],
         Next.AT,
-        50.5,
+        60.5,
     ),
     "a permanent cause ends the attempts after one epoch": (
         [epoch(100, permanent=True)],

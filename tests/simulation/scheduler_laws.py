@@ -111,7 +111,8 @@ def _of_a_start(world: World, action: StartEpoch, history: History, now_s: float
     if last.cause is not None and last.cause.permanent:
         raise Broken(f"{action} although the same files failed for good")
     since_s = now_s - last.ended_s if last.ended_s is not None and not _is_stopped(last) else math.inf
-    if since_s < waits.epoch_min_s or (since_s < ATTEMPT_AGAIN_S and attempts_are_used_up(row)):
+    is_hasty = since_s < waits.epoch_min_s and not _is_healthy(last)
+    if is_hasty or (since_s < ATTEMPT_AGAIN_S and attempts_are_used_up(row)):
         raise Broken(f"{action} {since_s:.1f} s after its last epoch failed")
 
 

@@ -30,7 +30,7 @@ class Limits:
     canary_every_s: float = 60.0
     # SIGTERM, then this long, then SIGKILL.
     rank_stop_grace_s: float = 5.0
-    # The next epoch of a failed instance waits this long, doubled at each failure.
+    # The next epoch of an instance that failed waits this long, doubled at each failure; after one that served, not.
     epoch_wait_min_s: float = 0.5
     epoch_wait_max_s: float = 30.0
     # Requests that wait for one deployment; more are refused.

@@ -17,11 +17,14 @@ from thunderline.rank.tiny import tiny  # noqa: E402
 
 # It would refuse longer prompts than its model does.
 CONTEXT_TOKENS = 2048
+# So wide that a step is arithmetic, ten milliseconds of it, and not the making of its graph.
+INNER = 8192
 
 
 def main() -> None:
     folder, out = (Path(word) for word in sys.argv[1:3])
     config = tiny(complete(json.loads((folder / "config.json").read_text())))
+    config |= {key: INNER for key in ("intermediate_size", "ffn_hidden_size", "n_inner") if key in config}
     model = random_weights(build(config))
     out.mkdir(parents=True)
     for file in folder.glob("tokenizer*"):

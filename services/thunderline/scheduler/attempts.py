@@ -70,7 +70,11 @@ def next_attempt(epochs: Sequence[Epoch], fresh_since_s: float, wait_min_s: floa
     spent = len(attempts) >= ATTEMPT_COUNT_MAX or (attempts and ended_s - attempts[0].started_s > ATTEMPT_WINDOW_S)
     if spent and not is_crash(last):
         return Attempt(Next.AT, ended_s + ATTEMPT_RETRY_S, row, used_up=True)
-    wait_s: float = min(wait_max_s, wait_min_s * 2 ** min(len(row) - 1, 16))
+    if _was_healthy(last):
+        # It served, and requests wait for what they began to get: the wait is for what fails in a row.
+        return Attempt(Next.NOW, 0.0, row)
+    failures = sum(not _was_healthy(epoch) for epoch in row)
+    wait_s: float = min(wait_max_s, wait_min_s * 2 ** min(failures - 1, 16))
     return Attempt(Next.AT, ended_s + wait_s, row)
 
 

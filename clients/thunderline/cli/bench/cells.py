@@ -84,6 +84,12 @@ class Run:
     def tokens_per_s(self) -> float:
         return self.tokens / self.wall_s
 
+    @property
+    def step_ms(self) -> float:
+        """Of a decode step, once each request has its first token; all ask for equally many."""
+        steps = self.tokens // len(self.first_token_s) - 1
+        return 1000 * (self.wall_s - max(self.first_token_s)) / steps
+
 
 def cells(streams: Sequence[int], seeded_streams: Sequence[int], waits: bool, hop: bool) -> list[Cell]:
     """Greedy and sampled at each count, side by side; then the seeded ones, the waits for a first token, the hop."""
@@ -211,12 +217,7 @@ def _comparisons(cell: Cell) -> dict[str, Any]:
         case Streams(seeded=True):
             return {"ours_to_peer": speed(OURS, PEER)}
         case Streams() if RUNNER in names:
-            # Of each stream's tokens, which come one a step.
-            return {
-                "runner_adds_ms_per_step": lambda runs: (
-                    1000 * load.count * (1 / runs[RUNNER].tokens_per_s - 1 / runs[ENGINE].tokens_per_s)
-                )
-            }
+            return {"runner_adds_ms_per_step": lambda runs: runs[RUNNER].step_ms - runs[ENGINE].step_ms}
     found = {
         f"ours_to_{rival}_{kind}": speed(f"{OURS} {kind}", f"{rival} {kind}")
         for kind in ("greedy", "sampled")

@@ -272,7 +272,7 @@ class Runner(Ours):
 
 
 async def tiny_copy(model: Path, folder: Path) -> Path:
-    """A random model of the same architecture, whose step takes a millisecond."""
+    """A random model of the same architecture, whose step takes some milliseconds."""
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "thunderline.rank.tiny_model", str(model), str(folder)
     )
