@@ -11,14 +11,20 @@ from typing import Any
 import pytest
 
 import proofs
-from installation import Installation, installed
+from installation import DEMO, Installation, installed
 
 
 @pytest.fixture(scope="session")
-def fresh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
+def demonstration(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
     """`thunderline up --demo` from an empty home, as `make up` does; one for all tests that leave it as it was."""
     with installed(tmp_path_factory.mktemp("up") / "home", "--demo") as installation:
         yield installation
+
+
+@pytest.fixture(scope="session")
+def fresh(demonstration: Installation) -> Installation:
+    """What most tests talk to. The fault tests have their own."""
+    return demonstration
 
 
 @pytest.fixture(scope="session")
@@ -39,6 +45,6 @@ def evidence() -> Iterator[dict[str, Any]]:
 
 
 @pytest.fixture(scope="session")
-def demo_folder(fresh: Installation) -> Path:
+def demo_folder(demonstration: Installation) -> Path:
     """The demo model that `up --demo` made."""
-    return fresh.home / "models" / "smollm2-135m-instruct"
+    return demonstration.home / "models" / DEMO

@@ -18,8 +18,8 @@ from thunderline.v1 import cluster_pb2
 
 # All twenty in `make prove`, a fifth of them in `make test`.
 COUNT = 20 if os.environ.get("PROVE") else 4
-MAX_TOKENS = 128
-LONG = 64
+MAX_TOKENS = 128 if os.environ.get("PROVE") else 64
+LONG = 64 if os.environ.get("PROVE") else 32
 
 
 def generation(question: str) -> cluster_pb2.Generation:

@@ -3,7 +3,7 @@
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
@@ -17,11 +17,11 @@ DISAGREE_MAX_S = 1.0
 
 
 @pytest.fixture(scope="module")
-def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
+def up(new_home: Callable[[str], Path]) -> Iterator[Installation]:
     """A test build; nobody waits for READY, so that a chat tells at once where the deployment stands."""
-    folder: Path = tmp_path_factory.mktemp("crashes")
+    home = new_home("crashes")
     limits = {"THUNDERLINE_LIMITS_QUEUE_WAIT_S": "0.05", "THUNDERLINE_LIMITS_EPOCH_WAIT_MAX_S": "2"}
-    installation = Installation(folder / "home", bin=hooked_rank.build(folder / "build"), environment=limits)
+    installation = Installation(home, bin=hooked_rank.build(home.parent / "build"), environment=limits)
     installation.start("--demo")
     try:
         installation.wait_ready()

@@ -5,7 +5,7 @@ import json
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +23,9 @@ FOUND_WITHIN_S = 2.0
 
 
 @pytest.fixture(scope="module")
-def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
+def up(new_home: Callable[[str], Path]) -> Iterator[Installation]:
     """With a canary that sings often."""
-    home: Path = tmp_path_factory.mktemp("hangs") / "home"
-    with installed(home, "--demo", THUNDERLINE_LIMITS_CANARY_EVERY_S=str(CANARY_EVERY_S)) as installation:
+    with installed(new_home("hangs"), "--demo", THUNDERLINE_LIMITS_CANARY_EVERY_S=str(CANARY_EVERY_S)) as installation:
         yield installation
 
 
