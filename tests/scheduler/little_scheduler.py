@@ -113,7 +113,7 @@ class House:
     @contextlib.asynccontextmanager
     async def scheduler(self, limits: Limits = LIMITS) -> AsyncIterator[Life]:
         control = Control(Store(self.folder, NODE), self.discovery, limits)
-        admission = Admission(control.door, limits.queue_size_max, limits.rank_request_count_max, limits.queue_wait_s)
+        admission = Admission(control.doors, limits.queue_size_max, limits.rank_request_count_max, limits.queue_wait_s)
         control.listen(admission.pump)
         relay = Relay(control, admission, limits.request_deadline_s)
         control.listen(relay.tidy)

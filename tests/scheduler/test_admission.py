@@ -17,8 +17,8 @@ from thunderline.cluster.errors import (
     PlacementImpossible,
     Unreachable,
 )
-from thunderline.scheduler.admission import RESUME_COUNT_MAX, Admission, Door
-from thunderline.scheduler.routing import Kind
+from thunderline.scheduler.admission import RESUME_COUNT_MAX, Admission
+from thunderline.scheduler.routing import Door, Kind
 from thunderline.scheduler.values import DeploymentState, Standing
 
 I1 = InstanceId("i1")
@@ -30,10 +30,10 @@ class House:
 
     state: DeploymentState | None = DeploymentState.READY
 
-    def look(self, name: str) -> Door | None:
-        if self.state is None or name != "m":
-            return None
-        return Door(I1, Standing(self.state, "because"))
+    def look(self, word: str) -> list[Door]:
+        if self.state is None or word != "m":
+            return []
+        return [Door("m", I1, Standing(self.state, "because"))]
 
 
 def admission(house: House, queue: int = 2, room: int = 1, wait_s: float = 0.05) -> Admission:
@@ -274,10 +274,10 @@ async def test_each_of_several_has_its_own_queue_wait_behind_a_resume_that_waits
 async def test_without_a_queue_wait_what_is_not_ready_is_refused_at_once_and_room_is_waited_for_asleep() -> None:
     house, log, looks = House(DeploymentState.STARTING), list[str](), 0
 
-    def look(name: str) -> Door | None:
+    def look(word: str) -> list[Door]:
         nonlocal looks
         looks += 1
-        return house.look(name)
+        return house.look(word)
 
     door = Admission(look, 2, 1, 0.0)
     async with asyncio.timeout(1):

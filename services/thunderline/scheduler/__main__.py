@@ -26,7 +26,7 @@ async def serve(settings: Settings) -> None:
     """Until SIGTERM or SIGINT: streams break at once and go on at the next one; ranks and their epochs stay."""
     node, limits = node_id(settings.home), settings.limits
     control = Control(Store(settings.home, node), f"{settings.host}:{settings.discovery.port}", limits)
-    admission = Admission(control.door, limits.queue_size_max, limits.rank_request_count_max, limits.queue_wait_s)
+    admission = Admission(control.doors, limits.queue_size_max, limits.rank_request_count_max, limits.queue_wait_s)
     control.listen(admission.pump)
     service = SchedulerService(node, control, admission)
     relay = Relay(control, admission, limits.request_deadline_s)

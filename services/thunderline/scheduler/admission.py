@@ -1,13 +1,15 @@
-"""The door of each deployment: a bounded queue, first in first out; a resume goes before new requests.
+"""The queues before the instances: one for each word, bounded, first in first out; a resume goes before new requests.
 
-A request that ranks were lost under goes first of all, and alone: until its first new token nobody else is let in, and
-after a while nobody but new requests and resumes: of two such requests one may be innocent.
+Several words may mean one instance, and one word several instances: whose turn it is goes by the kind of a request and
+its arrival, whatever its word. A request that ranks were lost under goes first of all, and alone: until its first new
+token nobody else is let in where it goes, and after a while nobody but new requests and resumes: of two such requests
+one may be innocent.
 """
 
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 
 from prometheus_client import Gauge, Histogram
@@ -15,8 +17,7 @@ from prometheus_client import Gauge, Histogram
 from thunderline.cluster import InstanceId
 from thunderline.cluster.errors import ClusterError, DeadlinePassed, Full, Unreachable
 from thunderline.scheduler import routing
-from thunderline.scheduler.routing import Kind, Turn, Way
-from thunderline.scheduler.values import Standing
+from thunderline.scheduler.routing import Candidate, Door, Kind, Request, Way
 
 FULL_RETRY_AFTER_S = 1.0
 RESUME_COUNT_MAX = 256
@@ -25,21 +26,15 @@ DEPTH = Gauge("thunderline_queue_depth", "Requests that wait for READY or for ro
 WAIT = Histogram("thunderline_queue_wait_seconds", "Time from a request's arrival to its instance.")
 
 
-@dataclass(frozen=True, slots=True)
-class Door:
-    """What admission asks about a deployment each time."""
-
-    instance: InstanceId
-    standing: Standing
-
-
 @dataclass(eq=False)
 class Place:
-    """A request at an instance. `begun_s` is of the loop's clock."""
+    """A request at the instance of a deployment. `begun_s` is of the loop's clock."""
 
+    deployment: str
     instance: InstanceId
     kind: Kind
     begun_s: float
+    tokens: int = 0
     # Whether a new token of one that went alone was seen.
     spoke: bool = False
 
@@ -47,6 +42,7 @@ class Place:
 @dataclass(eq=False)
 class _Waiter:
     kind: Kind
+    request: Request
     turn: "asyncio.Future[Place]"
     arrived_s: float
 
@@ -54,9 +50,7 @@ class _Waiter:
 @dataclass
 class _Queue:
     lines: tuple[deque[_Waiter], ...] = field(default_factory=lambda: tuple(deque() for _ in Kind))
-    # Since when the first of those who go alone has waited for those who run.
-    alone_since_s: float | None = None
-    # Since when the deployment was seen not to be READY, while somebody waits.
+    # Since when no deployment of the word was seen to be READY, while somebody waits.
     away_since_s: float | None = None
     # When the oldest of the new ones has waited long enough for READY.
     alarm: asyncio.TimerHandle | None = None
@@ -82,13 +76,25 @@ class _House:
         """The one that went alone and has not spoken."""
         return self.alone if self.alone and not self.alone.spoke else None
 
+    @property
+    def tokens(self) -> int:
+        return sum(one.tokens for one in self.places)
+
+
+@dataclass(frozen=True, slots=True)
+class _Claim:
+    """One that is to go alone waits for those who run at an instance: nobody else is let in there."""
+
+    waiter: _Waiter
+    since_s: float
+
 
 class Admission:
-    """`look` gives the door of a deployment now, by name, or None."""
+    """`look` gives the doors that a word means now, first the one that bears it; none of what is not deployed."""
 
     def __init__(
         self,
-        look: Callable[[str], Door | None],
+        look: Callable[[str], Sequence[Door]],
         queue_size_max: int,
         outstanding_max: int,
         queue_wait_s: float,
@@ -103,22 +109,30 @@ class Admission:
         self._alone_hold_s = alone_hold_s
         self._queues: dict[str, _Queue] = {}
         self._houses: dict[InstanceId, _House] = {}
+        self._claims: dict[InstanceId, _Claim] = {}
         # Whose depth is shown: no longer than they are known.
         self._shown: set[str] = set()
         # Why nobody is let in any more.
         self._closing: str | None = None
 
     def depth(self, name: str) -> int:
-        return len(self._queues.get(name, ()))
+        """Of a deployment: those who wait by its name, or by its model's when no deployment bears that."""
+        return sum(len(queue) for word, queue in self._queues.items() if self._host(word) == name)
+
+    def _host(self, word: str) -> str | None:
+        doors = self._look(word)
+        return doors[0].name if doors else None
 
     @contextlib.asynccontextmanager
-    async def admitted(self, name: str, kind: Kind, deadline_s: float) -> AsyncIterator[Place]:
+    async def admitted(
+        self, word: str, kind: Kind, deadline_s: float, request: Request = routing.UNKNOWN
+    ) -> AsyncIterator[Place]:
         """Holds a place at an instance for the time of the block. `deadline_s` is a time of the loop's clock.
 
         Raises what routing refuses with, Full, NoReadyInstance, DeadlinePassed; Unreachable once the role stops.
         """
         begun = asyncio.get_running_loop().time()
-        place = await self._enter(name, kind, deadline_s)
+        place = await self._enter(word, kind, deadline_s, request)
         WAIT.observe(asyncio.get_running_loop().time() - begun)
         try:
             yield place
@@ -130,28 +144,28 @@ class Admission:
         place.spoke = True
         self.pump()
 
-    async def _enter(self, name: str, kind: Kind, deadline_s: float) -> Place:
+    async def _enter(self, word: str, kind: Kind, deadline_s: float, request: Request) -> Place:
         if self._closing is not None:
             raise Unreachable(self._closing)
         loop = asyncio.get_running_loop()
-        queue = self._queues.setdefault(name, _Queue())
-        waiter = _Waiter(kind, loop.create_future(), loop.time())
+        queue = self._queues.setdefault(word, _Queue())
+        waiter = _Waiter(kind, request, loop.create_future(), loop.time())
         queue.lines[kind].append(waiter)
         try:
             # At once, when nobody waits before it; whoever nothing can help does not wait either.
-            self._let_in(name, queue)
+            self._let_in()
             if waiter.turn.done():
                 return waiter.turn.result()
             if (others := queue.count(kind) - 1) >= (self._queue_size_max if kind is Kind.NEW else RESUME_COUNT_MAX):
-                raise Full(f"{others} requests wait for {name} already", retry_after_s=FULL_RETRY_AFTER_S)
-            return await self._wait(name, queue, waiter, deadline_s)
+                raise Full(f"{others} requests wait for {word} already", retry_after_s=FULL_RETRY_AFTER_S)
+            return await self._wait(word, queue, waiter, deadline_s)
         finally:
             self._withdraw(queue, waiter)
-            self._drop_empty(name)
+            self._drop_empty(word)
 
-    async def _wait(self, name: str, queue: _Queue, waiter: _Waiter, deadline_s: float) -> Place:
+    async def _wait(self, word: str, queue: _Queue, waiter: _Waiter, deadline_s: float) -> Place:
         """Its turn, or what it is turned away with; at its deadline it goes by itself."""
-        self._show(name)
+        self._show(word)
         try:
             await asyncio.wait({waiter.turn}, timeout=max(0.0, deadline_s - asyncio.get_running_loop().time()))
         except asyncio.CancelledError:
@@ -161,73 +175,96 @@ class Admission:
             raise
         finally:
             self._withdraw(queue, waiter)
-            self._show(name)
+            self._show(word)
         if waiter.turn.done():
             return waiter.turn.result()
-        raise DeadlinePassed(f"the request's deadline passed while it waited for {name}")
+        raise DeadlinePassed(f"the request's deadline passed while it waited for {word}")
 
     def _withdraw(self, queue: _Queue, waiter: _Waiter) -> None:
         line = queue.lines[waiter.kind]
         if waiter in line:
             line.remove(waiter)
-            if waiter.kind is Kind.ALONE and not line:
+            if self._unclaim(waiter):
                 # It held the others back.
-                queue.alone_since_s = None
                 self.pump()
 
-    def _turn(self, name: str, queue: _Queue, waiter: _Waiter) -> tuple[Turn, InstanceId]:
-        """Whether the first of a line may go now, and where. Raises what it is refused with."""
-        door = self._look(name)
-        house = (self._houses.get(door.instance) if door else None) or _House()
-        found = routing.way(name, door.standing if door else None, len(house.places), self._outstanding_max)
-        assert door is not None, "routing refuses what is not deployed"
+    def _way(self, word: str, queue: _Queue, waiter: _Waiter) -> tuple[Way, Door]:
+        """What the first of a line gets now, and where. Raises what it is refused with."""
         now_s = asyncio.get_running_loop().time()
+        doors = self._look(word)
+        found, door = routing.choose(word, [self._candidate(door, waiter, now_s) for door in doors], waiter.request)
         if found is Way.WAIT_FOR_READY:
-            queue.alone_since_s = None
             if queue.away_since_s is None:
                 queue.away_since_s = now_s
             if waiter.kind is Kind.NEW:
-                self._give_up(name, queue, waiter, door.standing, now_s)
-            return Turn.LETS_PASS, door.instance
-        queue.away_since_s = None
-        if found is Way.WAIT_FOR_ROOM:
-            return Turn.WAITS, door.instance
-        silent = house.silent
-        if silent is not None:
-            turn = routing.turn_beside_a_silent_one(waiter.kind, now_s - silent.begun_s, self._alone_hold_s)
-        elif waiter.kind is Kind.ALONE and not self._goes_alone(queue, house, now_s):
-            turn = Turn.WAITS
+                self._give_up(queue, waiter, door, now_s)
         else:
-            turn = Turn.GOES
-        return turn, door.instance
+            queue.away_since_s = None
+        if waiter.kind is Kind.ALONE:
+            if found is Way.WAIT_FOR_ROOM:
+                self._claim(doors, waiter, now_s)
+            else:
+                self._unclaim(waiter)
+        return found, door
 
-    def _give_up(self, name: str, queue: _Queue, waiter: _Waiter, standing: Standing, now_s: float) -> None:
+    def _candidate(self, door: Door, waiter: _Waiter, now_s: float) -> Candidate:
+        house = self._houses.get(door.instance) or _House()
+        is_open = self._may_enter(door.instance, house, waiter, now_s)
+        return Candidate(door, len(house.places), house.tokens, is_open)
+
+    def _may_enter(self, instance: InstanceId, house: _House, waiter: _Waiter, now_s: float) -> bool:
+        if len(house.places) >= self._outstanding_max:
+            return False
+        if (silent := house.silent) is not None:
+            return routing.may_pass_a_silent_one(waiter.kind, now_s - silent.begun_s, self._alone_hold_s)
+        claim = self._claims.get(instance)
+        if claim is not None and claim.waiter is not waiter:
+            return False
+        if waiter.kind is not Kind.ALONE:
+            return True
+        others = sum(one.kind is not Kind.ALONE for one in house.places)
+        return routing.may_go_alone(others, now_s - claim.since_s if claim else 0.0, self._alone_wait_s)
+
+    def _claim(self, doors: Sequence[Door], waiter: _Waiter, now_s: float) -> None:
+        """It waits at one instance, the one with the least under way, so that the others stay open."""
+        ready = [door for door in routing.fitting(doors, waiter.request) if routing.is_ready(door)]
+        found = [door.instance for door in ready if self._may_claim(door.instance, waiter)]
+        if any(instance in self._claims for instance in found):
+            return
+        self._unclaim(waiter)
+        if found:
+            self._claims[min(found, key=lambda one: self._houses[one].tokens)] = _Claim(waiter, now_s)
+            asyncio.get_running_loop().call_at(now_s + self._alone_wait_s, self.pump)
+
+    def _may_claim(self, instance: InstanceId, waiter: _Waiter) -> bool:
+        house, claim = self._houses.get(instance), self._claims.get(instance)
+        if house is None or house.silent is not None or len(house.places) >= self._outstanding_max:
+            return False
+        return claim is None or claim.waiter is waiter
+
+    def _unclaim(self, waiter: _Waiter) -> bool:
+        """Whether it held an instance."""
+        held = [instance for instance, claim in self._claims.items() if claim.waiter is waiter]
+        for instance in held:
+            del self._claims[instance]
+        return bool(held)
+
+    def _give_up(self, queue: _Queue, waiter: _Waiter, door: Door, now_s: float) -> None:
         """Raises NoReadyInstance when the oldest of the new ones has waited long enough for READY; looks again then."""
         assert queue.away_since_s is not None
         at_s = routing.gives_up_s(waiter.arrived_s, queue.away_since_s, self._queue_wait_s)
         if now_s >= at_s:
-            raise routing.waited_in_vain(name, standing)
+            raise routing.waited_in_vain(door)
         if queue.alarm is not None:
             queue.alarm.cancel()
         queue.alarm = asyncio.get_running_loop().call_at(at_s, self.pump)
 
-    def _goes_alone(self, queue: _Queue, house: _House, now_s: float) -> bool:
+    def _seat(self, door: Door, waiter: _Waiter) -> Place:
         loop = asyncio.get_running_loop()
-        if queue.alone_since_s is None:
-            queue.alone_since_s = now_s
-            loop.call_at(now_s + self._alone_wait_s, self.pump)
-        others = sum(one.kind is not Kind.ALONE for one in house.places)
-        if not routing.may_go_alone(others, now_s - queue.alone_since_s, self._alone_wait_s):
-            return False
-        queue.alone_since_s = None
-        return True
-
-    def _seat(self, instance: InstanceId, kind: Kind) -> Place:
-        loop = asyncio.get_running_loop()
-        place = Place(instance, kind, loop.time())
-        house = self._houses.setdefault(instance, _House())
+        place = Place(door.name, door.instance, waiter.kind, loop.time(), waiter.request.tokens)
+        house = self._houses.setdefault(door.instance, _House())
         house.places.add(place)
-        if kind is Kind.ALONE:
+        if waiter.kind is Kind.ALONE:
             house.alone = place
             loop.call_at(place.begun_s + self._alone_hold_s, self.pump)
         return place
@@ -241,48 +278,54 @@ class Admission:
             del self._houses[place.instance]
         self.pump()
 
-    def _show(self, name: str) -> None:
-        """The depth of a deployment's queue, as a metric; of one that is gone none."""
-        if self._look(name) is None:
-            self._shown.discard(name)
-            DEPTH.remove(name)
-        else:
+    def _show(self, word: str) -> None:
+        """The depth of the queues of a deployment, as a metric."""
+        if (name := self._host(word)) is not None:
             self._shown.add(name)
             DEPTH.labels(name).set(self.depth(name))
 
     def pump(self) -> None:
         """Lets in who may go, and turns away whom nothing can help: after every change of a standing or a place."""
-        for name in [name for name in self._shown if self._look(name) is None]:
-            self._show(name)
-        for name, queue in list(self._queues.items()):
-            self._let_in(name, queue)
-            self._drop_empty(name)
+        for name in [name for name in self._shown if self._host(name) != name]:
+            self._shown.remove(name)
+            DEPTH.remove(name)
+        self._let_in()
+        for word in list(self._queues):
+            self._drop_empty(word)
 
-    def _let_in(self, name: str, queue: _Queue) -> None:
-        for line in queue.lines:
-            while line:
-                waiter = line[0]
-                try:
-                    turn, instance = self._turn(name, queue, waiter)
-                except ClusterError as error:
-                    line.popleft()
-                    waiter.turn.set_exception(error)
-                    continue
-                if turn is Turn.WAITS:
-                    return
-                if turn is Turn.LETS_PASS:
-                    break
-                line.popleft()
-                waiter.turn.set_result(self._seat(instance, waiter.kind))
+    def _let_in(self) -> None:
+        for kind in Kind:
+            asking = {word: queue for word, queue in self._queues.items() if queue.lines[kind]}
+            while asking:
+                # Of several words the one whose first has waited longest.
+                word = min(asking, key=lambda one: asking[one].lines[kind][0].arrived_s)
+                if not self._let_first_in(word, asking[word], asking[word].lines[kind]) or not asking[word].lines[kind]:
+                    del asking[word]
+
+    def _let_first_in(self, word: str, queue: _Queue, line: deque[_Waiter]) -> bool:
+        """Whether the first of a line waits no longer: it goes, or is turned away."""
+        waiter = line[0]
+        try:
+            way, door = self._way(word, queue, waiter)
+        except ClusterError as error:
+            self._unclaim(line.popleft())
+            waiter.turn.set_exception(error)
+            return True
+        if way is not Way.GO:
+            return False
+        line.popleft()
+        waiter.turn.set_result(self._seat(door, waiter))
+        return True
 
     def close(self, why: str) -> None:
         """The role is stopping: whoever waits, or comes later, has reached no scheduler."""
         self._closing = why
+        self._claims.clear()
         for queue in self._queues.values():
             for line in queue.lines:
                 while line:
                     line.popleft().turn.set_exception(Unreachable(why))
 
-    def _drop_empty(self, name: str) -> None:
-        if name in self._queues and not len(self._queues[name]):
-            del self._queues[name]
+    def _drop_empty(self, word: str) -> None:
+        if word in self._queues and not len(self._queues[word]):
+            del self._queues[word]

@@ -14,12 +14,12 @@ from thunderline.cluster.limits import Limits
 from thunderline.cluster.ranks import RankState
 from thunderline.process.changes import Changes
 from thunderline.process.entry import CannotStart
-from thunderline.scheduler import actions, events, measures, reconciler, wire
+from thunderline.scheduler import actions, events, measures, reconciler, routing, wire
 from thunderline.scheduler.actions import Action
-from thunderline.scheduler.admission import Door
 from thunderline.scheduler.adoption import Plan
 from thunderline.scheduler.event_log import EventLog
 from thunderline.scheduler.reconciler import Waits
+from thunderline.scheduler.routing import Door
 from thunderline.scheduler.runners import Runners, is_stale
 from thunderline.scheduler.standings import Standings
 from thunderline.scheduler.store import EPOCH_COUNT_MAX, Store
@@ -321,15 +321,16 @@ class Control:
         """Where it stands, and since when."""
         return self._standings.of(wish)
 
-    def door(self, name: str) -> Door | None:
-        """For admission: READY only while the rank is READY in its runner's view this moment."""
-        wish = self.named(name)
-        if wish is None:
-            return None
+    def doors(self, word: str) -> list[Door]:
+        """For admission: the deployments that a word means. READY only while the rank is so in its runner's view."""
+        return [self._door(wish) for wish in routing.meant(word, self.wishes())]
+
+    def _door(self, wish: Wish) -> Door:
         standing, _ = self.standing(wish)
         if standing.state is DeploymentState.READY and self.route(wish.instance) is None:
             standing = Standing(DeploymentState.REPAIRING, "its process is not there just now", "its process")
-        return Door(wish.instance, standing)
+        budget_tokens = wish.current.kv_budget_tokens if wish.current else wish.spec.kv_budget_tokens
+        return Door(wish.spec.name, wish.instance, standing, budget_tokens)
 
     def route(self, instance: InstanceId) -> tuple[NodeId, RankId] | None:
         """The rank 0 that takes the instance's requests; None unless all its ranks are READY."""

@@ -3,13 +3,14 @@
 import asyncio
 import contextlib
 import re
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections import OrderedDict
+from collections.abc import AsyncGenerator, AsyncIterator, Collection
 from typing import Any
 
 import grpc
 from prometheus_client import Counter
 
-from thunderline.cluster import NodeId, RankId
+from thunderline.cluster import InstanceId, NodeId, RankId
 from thunderline.cluster.errors import (
     ClusterError,
     DeadlinePassed,
@@ -33,6 +34,8 @@ STOPPING = "the scheduler is stopping; ask again in a moment, and the answer goe
 SERVICE = "thunderline.v1.SchedulerService"
 # A request's model that no deployment has: whatever clients send makes one series.
 UNKNOWN = "unknown"
+# Requests of which is known who had them last.
+HAD_COUNT_MAX = 4096
 REQUEST_ID = re.compile(r"[0-9a-fA-F-]{32,36}")
 
 GENERATIONS = Counter("thunderline_generations_total", "Requests by how they ended.", ["deployment", "outcome"])
@@ -51,6 +54,8 @@ class Relay:
         self._newest: dict[str, object] = {}
         # Cancels on their way to a runner: a resume of the same request must not be overtaken by one.
         self._cancels: dict[str, asyncio.Event] = {}
+        # Who had each request last, oldest first: there its sequence is parked, if anywhere.
+        self._had: OrderedDict[str, InstanceId] = OrderedDict()
         # One for each stream that waits for its runner's next message.
         self._patience: set[asyncio.Timeout] = set()
         self._stopping = False
@@ -73,24 +78,28 @@ class Relay:
         loop = asyncio.get_running_loop()
         given_s = context.time_remaining()
         deadline_s = loop.time() + min(self._deadline_s, given_s or self._deadline_s) - DEADLINE_MARGIN_S
-        known = self._control.named(wish.model) is not None
-        label = wish.model if known else UNKNOWN
+        doors = self._control.doors(wish.model)
+        label = doors[0].name if doors else UNKNOWN
         outcome = "cancelled"
         # Whether nothing of it can be at a runner that only we would end: it was routed, or its holder asks again.
         settled = False
         self._newest[wish.request_id] = context
         try:
             kind = routing.kind(_is_resume(wish), wish.lost_rank_count)
-            async with self._admission.admitted(wish.model, kind, deadline_s) as place:
+            asked = self._asked(wish)
+            async with self._admission.admitted(wish.model, kind, deadline_s, asked) as place:
+                label = place.deployment
                 route = self._control.route(place.instance)
                 if route is None:
                     raise InstanceFailed("the instance was lost before the request reached it")
                 left_s = await self._time_left(wish.request_id, deadline_s)
                 settled = True
+                self._note_had(wish.request_id, place.instance)
                 async with contextlib.aclosing(self._routed(route, wish, place, left_s, context)) as messages:
                     async for message in messages:
                         yield message
             outcome = "finished"
+            self._had.pop(wish.request_id, None)
             self._control.spawn(self._control.answered(route[1]), "answered")
         except ClusterError as error:
             outcome = error.reason
@@ -103,6 +112,17 @@ class Relay:
                     self._drop_parked(wish)
             GENERATIONS.labels(label, outcome).inc()
             self._shown.add(label)
+
+    def _asked(self, wish: cluster_pb2.Generation) -> routing.Request:
+        resume_count = len(wish.resume_token_ids)
+        had = self._had.get(wish.request_id) if _is_resume(wish) else None
+        return routing.request(len(wish.prompt_token_ids.ids), wish.ByteSize(), resume_count, wish.max_tokens, had)
+
+    def _note_had(self, request_id: str, instance: InstanceId) -> None:
+        self._had[request_id] = instance
+        self._had.move_to_end(request_id)
+        if len(self._had) > HAD_COUNT_MAX:
+            self._had.popitem(last=False)
 
     async def _time_left(self, request_id: str, deadline_s: float) -> float:
         """After the cancel of an earlier call of this request has arrived. Raises DeadlinePassed."""
@@ -132,12 +152,12 @@ class Relay:
             ended = True
             if place.kind is Kind.ALONE and not place.spoke and has_lost_a_rank(error):
                 # Its holder gives up now: it would be refused here.
-                self._control.note_poisoned(wish.model, wish.request_id, error.message)
+                self._control.note_poisoned(place.deployment, wish.request_id, error.message)
             raise
         finally:
             if not ended and self._newest.get(wish.request_id, call) is call:
                 # Our caller has left: the runner could not tell that from our death.
-                self._begin_cancel(node, wish.request_id)
+                self._begin_cancel({node}, wish.request_id)
 
     async def _next(self, messages: AsyncGenerator[bytes, None]) -> bytes | None:
         """The next message; None after the last. Raises Draining once the role stops."""
@@ -157,21 +177,20 @@ class Relay:
         return message
 
     def _drop_parked(self, wish: cluster_pb2.Generation) -> None:
-        """Of a resume that left before it had a place: its runner may keep what it has made so far."""
-        known = self._control.named(wish.model)
-        if known is not None and known.current is not None:
-            self._begin_cancel(known.current.node, wish.request_id)
+        """Of a resume that left before it had a place: a runner may keep what it has made so far."""
+        known = [self._control.named(door.name) for door in self._control.doors(wish.model)]
+        self._begin_cancel({one.current.node for one in known if one and one.current}, wish.request_id)
 
-    def _begin_cancel(self, node: NodeId, request_id: str) -> None:
+    def _begin_cancel(self, nodes: Collection[NodeId], request_id: str) -> None:
         if self._stopping or request_id in self._cancels:
             # Callers only seem to leave while we stop: gRPC ends their calls. And one cancel is enough.
             return
         self._cancels[request_id] = arrived = asyncio.Event()
-        self._control.spawn(self._cancel(node, request_id, arrived), "cancel")
+        self._control.spawn(self._cancel(nodes, request_id, arrived), "cancel")
 
-    async def _cancel(self, node: NodeId, request_id: str, arrived: asyncio.Event) -> None:
+    async def _cancel(self, nodes: Collection[NodeId], request_id: str, arrived: asyncio.Event) -> None:
         try:
-            await self._control.runners.cancel(node, request_id)
+            await asyncio.gather(*(self._control.runners.cancel(node, request_id) for node in nodes))
         finally:
             arrived.set()
             if self._cancels.get(request_id) is arrived:
