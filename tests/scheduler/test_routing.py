@@ -196,7 +196,7 @@ MEANT: dict[tuple[str, str], str] = {
 
 @pytest.mark.parametrize(("given", "names"), MEANT.items(), ids=str)
 def test_a_word_means(given: tuple[str, str], names: str) -> None:
-    deployed = [Spec(*one.split("=")) for one in given[0].split()]
+    deployed = [Spec(name, model) for name, model in (one.split("=") for one in given[0].split())]
     wishes = [Wish(spec, InstanceId(f"i-{spec.name}"), 0.0) for spec in deployed]
     assert " ".join(wish.spec.name for wish in meant(given[1], wishes)) == names
 
