@@ -1,0 +1,163 @@
+"""Two deployments of one model: the one that is dead looks idle, and gets nothing of what is meant for the model.
+
+Field report: a dead instance that looked idle got every request. By its name a request waits for one deployment; by
+the model's name whoever is READY answers it, also when the dead deployment is the one that bears it.
+"""
+
+import asyncio
+import contextlib
+import json
+import os
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from installation import DEMO, Installation, until
+from thunderline.client import SchedulerClient
+from thunderline.process.metrics import PORT_OFFSET
+from thunderline.v1 import cluster_pb2
+
+OTHER = "second"
+BUSY_COUNT, BUSY_TOKENS = 24, 250
+# As many as there is room for beside the busy ones.
+NEW_COUNT, NEW_TOKENS, AT_ONCE = (100 if os.environ.get("PROVE") else 10), 2, 8
+DEADLINE_S = 120.0
+KILL_EVERY_S = 0.1
+
+
+class Reaper(threading.Thread):
+    """Kills the ranks of one instance as they appear: none lives long enough to be READY."""
+
+    def __init__(self, up: Installation, instance: str) -> None:
+        super().__init__(daemon=True)
+        self.up, self.instance = up, instance
+        self.over = threading.Event()
+        self.killed: set[int] = set()
+
+    def run(self) -> None:
+        while True:
+            for process in psutil.process_iter(["cmdline"]):
+                line = process.info["cmdline"] or []
+                if str(self.up.home) in line and self.instance in line and "rank" in line:
+                    with contextlib.suppress(psutil.NoSuchProcess):
+                        process.kill()
+                        self.killed.add(process.pid)
+            if self.over.wait(KILL_EVERY_S):
+                return
+
+
+@pytest.fixture
+def two(fresh: Installation) -> Iterator[Installation]:
+    """A second deployment of the demo model, for one test; the first is READY again afterwards."""
+    folder = str(fresh.home / "models" / DEMO)
+    deployed = fresh.run("deploy", folder, "--name", OTHER)
+    assert deployed.returncode == 0, deployed.stdout + deployed.stderr
+    yield fresh
+    asyncio.run(leave_one(fresh, folder))
+    until("nothing of the second", lambda: len(fresh.deployments()) == 1, 30)
+    until("a good answer", fresh.answers, 60)
+
+
+async def leave_one(up: Installation, folder: str) -> None:
+    """The first is deployed once more: it may have crashed too often."""
+    async with SchedulerClient(up.target("scheduler")) as client:
+        await client.undeploy(OTHER)
+        await client.deploy(cluster_pb2.DeploymentSpec(name=DEMO, model=folder))
+
+
+def instance(up: Installation, name: str) -> str:
+    ranks = [rank for one in up.deployments() if one["spec"]["name"] == name for rank in one["ranks"]]
+    assert len(ranks) == 1, ranks
+    return str(ranks[0]["id"]["instance"])
+
+
+def requests_of(up: Installation, name: str) -> dict[str, float]:
+    """How the requests ended that a deployment had, as the scheduler counts them."""
+    host, port = up.target("scheduler").split(":")
+    text = httpx.get(f"http://{host}:{int(port) + PORT_OFFSET}/metrics", timeout=10).text
+    return {
+        sample.labels["outcome"]: sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+        if sample.name == "thunderline_generations_total" and sample.labels["deployment"] == name
+    }
+
+
+def told(up: Installation, name: str) -> list[dict[str, Any]]:
+    lines = up.run("events", "--json", timeout_s=20).stdout.splitlines()
+    return [event for event in map(json.loads, lines) if event["subject"] == name]
+
+
+async def answer(client: SchedulerClient, model: str, token_count: int, begun: list[int] | None = None) -> int:
+    """The number of tokens that came."""
+    wish = cluster_pb2.Generation(model=model, text="Once upon", max_tokens=token_count, ignore_eos=True)
+    count = 0
+    async for delta in client.generate(wish, DEADLINE_S):
+        count += len(delta.token_ids)
+        if begun is not None and count and count == len(delta.token_ids):
+            begun.append(count)
+    return count
+
+
+async def until_dead(client: SchedulerClient) -> None:
+    """Until the scheduler knows it: what is sent in the moment of the death may meet it, and goes on elsewhere."""
+    while True:
+        found = {one.spec.name: one.state for one in await client.deployments()}
+        if found[DEMO] != cluster_pb2.DEPLOYMENT_STATE_READY:
+            return
+        await asyncio.sleep(0.02)
+
+
+async def new_requests_beside_a_dead_one(up: Installation, reaper: Reaper) -> list[int]:
+    begun: list[int] = []
+    slots = asyncio.Semaphore(AT_ONCE)
+
+    async def new(client: SchedulerClient) -> int:
+        async with slots:
+            return await answer(client, DEMO, NEW_TOKENS)
+
+    async with (
+        SchedulerClient(up.target("scheduler")) as client,
+        asyncio.timeout(DEADLINE_S),
+        asyncio.TaskGroup() as all_,
+    ):
+        busy = [all_.create_task(answer(client, OTHER, BUSY_TOKENS, begun)) for _ in range(BUSY_COUNT)]
+        while len(begun) < BUSY_COUNT:
+            await asyncio.sleep(0.02)
+        reaper.start()
+        await until_dead(client)
+        answers = await asyncio.gather(*(new(client) for _ in range(NEW_COUNT)))
+        assert not any(one.done() for one in busy), "the living one was not busy"
+        for one in busy:
+            one.cancel()
+    return answers
+
+
+@pytest.mark.timeout(300)
+def test_a_dead_empty_instance_gets_none_of_the_models_new_requests(
+    two: Installation, evidence: dict[str, Any]
+) -> None:
+    until("a good answer", two.answers, 60)
+    reaper = Reaper(two, instance(two, DEMO))
+    reached_before, seen = requests_of(two, DEMO), max(int(event["number"]) for event in told(two, DEMO))
+    try:
+        answers = asyncio.run(new_requests_beside_a_dead_one(two, reaper))
+    finally:
+        reaper.over.set()
+        reaper.join(10)
+    assert answers == [NEW_TOKENS] * NEW_COUNT
+    assert requests_of(two, DEMO) == reached_before
+    assert requests_of(two, OTHER)["finished"] == NEW_COUNT
+    since = [event for event in told(two, DEMO) if int(event["number"]) > seen]
+    # Dead all the time, and its deaths touched nobody.
+    kinds = [event["kind"] for event in since]
+    assert "EPOCH_ENDED" in kinds and "DEPLOYMENT_READY" not in kinds, since
+    reached = sum(event.get("request_count", 0) for event in since)
+    assert reached == 0, since
+    evidence["new_requests_beside_a_dead_empty_instance"] = NEW_COUNT
+    evidence["of_these_reached_the_dead_one"] = reached

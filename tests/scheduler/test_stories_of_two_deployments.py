@@ -1,0 +1,98 @@
+"""Two deployments of one model, over real sockets: who answers, under whose name it is counted, where a resume goes."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client import REGISTRY
+
+from scheduler.little_runner import FIRST, LAST, READY, finished, first_then
+from scheduler.little_scheduler import NAMES, House, Life, served
+from scheduler.test_stories_of_relay import ROOM, answered, calling
+from thunderline.cluster.errors import EngineReset, NotFound
+from thunderline.v1 import cluster_pb2
+
+DEAD = cluster_pb2.ExitCause(name="SIGNAL", detail="SIGKILL", state=READY)
+
+
+async def states(life: Life) -> dict[str, str]:
+    return {one.spec.name: NAMES[one.state] for one in await life.client.deployments()}
+
+
+@contextlib.asynccontextmanager
+async def two(folder: Path) -> AsyncIterator[tuple[House, Life]]:
+    """ "m", which bears its model's name, in epoch 1, and "n" in epoch 2; both READY."""
+    async with served(folder, ROOM) as (home, life):
+        await life.client.deploy(cluster_pb2.DeploymentSpec(name="n", model="org/m"))
+        async with asyncio.timeout(10):
+            while await states(life) != {"m": "READY", "n": "READY"}:
+                await asyncio.sleep(0.01)
+        yield home, life
+
+
+def ended(deployment: str, outcome: str) -> float:
+    labels = {"deployment": deployment, "outcome": outcome}
+    return REGISTRY.get_sample_value("thunderline_generations_total", labels) or 0.0
+
+
+async def test_a_dead_one_is_passed_over_also_when_it_bears_the_models_name(tmp_path: Path) -> None:
+    async with two(tmp_path) as (home, life):
+        home.runner.holds_loading = True
+        home.runner.move(1, cluster_pb2.RANK_STATE_FAILED, DEAD)
+        async with asyncio.timeout(10):
+            while (await states(life))["m"] == "READY":
+                await asyncio.sleep(0.01)
+        at_m, at_n = ended("m", "finished"), ended("n", "finished")
+        for _ in range(3):
+            assert await answered(life, life.generation()) == [FIRST, LAST]
+        assert (ended("m", "finished"), ended("n", "finished")) == (at_m, at_n + 3)
+        assert await answered(life, life.generation(model="n")) == [FIRST, LAST]
+        assert set(await states(life)) == {"m", "n"}, "what is listed are deployments"
+
+
+async def test_a_models_name_is_answered_also_when_no_deployment_bears_it(tmp_path: Path) -> None:
+    async with two(tmp_path) as (_, life):
+        await life.client.undeploy("m")
+        async with asyncio.timeout(10):
+            while set(await states(life)) != {"n"}:
+                await asyncio.sleep(0.01)
+        assert await answered(life, life.generation(model="m")) == [FIRST, LAST]
+        with pytest.raises(NotFound):
+            await answered(life, life.generation(model="org/m"))
+
+
+async def test_a_resume_goes_back_to_where_it_was(tmp_path: Path) -> None:
+    async def reset() -> None:
+        raise EngineReset("the engine was reset")
+
+    def wish(max_tokens: int) -> cluster_pb2.Generation:
+        found = life.generation()
+        found.max_tokens = max_tokens
+        return found
+
+    async with two(tmp_path) as (home, life), contextlib.AsyncExitStack() as busy:
+
+        async def keep_busy(max_tokens: int) -> None:
+            home.runner.answer = first_then(asyncio.Event().wait)
+            call: Any = await busy.enter_async_context(calling(life, wish(max_tokens)))
+            assert await call.read() == FIRST
+
+        await keep_busy(100)
+        at_m, at_n = ended("m", "finished"), ended("n", "ENGINE_RESET")
+        home.runner.answer = first_then(reset)
+        lost = wish(10)
+        with pytest.raises(EngineReset):
+            await answered(life, lost)
+        assert ended("n", "ENGINE_RESET") == at_n + 1
+        # Much more is under way there than at m when it comes back.
+        await keep_busy(5000)
+        home.runner.answer = finished
+        before = ended("n", "finished")
+        lost.resume_token_ids.append(3)
+        assert await answered(life, lost) == [FIRST, LAST]
+        assert (ended("m", "finished"), ended("n", "finished")) == (at_m, before + 1)
+        assert await answered(life, wish(10)) == [FIRST, LAST]
+        assert ended("m", "finished") == at_m + 1, "a new one goes where less is under way"
