@@ -71,7 +71,7 @@ CASES: dict[str, tuple[Ended, ExitCause | None, str, str, bool]] = {
     "an_adopted_one_after_its_deadline": (adopted("words", is_overdue=True), None, "RANK_HUNG", "words", False),
     "an_adopted_one_without_a_word": (adopted(), None, "KILLED", "without a word while LOADING: killed from", False),
     "it_too_may_have_been_the_system": (adopted("words"), None, "KILLED", f"{MEMORY}: words", False),
-    "the_machine_was_restarted_under_it": (adopted("words", rebooted=True), None, "KILLED", "restarted", False),
+    "the_machine_was_restarted_under_it": (adopted("words", rebooted=True), None, "REBOOTED", "restarted", False),
 }
 
 

@@ -9,7 +9,7 @@ from thunderline.cluster import InstanceId, RankId, StoreId
 from thunderline.cluster.errors import ClusterError, EpochConflict, StaleEpoch, WrongStore
 from thunderline.process.entry import CannotStart
 from thunderline.runner import ledger
-from thunderline.runner.fence import INSTANCE_COUNT_MAX, Fence, Goal, Started, Verdict, adopt, judge
+from thunderline.runner.fence import INSTANCE_COUNT_MAX, Fence, Goal, Started, Verdict, adopt, judge, stop
 
 OURS, OTHER = StoreId("ours"), StoreId("other")
 ONE = InstanceId("i1")
@@ -48,6 +48,15 @@ def test_commands(case: str) -> None:
         assert after.started[ONE] == Started(epoch, placement)
     else:
         assert after.started == fence.started
+
+
+def test_who_ended_with_its_runner_is_remembered_until_its_next_epoch(tmp_path: Path) -> None:
+    two = Fence(OURS, {ONE: Started(5, b"p"), InstanceId("i2"): Started(7, b"q")})
+    stopped = stop(two, [RankId(ONE, 5, 0), RankId(InstanceId("i2"), 6, 0)])
+    ledger.write(tmp_path / "runner.json", stopped)
+    assert ledger.read(tmp_path / "runner.json") == stopped
+    assert [one.stopped for one in stopped.started.values()] == [True, False], "only the newest epoch is known"
+    assert not judge(stopped, OURS, RankId(ONE, 6, 0), Goal.PREPARED, b"p")[1].started[ONE].stopped
 
 
 I1, I2 = InstanceId("i1"), InstanceId("i2")

@@ -96,6 +96,10 @@ async def test_ctrl_c_ends_an_adopted_rank(runner: Process) -> None:
         assert process.wait(5) == 0
     await until_gone(pid, 1)
     assert not runner.map().exists()
+    runner.start()
+    async with runner.client() as little:
+        (told,) = (await runner.complete(little, 5)).ranks
+        assert (told.state, told.cause.name) == (S.RANK_STATE_ABSENT, "STOPPED"), "the next runner knows that it was us"
 
 
 async def test_a_rank_that_loads_is_adopted_and_becomes_ready(runner: Process) -> None:
@@ -233,7 +237,7 @@ DEAD: dict[str, tuple[bytes, str, str]] = {
     "a_dead_process": (dead(), "KILLED", "while WARMING"),
     "one_whose_deadline_has_passed": (dead(deadline_s=time.monotonic()), "RANK_HUNG", "timer"),
     "one_that_left_its_exit_code": (dead(exit_code=4), "ENGINE_EXCEPTION", "raised"),
-    "one_of_before_a_reboot": (dead(boot_id="another"), "KILLED", "the machine was restarted while it was WARMING"),
+    "one_of_before_a_reboot": (dead(boot_id="another"), "REBOOTED", "the machine was restarted while it was WARMING"),
 }
 
 

@@ -106,7 +106,7 @@ def test_one_without_a_process_is_started_again_at_once(state: RankState) -> Non
     ((new, _),) = planned([], found(held(3, state=state))).rebuilt
     (last,) = new.epochs
     assert last.is_over and last.cause is not None and last.cause.name == "ADOPTED"
-    attempt = attempts.next_attempt(new.epochs, new.fresh_since_s, 1.0, 30.0)
+    attempt = attempts.next_attempt(new.epochs, new.fresh_above, 1.0, 30.0)
     assert attempt.next is attempts.Next.NOW
 
 

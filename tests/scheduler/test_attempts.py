@@ -122,12 +122,32 @@ CASES = {
         51.0,
     ),
     "an epoch that we stopped is no failure": ([epoch(50, name="STOPPED")], Next.NOW, 0.0),
+    "nor are five that ended with their runner, by Ctrl-C": (
+        [epoch(end_s, RankState.READY, served_s=1, name="STOPPED") for end_s in (10, 20, 30, 40, 50)],
+        Next.NOW,
+        0.0,
+    ),
+    "nor those under which the machine was restarted": (
+        [epoch(end_s, name="REBOOTED") for end_s in (10, 20, 30, 40, 50)],
+        Next.NOW,
+        0.0,
+    ),
+    "a crash after such an end is the first": (
+        [*crash_at(10, 20, 30), epoch(40, name="STOPPED"), *crash_at(50)],
+        Next.AT,
+        50.5,
+    ),
+    "crashes count, and wait, after the clock was set back an hour": (
+        [*crash_at(3610, 3620), *crash_at(30, 40, 50)],
+        Next.OPEN,
+        0.0,
+    ),
 }
 
 
 @pytest.mark.parametrize(("epochs", "kind", "at_s"), CASES.values(), ids=CASES.keys())
 def test_next_attempt(epochs: list[Epoch], kind: Next, at_s: float) -> None:
-    found = next_attempt(epochs, 0.0, WAIT_MIN_S, WAIT_MAX_S)
+    found = next_attempt(epochs, 0, WAIT_MIN_S, WAIT_MAX_S)
     assert found.next is kind
     assert found.at_s == pytest.approx(at_s)
 
@@ -141,30 +161,42 @@ def test_next_attempt(epochs: list[Epoch], kind: Next, at_s: float) -> None:
     ],
 )
 def test_deploy_again_closes(epochs: list[Epoch]) -> None:
-    found = next_attempt(epochs, 90.0, WAIT_MIN_S, WAIT_MAX_S)
+    found = next_attempt(epochs, epochs[-1].number, WAIT_MIN_S, WAIT_MAX_S)
     assert (found.next, found.failed) == (Next.NOW, ())
+
+
+def test_what_fails_after_a_deploy_counts_though_the_clock_was_set_back() -> None:
+    old, new = crash_at(3600, 3610), crash_at(10, 20, 30, 40, 50)
+    found = next_attempt([*old, *new], old[-1].number, WAIT_MIN_S, WAIT_MAX_S)
+    assert (found.next, found.failed) == (Next.OPEN, tuple(new))
+
+
+def test_no_wait_is_longer_because_the_clock_was_set_back() -> None:
+    found = next_attempt(crash_at(3600), 0, WAIT_MIN_S, WAIT_MAX_S)
+    due = {now_s: found.is_due(now_s) for now_s in (3600.0, 3600.4, 3600.5, 3599.9, 0.0)}
+    assert due == {3600.0: False, 3600.4: False, 3600.5: True, 3599.9: True, 0.0: True}
 
 
 def test_the_circuit_says_how_many_crashes_opened_it() -> None:
     row = [epoch(5, RankState.READY, served_s=40), *crash_at(10, 20, 30, 40), *attempt_at(50), *crash_at(60)]
-    found = next_attempt(row, 0.0, WAIT_MIN_S, WAIT_MAX_S)
+    found = next_attempt(row, 0, WAIT_MIN_S, WAIT_MAX_S)
     assert (found.next, found.crash_count) == (Next.OPEN, 5)
 
 
 def test_only_what_is_not_near_its_next_epoch_has_given_up() -> None:
     given_up = [attempt_at(*range(10, 90, 10)), crash_at(10, 20, 30, 40, 50), [epoch(10, permanent=True)]]
-    assert all(next_attempt(row, 0.0, WAIT_MIN_S, WAIT_MAX_S).has_given_up for row in given_up)
-    assert not any(next_attempt(row, 0.0, WAIT_MIN_S, WAIT_MAX_S).has_given_up for row in ([], crash_at(10)))
+    assert all(next_attempt(row, 0, WAIT_MIN_S, WAIT_MAX_S).has_given_up for row in given_up)
+    assert not any(next_attempt(row, 0, WAIT_MIN_S, WAIT_MAX_S).has_given_up for row in ([], crash_at(10)))
 
 
 def test_only_failures_since_the_last_deploy_are_told() -> None:
     epochs = crash_at(10, 20, 30)
-    assert next_attempt(epochs, 15.0, WAIT_MIN_S, WAIT_MAX_S).failed == tuple(epochs[1:])
+    assert next_attempt(epochs, epochs[0].number, WAIT_MIN_S, WAIT_MAX_S).failed == tuple(epochs[1:])
 
 
 def test_eight_attempts_are_used_up_and_seven_are_not() -> None:
-    spent = next_attempt(attempt_at(*range(10, 90, 10)), 0.0, WAIT_MIN_S, WAIT_MAX_S)
-    left = next_attempt(attempt_at(*range(10, 80, 10)), 0.0, WAIT_MIN_S, WAIT_MAX_S)
+    spent = next_attempt(attempt_at(*range(10, 90, 10)), 0, WAIT_MIN_S, WAIT_MAX_S)
+    left = next_attempt(attempt_at(*range(10, 80, 10)), 0, WAIT_MIN_S, WAIT_MAX_S)
     assert spent.used_up and not left.used_up
 
 
@@ -179,5 +211,5 @@ def test_an_end_without_a_cause_is_a_crash() -> None:
 
 def test_no_row_of_failures_makes_the_wait_longer_than_its_greatest() -> None:
     for length in range(1, 60):
-        found = next_attempt(attempt_at(*(10.0 + n for n in range(length))), 0.0, WAIT_MIN_S, WAIT_MAX_S)
+        found = next_attempt(attempt_at(*(10.0 + n for n in range(length))), 0, WAIT_MIN_S, WAIT_MAX_S)
         assert found.at_s - (9.0 + length) <= 60.0

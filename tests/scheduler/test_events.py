@@ -48,6 +48,8 @@ FACTS = {id_of(4): RankFacts(pid=1234, uptime_s=41.3, request_count=8)}
 # Five that crashed while LOADING, and no wait between them: the last opens the circuit.
 CRASHES = tuple(epoch(number, 994.0 + number / 10, CRASHED) for number in range(1, 5))
 
+TOLD = Event(Kind.EPOCH_ENDED, "m", "epoch 4 ended", 995.0, number=8)
+
 
 def ended(cause: Cause, *before: Epoch, undeploying: bool = False) -> Wish:
     return wish(*before, replace(epoch(4 if not before else 5), ended_s=995.0, cause=cause), undeploying=undeploying)
@@ -196,7 +198,7 @@ CASES: dict[str, Case] = {
         ],
     ),
     "a start of the scheduler after it was told": (
-        at_start([ended(KILLED)], [Event(Kind.DEPLOYMENT_CRASH_LOOP, "m", "", 1.0)]),
+        at_start([ended(KILLED)], [TOLD, Event(Kind.DEPLOYMENT_CRASH_LOOP, "m", "", 995.0)]),
         world(ended(KILLED)),
         CRASH_LOOP,
         [],
@@ -286,6 +288,29 @@ def test_what_was_given_up_is_told_again_after_something_new() -> None:
 def test_an_event_has_the_time_of_what_it_tells() -> None:
     (event,) = told(seen(SERVED), world(ended(KILLED)), S.REPAIRING)
     assert event.time_s == 995.0
+
+
+BEGUN = Event(Kind.EPOCH_STARTED, "m", "", 990.0, number=7)
+KEPT: dict[str, tuple[list[Event], Cause, bool]] = {
+    "an end that was written down, and we were killed": (
+        [BEGUN],
+        KILLED,
+        True,
+    ),
+    "one that was told": ([BEGUN, TOLD], KILLED, False),
+    "one that another deployment told": ([replace(TOLD, subject="n", time_s=994.0)], KILLED, True),
+    "one of before all that is kept": ([Event(Kind.DEPLOYED, "n", "", 996.0, number=7)], KILLED, False),
+    "an adoption has an event of its own": ([replace(TOLD, time_s=1.0)], Cause("ADOPTED", "", R.UNKNOWN), False),
+    "a store of before there were events": ([], KILLED, False),
+}
+
+
+@pytest.mark.parametrize(("kept", "cause", "is_told"), KEPT.values(), ids=KEPT.keys())
+def test_after_a_start_an_end_is_told_once(kept: list[Event], cause: Cause, is_told: bool) -> None:
+    over = ended(cause)
+    events, after = happened(at_start([over], kept), world(over, UP), {I1: Standing(WAITING, "")}, FACTS, NOW_S, WAITS)
+    assert [(one.kind, one.time_s) for one in events if one.subject == "m"] == [(Kind.EPOCH_ENDED, 995.0)] * is_told
+    assert happened(after, world(over, UP), {I1: Standing(WAITING, "")}, FACTS, NOW_S, WAITS)[0] == []
 
 
 OTHERS: dict[str, tuple[Callable[[], Event], str]] = {

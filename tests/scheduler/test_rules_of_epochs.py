@@ -7,6 +7,7 @@ import pytest
 
 from scheduler.scenes import (
     CRASHED,
+    FETCHABLE,
     FIVE_CRASHES,
     GIB,
     I1,
@@ -19,7 +20,9 @@ from scheduler.scenes import (
     USABLE,
     WAITS,
     A,
+    B,
     R,
+    S,
     epoch,
     rank,
     runner,
@@ -28,11 +31,15 @@ from scheduler.scenes import (
 )
 from scheduler.test_attempts import WAIT_MAX_S, WAIT_MIN_S, attempt_at, crash_at
 from scheduler.test_attempts import epoch as over
+from thunderline.cluster import NodeId
 from thunderline.scheduler import reservations
-from thunderline.scheduler.actions import Action, AuditModel, StartEpoch
+from thunderline.scheduler.actions import Action, AuditModel, MakePrepared, StartEpoch
 from thunderline.scheduler.attempts import Next, next_attempt
 from thunderline.scheduler.reconciler import reconcile
-from thunderline.scheduler.values import Cause, Spec, Standing, World
+from thunderline.scheduler.values import Audit, Cause, Epoch, Fetch, RunnerView, Spec, Standing, World
+
+NOW = replace(USABLE, at_s=NOW_S)
+FIVE = FIVE_CRASHES.epochs
 
 
 def run(seen: World) -> tuple[Standing, list[Action]]:
@@ -42,15 +49,15 @@ def run(seen: World) -> tuple[Standing, list[Action]]:
 
 def test_a_healthy_epoch_is_not_one_of_the_five_crashes() -> None:
     row = [over(10, R.READY, lasted_s=9, answered=True, served_s=5), *crash_at(20, 30, 40, 50)]
-    assert next_attempt(row, 0.0, WAIT_MIN_S, WAIT_MAX_S).next is Next.AT
+    assert next_attempt(row, 0, WAIT_MIN_S, WAIT_MAX_S).next is Next.AT
 
 
 def test_ten_minutes_of_attempts_use_them_up() -> None:
-    assert next_attempt(attempt_at(10, 300, 611), 0.0, WAIT_MIN_S, WAIT_MAX_S).used_up
+    assert next_attempt(attempt_at(10, 300, 611), 0, WAIT_MIN_S, WAIT_MAX_S).used_up
 
 
 def test_a_crash_after_eight_attempts_has_not_used_them_up() -> None:
-    found = next_attempt([*attempt_at(*range(10, 90, 10)), *crash_at(100)], 0.0, WAIT_MIN_S, WAIT_MAX_S)
+    found = next_attempt([*attempt_at(*range(10, 90, 10)), *crash_at(100)], 0, WAIT_MIN_S, WAIT_MAX_S)
     assert found.at_s < 160
     assert not found.used_up
 
@@ -91,6 +98,80 @@ def test_it_is_looked_at_again_when_the_next_epoch_is_due() -> None:
 
 def test_it_is_looked_at_again_when_an_epoch_is_late() -> None:
     assert reconcile(world(STARTED, runner(rank(4, R.STARTING))), NOW_S, WAITS).look_again_s == pytest.approx(110)
+
+
+HOUR_S = 3600.0
+AN_HOUR_BACK = {
+    "the next attempt": world(wish(epoch(4, NOW_S + HOUR_S, CRASHED)), runner(), audit=replace(USABLE, at_s=NOW_S)),
+    "an audit of what does not fit": world(NEW, runner(), audit=replace(USABLE, usable_memory_bytes=1, at_s=NOW_S + 9)),
+    "a failed fetch": world(NEW, runner(), audit=FETCHABLE, fetch=Fetch(error="no network", at_s=NOW_S + HOUR_S)),
+    "an epoch that its runner forgot": world(wish(replace(epoch(4), started_s=NOW_S + HOUR_S)), runner()),
+}
+
+
+@pytest.mark.parametrize("seen", AN_HOUR_BACK.values(), ids=AN_HOUR_BACK.keys())
+def test_nothing_waits_for_an_hour_by_which_the_clock_was_set_back(seen: World) -> None:
+    """What is waited for is at most two minutes, and its beginning is to come."""
+    _, actions = run(seen)
+    assert [type(action) for action in actions] != [], "it goes on"
+    assert not any(isinstance(action, MakePrepared) for action in actions)
+
+
+def test_memory_is_not_kept_for_an_hour_by_which_the_clock_was_set_back() -> None:
+    failed = wish(epoch(4, NOW_S + HOUR_S, CRASHED))
+    tries = {I1: next_attempt(failed.epochs, 0, WAIT_MIN_S, WAIT_MAX_S)}
+    assert reservations.kept(world(failed), tries, NOW_S) == {}
+    assert reservations.kept(world(failed), tries, NOW_S + HOUR_S + 1) != {}
+
+
+BOTH = {A: runner(), B: runner(node=B)}
+B_AWAY = {A: runner(), B: runner(reachable=False, node=B)}
+NODES: dict[str, tuple[dict[NodeId, RunnerView], dict[NodeId, Audit], tuple[Epoch, ...], NodeId | None]] = {
+    "another node closes the circuit": (BOTH, {A: NOW, B: NOW}, FIVE, B),
+    "also when that of the crashes is away": ({B: runner(node=B)}, {B: NOW}, FIVE, B),
+    "one that cannot be reached does not": (
+        B_AWAY,
+        {A: NOW, B: NOW},
+        FIVE,
+        None,
+    ),
+    "nor one without its files": (
+        BOTH,
+        {A: NOW, B: replace(FETCHABLE, at_s=NOW_S)},
+        FIVE,
+        None,
+    ),
+    "nor one without room": (
+        BOTH,
+        {A: NOW, B: replace(NOW, usable_memory_bytes=GIB)},
+        FIVE,
+        None,
+    ),
+    "nor one where it has failed too": (
+        BOTH,
+        {A: NOW, B: NOW},
+        (replace(FIVE[0], node=B), *FIVE[1:]),
+        None,
+    ),
+    "one where it served before does": (
+        BOTH,
+        {A: NOW, B: NOW},
+        (replace(epoch(0, 980.0, CRASHED, ready_s=940.0), node=B, answered=True), *FIVE),
+        B,
+    ),
+}
+
+
+@pytest.mark.parametrize(("runners", "audits", "epochs", "node"), NODES.values(), ids=NODES.keys())
+def test_a_node_on_which_it_has_not_failed_closes_the_circuit(
+    runners: dict[NodeId, RunnerView], audits: dict[NodeId, Audit], epochs: tuple[Epoch, ...], node: NodeId | None
+) -> None:
+    known = {(at, MODEL): audit for at, audit in audits.items()}
+    standing, actions = run(World((wish(*epochs),), runners, known))
+    starts = [action.placed.node for action in actions if isinstance(action, StartEpoch)]
+    assert starts == ([node] if node else [])
+    assert (standing.state is S.CRASH_LOOP) is (node is None)
+    assert node or standing.waits_for == "another deploy, other files or another node"
 
 
 def test_what_serves_needs_no_other_look() -> None:

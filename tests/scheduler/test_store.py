@@ -59,6 +59,32 @@ def test_an_epochs_number_is_never_given_twice(tmp_path: Path) -> None:
     store.close()
 
 
+def test_a_store_of_the_version_before_is_made_one_of_todays(tmp_path: Path) -> None:
+    store = Store(tmp_path, A)
+    store.put(WISH)
+    for number, started_s in ((1, 3.0), (2, 4.0), (3, 6.0)):
+        store.begin(WISH.instance, replace(epoch(number), started_s=started_s), b"")
+    store.close()
+    with contextlib.closing(sqlite3.connect(tmp_path / "scheduler.db", isolation_level=None)) as old:
+        old.execute("ALTER TABLE deployments DROP COLUMN fresh_above")
+        old.execute("UPDATE meta SET value = '1' WHERE key = 'version'")
+    for _ in range(2):
+        store = Store(tmp_path, A)
+        (wish,) = store.wishes()
+        assert (wish.spec, wish.fresh_since_s, wish.fresh_above, len(wish.epochs)) == (WISH.spec, 5.0, 2, 3)
+        store.close()
+
+
+def test_what_was_before_a_deploy_stays_so(tmp_path: Path) -> None:
+    store = Store(tmp_path, A)
+    store.put(WISH)
+    store.begin(WISH.instance, epoch(1), b"")
+    store.put(store.wishes()[0].again(3.0))
+    store = reopened(store, tmp_path)
+    assert (store.wishes()[0].fresh_since_s, store.wishes()[0].fresh_above) == (3.0, 1)
+    store.close()
+
+
 def test_a_forgotten_deployment_takes_its_epochs_along(tmp_path: Path) -> None:
     store = Store(tmp_path, A)
     store.put(WISH)
@@ -114,6 +140,7 @@ def test_a_store_that_is_taken_over_is_another_one_with_the_same_deployments(tmp
     assert (wish.spec, wish.instance, wish.fresh_since_s, wish.current) == (WISH.spec, WISH.instance, 20.0, None)
     (last,) = wish.epochs
     assert (last.node, last.ended_s, last.cause and last.cause.name) == (B, 20.0, "ADOPTED")
+    assert wish.fresh_above == last.number
     assert [(event.number, event.kind) for event in store.events()] == [(7, "KIND"), (8, "STORE_ADOPTED")]
     assert store.next_epoch(above=40) == 41
     store.close()

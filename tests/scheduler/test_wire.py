@@ -91,8 +91,11 @@ def test_the_same_placement_gives_the_same_bytes() -> None:
     assert one.SerializeToString(deterministic=True) == other.SerializeToString(deterministic=True)
 
 
-def epoch(number: int, over: bool = True, ready: bool = False, started_s: float = 10.0) -> Epoch:
-    return Epoch(number, started_s, A, 1, 1, 11.0 if ready else None, 12.0 if over else None)
+STOPPED = Cause("STOPPED", "told to end with its runner", RankState.UNKNOWN)
+
+
+def epoch(number: int, over: bool = True, ready: bool = False, cause: Cause | None = None) -> Epoch:
+    return Epoch(number, 10.0, A, 1, 1, 11.0 if ready else None, 12.0 if over else None, cause)
 
 
 @pytest.mark.parametrize(
@@ -104,8 +107,12 @@ def epoch(number: int, over: bool = True, ready: bool = False, started_s: float 
         pytest.param((epoch(1), epoch(2), epoch(3, over=False)), 2, id="also while the next is under way"),
         pytest.param((epoch(1), epoch(2, ready=True), epoch(3)), 1, id="only those since it was READY"),
         pytest.param((epoch(1), epoch(2, over=False, ready=True)), 0, id="none while it is READY"),
-        pytest.param((epoch(1, started_s=1.0), epoch(2)), 1, id="only those since the last Deploy"),
+        pytest.param((epoch(1), epoch(2, cause=STOPPED), epoch(3)), 1, id="only those since one was told to end"),
     ],
 )
 def test_failed_in_a_row(epochs: tuple[Epoch, ...], count: int) -> None:
     assert wire.failed_in_a_row(Wish(SPEC, I1, 5.0, epochs=epochs)) == count
+
+
+def test_only_failures_since_the_last_deploy_count() -> None:
+    assert wire.failed_in_a_row(Wish(SPEC, I1, 5.0, epochs=(epoch(1), epoch(2)), fresh_above=1)) == 1

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from simulation.scheduler_world import Core, Reconcile
 from thunderline.cluster import RankId, StoreId
@@ -11,7 +11,7 @@ from thunderline.runner.fence import Fence, Goal, Verdict, judge
 from thunderline.scheduler.actions import EndEpoch, MakeAbsent, targets
 from thunderline.scheduler.attempts import HEALTHY_S, Attempt, Next, NextAttempt, next_attempt
 from thunderline.scheduler.reconciler import Decision, Waits, reconcile
-from thunderline.scheduler.values import DeploymentState, Epoch, RankView, RunnerView, Standing, World
+from thunderline.scheduler.values import DeploymentState, Epoch, RankView, RunnerView, Standing, Wish, World
 
 R = RankState
 
@@ -43,8 +43,8 @@ def without(view: RunnerView, hidden: Callable[[RankView], bool]) -> RunnerView:
 def recalling(change: Callable[[Epoch], Epoch]) -> NextAttempt:
     """It remembers the epochs that are over otherwise than they were."""
 
-    def decide(epochs: Sequence[Epoch], fresh_since_s: float, wait_min_s: float, wait_max_s: float) -> Attempt:
-        return next_attempt([change(epoch) for epoch in epochs], fresh_since_s, wait_min_s, wait_max_s)
+    def decide(epochs: Sequence[Epoch], fresh_above: int, wait_min_s: float, wait_max_s: float) -> Attempt:
+        return next_attempt([change(epoch) for epoch in epochs], fresh_above, wait_min_s, wait_max_s)
 
     return decide
 
@@ -114,27 +114,27 @@ def forgets_too_early(world: World) -> World:
     return replace(world, runners=runners)
 
 
-def counts_twice(epochs: Sequence[Epoch], fresh_since_s: float, wait_min_s: float, wait_max_s: float) -> Attempt:
+def counts_twice(epochs: Sequence[Epoch], fresh_above: int, wait_min_s: float, wait_max_s: float) -> Attempt:
     twice = [one for epoch in epochs for one in ((epoch, epoch) if epoch.is_over else (epoch,))]
-    return next_attempt(twice, fresh_since_s, wait_min_s, wait_max_s)
+    return next_attempt(twice, fresh_above, wait_min_s, wait_max_s)
 
 
 def counts_from_the_beginning(
-    epochs: Sequence[Epoch], fresh_since_s: float, wait_min_s: float, wait_max_s: float
+    epochs: Sequence[Epoch], fresh_above: int, wait_min_s: float, wait_max_s: float
 ) -> Attempt:
     """A Deploy is no new beginning."""
-    return next_attempt(epochs, 0.0, wait_min_s, wait_max_s)
+    return next_attempt(epochs, 0, wait_min_s, wait_max_s)
 
 
-def has_no_window(epochs: Sequence[Epoch], fresh_since_s: float, wait_min_s: float, wait_max_s: float) -> Attempt:
+def has_no_window(epochs: Sequence[Epoch], fresh_above: int, wait_min_s: float, wait_max_s: float) -> Attempt:
     """Crashes of last week count: all are taken to have ended when the last one did."""
     last_s = epochs[-1].ended_s if epochs else None
     at_once = [
         replace(epoch, answered=was_healthy(epoch), ready_s=None, ended_s=last_s) if epoch.is_over else epoch
         for epoch in epochs
     ]
-    found = next_attempt(at_once, fresh_since_s, wait_min_s, wait_max_s)
-    return found if found.next is Next.OPEN else next_attempt(epochs, fresh_since_s, wait_min_s, wait_max_s)
+    found = next_attempt(at_once, fresh_above, wait_min_s, wait_max_s)
+    return found if found.next is Next.OPEN else next_attempt(epochs, fresh_above, wait_min_s, wait_max_s)
 
 
 def was_healthy(epoch: Epoch) -> bool:
@@ -142,15 +142,44 @@ def was_healthy(epoch: Epoch) -> bool:
     return epoch.answered or served_s >= HEALTHY_S
 
 
-def never_rests(epochs: Sequence[Epoch], fresh_since_s: float, wait_min_s: float, wait_max_s: float) -> Attempt:
+def never_rests(epochs: Sequence[Epoch], fresh_above: int, wait_min_s: float, wait_max_s: float) -> Attempt:
     """Attempts that are used up go on as fast as before."""
-    found = next_attempt(epochs, fresh_since_s, wait_min_s, wait_max_s)
+    found = next_attempt(epochs, fresh_above, wait_min_s, wait_max_s)
     return replace(found, at_s=found.at_s - 50.0, used_up=False) if found.used_up else found
 
 
-def never_waits(epochs: Sequence[Epoch], fresh_since_s: float, wait_min_s: float, wait_max_s: float) -> Attempt:
-    found = next_attempt(epochs, fresh_since_s, wait_min_s, wait_max_s)
+def never_waits(epochs: Sequence[Epoch], fresh_above: int, wait_min_s: float, wait_max_s: float) -> Attempt:
+    found = next_attempt(epochs, fresh_above, wait_min_s, wait_max_s)
     return replace(found, next=Next.NOW) if found.next is Next.AT else found
+
+
+@dataclass(frozen=True, slots=True)
+class Punctual(Attempt):
+    """It waits until its clock shows the time, whatever that was set to."""
+
+    def is_due(self, now_s: float) -> bool:
+        return now_s >= self.at_s
+
+
+def never_late(epochs: Sequence[Epoch], fresh_above: int, wait_min_s: float, wait_max_s: float) -> Attempt:
+    found = next_attempt(epochs, fresh_above, wait_min_s, wait_max_s)
+    return Punctual(found.next, found.at_s, found.failed, found.used_up, found.crash_count)
+
+
+def deployed_by_the_clock(world: World) -> World:
+    """What failed before a Deploy is told by its time."""
+
+    def judged(wish: Wish) -> Wish:
+        before = [epoch.number for epoch in wish.epochs if epoch.started_s < wish.fresh_since_s]
+        return replace(wish, fresh_above=max(before, default=0))
+
+    return replace(world, wishes=tuple(judged(wish) for wish in world.wishes))
+
+
+def stays_where_it_is(world: World) -> World:
+    """Of the nodes only that of the last epoch is looked at."""
+    last = {wish.spec.model: wish.epochs[-1].node for wish in world.wishes if wish.epochs}
+    return replace(world, audits={key: one for key, one in world.audits.items() if last.get(key[1], key[0]) == key[0]})
 
 
 def never_sees_other_files(world: World) -> World:
@@ -197,6 +226,9 @@ BUGS: dict[str, Core] = {
     "crashes of last week open the circuit": Core(next_attempt=has_no_window),
     "a Deploy does not close the circuit": Core(next_attempt=counts_from_the_beginning),
     "other files do not close the circuit": Core(knowing(never_sees_other_files)),
+    "another node does not close the circuit": Core(knowing(stays_where_it_is)),
+    "a clock that is set back makes waits longer": Core(next_attempt=never_late),
+    "what failed before a Deploy is told by the clock": Core(knowing(deployed_by_the_clock)),
     "a permanent cause is tried again": Core(
         next_attempt=recalling(
             lambda epoch: replace(epoch, cause=replace(epoch.cause, permanent=False)) if epoch.cause else epoch

@@ -27,7 +27,7 @@ LAWS = (
     "attempts are used up after eight, or ten minutes, and then one a minute is made",
     "a deployment is forgotten only when nothing of it lives",
     "READY exactly while the rank of the living epoch is READY, dialled in and heard",
-    "CRASH_LOOP exactly by the rule of five, IMPOSSIBLE exactly by a permanent cause",
+    "CRASH_LOOP exactly by the rule of five and where no node is left to try, IMPOSSIBLE exactly by a permanent cause",
     "REPAIRING only of what was READY",
     "every deployment has a state, a reason, and unless it is READY what it waits for",
     "a rank is started once",
@@ -88,7 +88,8 @@ def _of_an_end(world: World, action: EndEpoch, epoch: Epoch, now_s: float, waits
     if view is None or not view.reachable:
         raise Broken(f"{action} although its runner cannot be heard")
     rank = _rank(world, epoch.node, RankId(action.instance, action.epoch, 0))
-    is_late = now_s >= epoch.started_s + waits.prepare_s and epoch.ready_s is None
+    # A clock that was set back by more than that says nothing.
+    is_late = abs(now_s - epoch.started_s) >= waits.prepare_s and epoch.ready_s is None
     if rank is None and not view.complete:
         raise Broken(f"{action} is concluded from an incomplete view")
     if rank is None and epoch.ready_s is None and not is_late and action.cause.name != "STOPPED":
@@ -104,15 +105,19 @@ def _of_a_start(world: World, action: StartEpoch, history: History, now_s: float
     if not _is_complete(world, action.placed.node):
         raise Broken(f"{action} although its node may hold what has not been found yet")
     wish = next(one for one in world.wishes if one.instance == action.instance)
-    row = [epoch for epoch in history.get(action.instance, ()) if epoch.started_s >= wish.fresh_since_s]
+    row = [epoch for epoch in history.get(action.instance, ()) if epoch.number > wish.fresh_above]
     if not row or row[-1].digest != action.digest:
         return
     last = row[-1]
     if last.cause is not None and last.cause.permanent:
         raise Broken(f"{action} although the same files failed for good")
+    if circuit_is_open(row):
+        if action.placed.node in failed_on(row):
+            raise Broken(f"{action} although the circuit is open, and it has failed there")
+        return
     since_s = now_s - last.ended_s if last.ended_s is not None and not _is_stopped(last) else math.inf
-    is_hasty = since_s < waits.epoch_min_s and not _is_healthy(last)
-    if is_hasty or (since_s < ATTEMPT_AGAIN_S and attempts_are_used_up(row)):
+    is_hasty = 0 <= since_s < waits.epoch_min_s and not _is_healthy(last)
+    if is_hasty or (0 <= since_s < ATTEMPT_AGAIN_S and attempts_are_used_up(row)):
         raise Broken(f"{action} {since_s:.1f} s after its last epoch failed")
 
 
@@ -128,13 +133,16 @@ def _of_a_standing(world: World, wish: Wish, standing: Standing, history: Sequen
         if standing.state in {S.CRASH_LOOP, S.IMPOSSIBLE}:
             raise Broken(f"{name} is {standing.state.name} and has an epoch, or is being undeployed")
         return
-    row = [epoch for epoch in history if epoch.started_s >= wish.fresh_since_s]
+    row = [epoch for epoch in history if epoch.number > wish.fresh_above]
     if standing.reason.startswith("attempts used up") and not attempts_are_used_up(row):
         raise Broken(f"{name} says {standing.reason}, and has attempts left")
     mended = bool(row) and _has_other_files(world, wish, row[-1])
     is_open = bool(row) and circuit_is_open(row) and not mended
-    if (standing.state is S.CRASH_LOOP) is not is_open:
+    others = _other_nodes(world, wish, row) if is_open else {}
+    if (standing.state is S.CRASH_LOOP) is not is_open and (not others or standing.state is S.CRASH_LOOP):
         raise Broken(f"{name} is {standing.state.name}, and its circuit is {'open' if is_open else 'closed'}")
+    if standing.state is S.CRASH_LOOP and any(others.values()):
+        raise Broken(f"{name} is CRASH_LOOP although it has failed nowhere but on {failed_on(row)}")
     heard = any(_is_complete(world, node) for node in world.runners)
     permanent = bool(row and row[-1].cause and row[-1].cause.permanent) and not mended and heard
     if (standing.state is S.IMPOSSIBLE) is not permanent:
@@ -159,6 +167,26 @@ def circuit_is_open(row: Sequence[Epoch]) -> bool:
     if last.ended_s is None or last.cause is None or last.cause.permanent or ends[-1:] != [last.ended_s]:
         return False
     return sum(end_s > last.ended_s - WINDOW_S for end_s in ends) >= CRASHES
+
+
+def failed_on(row: Sequence[Epoch]) -> set[NodeId]:
+    """Where it has failed since the last healthy epoch, with the newest files."""
+    found: set[NodeId] = set()
+    files = ""
+    for epoch in row:
+        if _is_stopped(epoch) or _is_healthy(epoch) or epoch.digest != files:
+            found = set()
+        files = epoch.digest
+        if epoch.ended_s is not None and not _is_stopped(epoch) and not _is_healthy(epoch):
+            found.add(epoch.node)
+    return found
+
+
+def _other_nodes(world: World, wish: Wish, row: Sequence[Epoch]) -> dict[NodeId, bool]:
+    """Nodes that can be had and where it has not failed; whether nothing at all is there, nor on its way there."""
+    busy = any(one is not wish and one.current is None and not one.undeploying for one in world.wishes)
+    known = {node for node, model in world.audits if model == wish.spec.model and _is_complete(world, node)}
+    return {node: not busy and not _held(world, node) for node in known - failed_on(row)}
 
 
 def attempts_are_used_up(row: Sequence[Epoch]) -> bool:

@@ -2,7 +2,7 @@
 
 The reconciler, the placement, the attempts and the runner's fence are the real ones, or those that a test passes.
 Views come late, twice and with lies, commands and answers are late or lost, ranks crash and hang, models are broken,
-the clock leaps, runners and the scheduler restart.
+the clock leaps and is set back, runners and the scheduler restart.
 """
 
 import heapq
@@ -68,6 +68,8 @@ class Cluster:
         self.core = core
         adopts = self.chance.random() < 0.7
         self.now_s = 1_000.0
+        # What somebody has set the scheduler's clock back by.
+        self.behind_s = -100_000.0
         self.faults = True
         self.mended = False
         self.tempers: dict[InstanceId, Temper] = {}
@@ -95,12 +97,17 @@ class Cluster:
             self.files[name] = (self._temper(), 0)
             self.deploy(name)
 
+    @property
+    def wall_s(self) -> float:
+        """What the scheduler reads from its clock, and writes down."""
+        return self.now_s - self.behind_s
+
     def _temper(self) -> Temper:
         return Temper.SOUND if self.chance.random() < 0.7 else self.chance.choice(list(Temper))
 
     def deploy(self, name: str) -> None:
         instance = InstanceId(f"i{next(self._order)}")
-        self.wishes[instance] = Wish(Spec(name, f"org/{name}", KV_TOKENS), instance, self.now_s)
+        self.wishes[instance] = Wish(Spec(name, f"org/{name}", KV_TOKENS), instance, self.wall_s)
         self.tempers[instance] = self.files[name][0]
         self.history[instance] = []
 
@@ -132,11 +139,11 @@ class Cluster:
             in_flight=frozenset(self.in_flight),
             served=self.served,
         )
-        decision = self.core.reconcile(world, self.now_s, WAITS, self.core.next_attempt)
+        decision = self.core.reconcile(world, self.wall_s, WAITS, self.core.next_attempt)
         self._next_pass_s = self.now_s + min(IDLE_PASS_S, decision.look_again_s)
         self.standings = dict(decision.standings)
         self.served |= {one for one, found in self.standings.items() if found.state is DeploymentState.READY}
-        scheduler_laws.of_a_decision(world, decision, self.history, self.now_s, WAITS, MEMORY_BYTES)
+        scheduler_laws.of_a_decision(world, decision, self.history, self.wall_s, WAITS, MEMORY_BYTES)
         for action in decision.actions:
             self.action_count += not isinstance(action, actions.AuditModel)
             self.in_flight |= targets(action)
@@ -170,7 +177,7 @@ class Cluster:
         match action:
             case actions.AuditModel(node, model):
                 digest = str(self.files[model.removeprefix("org/")][1])
-                audit = replace(AUDIT, at_s=self.now_s, digest=digest)
+                audit = replace(AUDIT, at_s=self.wall_s, digest=digest)
                 here(lambda: self.audits.update({(node, model): audit}), most_s=1.0)
             case actions.StartEpoch(instance, placed, _, digest):
                 number = self._begin(instance, placed.node, placed.memory_bytes, digest)
@@ -182,7 +189,7 @@ class Cluster:
             case actions.MakeAbsent(rank, node):
                 self._set_rank(node, rank, Goal.ABSENT, done)
             case actions.MarkReady(instance, number):
-                here(lambda: self._change(instance, number, ready_s=self.now_s))
+                here(lambda: self._change(instance, number, ready_s=self.wall_s))
             case actions.EndEpoch(instance, number, cause):
                 here(lambda: self._end(instance, number, cause))
             case actions.Forget(instance):
@@ -198,7 +205,7 @@ class Cluster:
         newest = wish.epochs[-1].number if wish.epochs else 0
         if self.last_epoch <= newest:
             raise Broken(f"epoch {self.last_epoch} of {instance} follows {newest}")
-        epoch = Epoch(self.last_epoch, self.now_s, node, KV_TOKENS, memory_bytes, digest=digest)
+        epoch = Epoch(self.last_epoch, self.wall_s, node, KV_TOKENS, memory_bytes, digest=digest)
         self.wishes[instance] = replace(wish, epochs=(*wish.epochs, epoch)[-EPOCHS_KEPT:])
         self.history[instance].append(epoch)
         return epoch.number
@@ -225,7 +232,7 @@ class Cluster:
         deaths = [runner.deaths[rank_id] for runner in self.runners.values() if rank_id in runner.deaths]
         if cause.name in {"SIGNAL", "LOAD_FAILED"} and deaths != [cause.state]:
             raise Broken(f"{rank_id} is written down as {cause}, and what happened was {deaths}")
-        self._change(instance, number, ended_s=self.now_s, cause=cause)
+        self._change(instance, number, ended_s=self.wall_s, cause=cause)
 
     def _forget(self, instance: InstanceId) -> None:
         self.deploy(self.wishes.pop(instance).spec.name)
@@ -312,6 +319,8 @@ class Cluster:
         elif kind < 0.086:
             # The machine slept, or a night passed.
             self.now_s += self.chance.choice((5.0, 60.0, 700.0))
+        elif kind < 0.088:
+            self.behind_s += self.chance.choice((0.3, 20.0, 3600.0))
         elif kind < 0.110:
             self._answer_a_request()
 
@@ -339,7 +348,7 @@ class Cluster:
         """An operator's Deploy of what is deployed: it counts unless an epoch lives."""
         wish = self.wishes[instance]
         if not wish.undeploying and wish.current is None:
-            self.wishes[instance] = replace(wish, fresh_since_s=self.now_s)
+            self.wishes[instance] = wish.again(self.wall_s)
             self.audits = {key: audit for key, audit in self.audits.items() if key[1] != wish.spec.model}
             self._wake()
 

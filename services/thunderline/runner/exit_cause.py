@@ -101,7 +101,7 @@ def name_cause(ended: Ended, reported: ExitCause | None) -> ExitCause:
 def _adopted(ended: Ended, words: str) -> ExitCause:
     """Nobody can be asked for its status: from its last words, its deadline, or nothing."""
     if ended.rebooted:
-        return ended.caused("KILLED", f"the machine was restarted while it was {ended.state.name}")
+        return ended.caused("REBOOTED", f"the machine was restarted while it was {ended.state.name}")
     if fatal := FATAL.findall(ended.log):
         return ended.caused("SIGNAL", FATAL_SIGNALS.get(fatal[-1], signal.SIGABRT).name, words)
     if ended.is_overdue:

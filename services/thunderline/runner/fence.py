@@ -25,6 +25,8 @@ class Started:
 
     epoch: int
     placement: bytes
+    # Its rank was told to end because its runner was: nothing is wrong with it.
+    stopped: bool = False
 
 
 NO_STORE = StoreId("")
@@ -115,6 +117,15 @@ def adopt(fence: Fence, store: StoreId, former: StoreId, keep: Collection[RankId
     epochs = {(rank.instance, rank.epoch) for rank in keep}
     kept = {name for name, one in fence.started.items() if (name, one.epoch) in epochs}
     return replace(_keeping(fence, kept), store=store)
+
+
+def stop(fence: Fence, ranks: Collection[RankId]) -> Fence:
+    """These ranks, of newest epochs, end together with their runner: the next one has to know that."""
+    epochs = {(rank.instance, rank.epoch) for rank in ranks}
+    started = {
+        name: replace(one, stopped=one.stopped or (name, one.epoch) in epochs) for name, one in fence.started.items()
+    }
+    return replace(fence, started=started)
 
 
 def _keeping(fence: Fence, instances: Collection[InstanceId]) -> Fence:

@@ -16,7 +16,11 @@ def read(path: Path) -> Fence:
     try:
         tree = json.loads(path.read_text())
         started = {
-            InstanceId(name): Started(int(entry["epoch"]), base64.b64decode(entry["placement"], validate=True))
+            InstanceId(name): Started(
+                int(entry["epoch"]),
+                base64.b64decode(entry["placement"], validate=True),
+                stopped=bool(entry.get("stopped")),
+            )
             for name, entry in tree["instances"].items()
         }
         return Fence(StoreId(tree["store_id"]), started, int(tree.get("forgotten", 0)))
@@ -32,7 +36,11 @@ def write(path: Path, fence: Fence) -> None:
         "store_id": fence.store,
         "forgotten": fence.forgotten,
         "instances": {
-            name: {"epoch": started.epoch, "placement": base64.b64encode(started.placement).decode()}
+            name: {
+                "epoch": started.epoch,
+                "placement": base64.b64encode(started.placement).decode(),
+                "stopped": started.stopped,
+            }
             for name, started in fence.started.items()
         },
     }

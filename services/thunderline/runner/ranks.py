@@ -71,6 +71,7 @@ class Ranks:
             self._tasks = tasks
             for path in rank_process.maps(self._settings):
                 self._adopt(path)
+            self._remember_stopped()
             self.started.set()
             tasks.create_task(rank_process.keep_logs_small(self._settings))
             tasks.create_task(Vigil(self.all, self._settings.limits.canary_every_s).run())
@@ -100,12 +101,28 @@ class Ranks:
         measures.show_state(rank_id, rank.state)
         log.info("rank found", extra={"rank": str(rank_id), "pid": rank.pid, "finding": finding.name})
         lives = finding is not Finding.ENDED
-        if lives and not placement.HasField("deployment"):
+        if self._was_stopped(rank_id):
+            # It outlived our predecessor's last moment, or left its map: it ended, or ends, because it was told to.
+            rank.want(Goal.ABSENT)
+        elif lives and not placement.HasField("deployment"):
             # Of an epoch that nobody may command any more.
             rank.want(Goal.ABSENT)
         elif lives and rank.folder is None:
             rank.fail(Signal.UNSERVABLE, "LOAD_FAILED", f"{placement.deployment.model} is not on this node any more")
         self._tasks.create_task(self._attend(rank), name=f"rank {rank_id}")
+
+    def _was_stopped(self, rank: RankId) -> bool:
+        started = self.fence.started.get(rank.instance)
+        return started is not None and started.epoch == rank.epoch and started.stopped
+
+    def _remember_stopped(self) -> None:
+        """Who ended with our predecessor: without its cause the scheduler would take it for a crash."""
+        for name, started in self.fence.started.items():
+            rank_id = RankId(name, started.epoch, 0)
+            if started.stopped and rank_id not in self._ranks:
+                rank = self._ranks[rank_id] = KnownRank(rank_id, self._placement(rank_id), None, self.changes.notify)
+                rank.goal, rank.state = Goal.ABSENT, RankState.ABSENT
+                rank.cause = rank.caused("STOPPED", "told to end with its runner", RankState.UNKNOWN)
 
     def _placement(self, rank: RankId) -> cluster_pb2.Placement:
         """Of the newest epoch, from the ledger; of any other an empty one."""
@@ -307,14 +324,23 @@ class Ranks:
     async def end_all(self, grace_s: float) -> None:
         """Ends every process of ours, for Ctrl-C: SIGTERM, the grace, SIGKILL; returns when they are gone."""
         self._grace_s = grace_s
+        well = [rank.id for rank in self._living() if rank.cause is None]
         for rank in self._living():
             rank.want(Goal.ABSENT)
         try:
             async with asyncio.timeout(grace_s + 1):
+                await self._keep_stopped(well)
                 while self._living():
                     await asyncio.sleep(LOOK_EVERY_S)
         except TimeoutError:
             log.error("ranks do not end", extra={"ranks": [str(rank.id) for rank in self._living()]})
+
+    async def _keep_stopped(self, ranks: Collection[RankId]) -> None:
+        async with self._commanding:
+            try:
+                await self._keep(fence.stop(self.fence, ranks))
+            except InstanceFailed as error:
+                log.error("the next runner will not know why its ranks ended", extra={"why": error.message})
 
 
 def _is_undecided(rank: KnownRank, may_dial_in: bool) -> bool:

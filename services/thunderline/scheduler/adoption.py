@@ -129,8 +129,7 @@ def _rebuild(node: NodeId, held: Held, spec: Spec, now_s: float) -> Wish:
     )
     if not held.lives:
         cause = Cause("ADOPTED", "it had no process when its runner was adopted", RankState.UNKNOWN)
-        # Before the deploy: it is no failure of this deployment's.
-        epoch = replace(epoch, started_s=0.0, ended_s=now_s, cause=cause)
+        epoch = replace(epoch, ended_s=now_s, cause=cause)
     return Wish(spec, held.id.instance, fresh_since_s=now_s, epochs=(epoch,))
 
 

@@ -13,6 +13,7 @@ from thunderline.scheduler import attempts
 from thunderline.scheduler.attempts import Next
 from thunderline.scheduler.reconciler import Waits
 from thunderline.scheduler.values import DeploymentState, Epoch, RankView, Standing, Wish, World
+from thunderline.scheduler.wording import counted, short, span
 
 TEXT_LENGTH_MAX, DONE_LENGTH_MAX = 600, 200
 
@@ -84,7 +85,10 @@ class Seen:
 
 
 def at_start(wishes: Iterable[Wish], kept: Sequence[Event]) -> Seen:
-    """Before the first pass: what the store holds is known, and not told again."""
+    """Before the first pass: what the store holds is known, and not told again.
+
+    But an end that was written down just before we were killed: the first pass tells it.
+    """
     known = {wish.instance: wish for wish in wishes}
     last: dict[str, str] = {}
     for event in kept:
@@ -94,11 +98,32 @@ def at_start(wishes: Iterable[Wish], kept: Sequence[Event]) -> Seen:
             last.pop(event.subject, None)
     served = [wish for wish in known.values() if wish.current and wish.current.ready_s is not None]
     return Seen(
-        wishes=known,
+        wishes={wish.instance: wish if _is_told(wish, kept) else _living(wish) for wish in known.values()},
         ready=frozenset(key for wish in served if (key := _current(wish))),
         unadopted=frozenset(key for wish in known.values() if (key := _current(wish))),
         given_up={wish.instance: last[wish.spec.name] for wish in known.values() if wish.spec.name in last},
     )
+
+
+def _is_told(wish: Wish, kept: Sequence[Event]) -> bool:
+    """Whether the end of its last epoch is among the events; of those that are forgotten too."""
+    ended_s = wish.epochs[-1].ended_s if wish.epochs else None
+    if ended_s is None or not kept or _is_adoption(wish.epochs[-1]):
+        return True
+    if kept[0].number > 1 and ended_s <= kept[0].time_s:
+        return True
+    name = wish.spec.name
+    return any((one.kind, one.subject, one.time_s) == (Kind.EPOCH_ENDED, name, ended_s) for one in kept)
+
+
+def _is_adoption(epoch: Epoch) -> bool:
+    """Told in words of its own."""
+    return epoch.cause is not None and epoch.cause.name == "ADOPTED"
+
+
+def _living(wish: Wish) -> Wish:
+    """As it was before its last epoch ended."""
+    return replace(wish, epochs=(*wish.epochs[:-1], replace(wish.epochs[-1], ended_s=None, cause=None)))
 
 
 def with_known(seen: Seen, wishes: Iterable[Wish]) -> Seen:
@@ -162,7 +187,7 @@ def _epochs(seen: Seen, wish: Wish, facts: Mapping[RankId, RankFacts], waits: Wa
     newest = max(known, default=0)
     for position, epoch in enumerate(wish.epochs):
         if epoch.number > newest:
-            text = f"epoch {epoch.number} is being started on node {_short(epoch.node)}"
+            text = f"epoch {epoch.number} is being started on node {short(epoch.node)}"
             yield Event(Kind.EPOCH_STARTED, wish.spec.name, text, epoch.started_s)
         was_over = epoch.number <= newest and (epoch.number not in known or known[epoch.number].is_over)
         if epoch.ended_s is not None and not was_over:
@@ -189,7 +214,7 @@ def _end(epoch: Epoch, fact: RankFacts) -> str:
         detail = detail or ("killed from outside" if signal == "SIGKILL" else "")
     where = "" if cause.state is RankState.UNKNOWN else f" while {cause.state.name}"
     up_s = fact.uptime_s or (epoch.ended_s or epoch.started_s) - epoch.started_s
-    process = f"pid {fact.pid}, {_span(up_s)} up" if fact.pid else f"{_span(up_s)} up"
+    process = f"pid {fact.pid}, {span(up_s)} up" if fact.pid else f"{span(up_s)} up"
     return f"epoch {epoch.number} ended: {name}{where} ({process}){f': {detail}' if detail else ''}"
 
 
@@ -197,7 +222,7 @@ def _next(wish: Wish, epochs: Sequence[Epoch], waits: Waits) -> str:
     """What follows the end of the last of these epochs."""
     if wish.undeploying:
         return "undeployed"
-    attempt = attempts.next_attempt(epochs, wish.fresh_since_s, waits.epoch_min_s, waits.epoch_max_s)
+    attempt = attempts.next_attempt(epochs, wish.fresh_above, waits.epoch_min_s, waits.epoch_max_s)
     wait_s = attempt.at_s - (epochs[-1].ended_s or 0.0)
     match attempt.next:
         case Next.OPEN:
@@ -205,7 +230,7 @@ def _next(wish: Wish, epochs: Sequence[Epoch], waits: Waits) -> str:
         case Next.NEVER:
             return "no next epoch starts until its cause has changed"
         case Next.AT if wait_s > 0:
-            return f"the next epoch starts in {_span(wait_s)}"
+            return f"the next epoch starts in {span(wait_s)}"
     return "the next epoch starts at once"
 
 
@@ -214,7 +239,7 @@ def _ready(seen: Seen, wish: Wish, standings: Mapping[InstanceId, Standing], now
     epoch, key = wish.current, _current(wish)
     if epoch is None or key in seen.ready or key in seen.unadopted or not _is_ready(seen, wish, standings):
         return
-    text = f"epoch {epoch.number} is READY on node {_short(epoch.node)} after {_span(now_s - epoch.started_s)}"
+    text = f"epoch {epoch.number} is READY on node {short(epoch.node)} after {span(now_s - epoch.started_s)}"
     yield Event(Kind.DEPLOYMENT_READY, wish.spec.name, text, now_s, done="requests are let in")
 
 
@@ -260,7 +285,7 @@ def _adopted(
 
 def _adoption(wish: Wish, rank: RankView, fact: RankFacts, now_s: float) -> Event:
     process = f" (pid {fact.pid})" if fact.pid else ""
-    where = f"on node {_short(rank.node)}{process}"
+    where = f"on node {short(rank.node)}{process}"
     text = f"epoch {rank.id.epoch} was found {rank.state.name} {where} after a start of the scheduler"
     done = "it serves on: nothing was loaded again" if rank.state is RankState.READY else "it goes on"
     return Event(Kind.RANK_ADOPTED, wish.spec.name, text, now_s, done=done)
@@ -286,7 +311,7 @@ def _runners(
             lost.add(node)
         elif node in seen.lost and view.reachable and view.complete:
             found = [rank for rank in view.ranks if rank.state is RankState.READY and _is_one_of(rank.id, here)]
-            done = f"{_count(len(found), 'rank')} of it found READY: nothing was loaded again" if found else ""
+            done = f"{counted(len(found), 'rank')} of it found READY: nothing was loaded again" if found else ""
             told.append(Event(Kind.RUNNER_BACK, subject, "its runner answers again", now_s, done=done))
         elif node in seen.lost:
             lost.add(node)
@@ -308,8 +333,8 @@ def store_unavailable(node: NodeId, why: str, now_s: float) -> Event:
 
 
 def store_back(node: NodeId, away_s: float, dropped_count: int, now_s: float) -> Event:
-    text = f"the scheduler's store can be written again, after {_span(away_s)}"
-    lost = f"; {_count(dropped_count, 'event')} could not be kept" if dropped_count else ""
+    text = f"the scheduler's store can be written again, after {span(away_s)}"
+    lost = f"; {counted(dropped_count, 'event')} could not be kept" if dropped_count else ""
     return Event(Kind.STORE_BACK, f"node {node}", text + lost, now_s, done="what waited is written")
 
 
@@ -319,22 +344,5 @@ def numbered(event: Event, number: int) -> Event:
     return replace(event, kind=str(event.kind), number=number, text=text, done=done)
 
 
-def _span(seconds: float) -> str:
-    if seconds < 10:
-        return f"{max(0.0, seconds):.1f} s"
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.0f} h"
-
-
-def _count(count: int, what: str) -> str:
-    return f"{count} {what}" if count == 1 else f"{count} {what}s"
-
-
 def _current(wish: Wish) -> tuple[InstanceId, int] | None:
     return (wish.instance, wish.current.number) if wish.current else None
-
-
-def _short(node: NodeId) -> str:
-    """Enough of a UUID to tell nodes apart."""
-    return node[:8]

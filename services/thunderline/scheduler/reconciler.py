@@ -26,7 +26,7 @@ from thunderline.scheduler.actions import (
     StartEpoch,
     targets,
 )
-from thunderline.scheduler.attempts import BEFORE_LOADING, Attempt, Next, NextAttempt
+from thunderline.scheduler.attempts import BEFORE_LOADING, Attempt, Next, NextAttempt, has_passed
 from thunderline.scheduler.values import (
     Audit,
     Cause,
@@ -45,6 +45,8 @@ FETCH_AGAIN_S = 60.0
 NEXT_ATTEMPT = "the next attempt"
 OTHER_FILES = "other files"
 ANOTHER_DEPLOY = "another deploy"
+# Whose runner can be reached, and where it has not failed.
+ANOTHER_NODE = "another node"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +73,7 @@ def reconcile(world: World, now_s: float, waits: Waits, next_attempt: NextAttemp
     actions: list[Action] = []
     standings: dict[InstanceId, Standing] = {}
     tries = {
-        wish.instance: next_attempt(wish.epochs, wish.fresh_since_s, waits.epoch_min_s, waits.epoch_max_s)
+        wish.instance: next_attempt(wish.epochs, wish.fresh_above, waits.epoch_min_s, waits.epoch_max_s)
         for wish in world.wishes
     }
     held, kept = reservations.held(world), reservations.kept(world, tries, now_s)
@@ -124,8 +126,8 @@ def _one(
     if wish.undeploying:
         return _undeploy(world, wish)
     if epoch := wish.current:
-        # One that was READY is beyond that, whatever an old report says.
-        is_late = epoch.ready_s is None and now_s >= epoch.started_s + waits.prepare_s
+        # One that was READY is beyond that, whatever an old report says. A clock set back by more says nothing.
+        is_late = epoch.ready_s is None and abs(now_s - epoch.started_s) >= waits.prepare_s
         return _follow(world, wish, epoch, is_late)
     return _begin(world, wish, attempt, reserved, now_s)
 
@@ -212,8 +214,10 @@ def _begin(
     if attempt.has_given_up and (digest := _changed_digest(attempt, audits)) is not None:
         attempt = Attempt(Next.NOW, 0.0, attempt.failed)
         audits = {node: audit for node, audit in audits.items() if audit.digest == digest}
+    if attempt.next is Next.OPEN and (untried := _untried(wish, attempt, audits, reserved)):
+        attempt, audits = Attempt(Next.NOW, 0.0, attempt.failed), untried
     if attempt.next is Next.OPEN:
-        waits_for = f"{ANOTHER_DEPLOY}, or {OTHER_FILES}"
+        waits_for = f"{ANOTHER_DEPLOY}, {OTHER_FILES} or {ANOTHER_NODE}"
         return Standing(DeploymentState.CRASH_LOOP, wording.crashed(attempt, wish.spec), waits_for), again
     if not reachable:
         return wording.no_runner(world.runners.values()), []
@@ -235,13 +239,13 @@ def _begin(
         again += [
             AuditModel(node, model)
             for node in sorted(usable)
-            if node not in asked and now_s >= usable[node].at_s + AUDIT_AGAIN_S
+            if node not in asked and has_passed(usable[node].at_s, usable[node].at_s + AUDIT_AGAIN_S, now_s)
         ]
         why = "; ".join(placed.reasons)
         if placed.permanent:
             return Standing(DeploymentState.IMPOSSIBLE, f"{model} does not fit: {why}", "more memory"), again
         return Standing(DeploymentState.WAITING, f"{model} does not fit now: {why}", "memory"), again
-    if attempt.next is Next.AT and now_s < attempt.at_s:
+    if attempt.next is Next.AT and not attempt.is_due(now_s):
         return _after(world, wish, attempt), again
     audit = usable[placed.node]
     start = StartEpoch(wish.instance, placed, audit.layer_count, audit.digest)
@@ -256,10 +260,10 @@ def _audits_due(
     for node in sorted(nodes):
         audit = audits.get(node)
         if audit is not None:
-            again_s = audit.at_s + AUDIT_AGAIN_S
+            is_early = not has_passed(audit.at_s, audit.at_s + AUDIT_AGAIN_S, now_s)
             if attempt.next is Next.NEVER:
-                again_s = max(again_s, attempt.at_s)
-            if now_s < again_s or (audit.verdict is Verdict.USABLE and not attempt.has_given_up):
+                is_early = is_early or not attempt.is_due(now_s)
+            if is_early or (audit.verdict is Verdict.USABLE and not attempt.has_given_up):
                 continue
         due.append(AuditModel(node, wish.spec.model))
     return due
@@ -281,11 +285,22 @@ def _without_files(
     if fetch.error and fetch.permanent:
         return Standing(DeploymentState.IMPOSSIBLE, fetch.error, ANOTHER_DEPLOY), []
     if fetch.error:
-        again: list[Action] = [FetchModel(node, model)] if now_s >= fetch.at_s + FETCH_AGAIN_S else []
+        again: list[Action] = (
+            [FetchModel(node, model)] if has_passed(fetch.at_s, fetch.at_s + FETCH_AGAIN_S, now_s) else []
+        )
         text = f"{fetch.error} (tried {fetch.failure_count} times, again every {FETCH_AGAIN_S:.0f} s)"
         return Standing(DeploymentState.WAITING, text, "its files"), again
     share = f"{fetch.fetched_bytes / fetch.total_bytes:.0%}" if fetch.total_bytes else "0%"
     return Standing(DeploymentState.WAITING, f"{model} is being fetched, {share}", "its files"), []
+
+
+def _untried(
+    wish: Wish, attempt: Attempt, audits: Mapping[NodeId, Audit], reserved: Mapping[NodeId, int]
+) -> dict[NodeId, Audit]:
+    """Nodes on which it fits and has not failed: what is wrong may be wrong with the node."""
+    failed = {epoch.node for epoch in attempt.failed if not attempts.was_healthy(epoch)}
+    usable = {node: one for node, one in audits.items() if node not in failed and one.verdict is Verdict.USABLE}
+    return usable if isinstance(placement.place(wish.spec, usable, reserved), placement.Placed) else {}
 
 
 def _changed_digest(attempt: Attempt, audits: Mapping[NodeId, Audit]) -> str | None:

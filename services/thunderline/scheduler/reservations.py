@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from thunderline.cluster import InstanceId, NodeId
 from thunderline.cluster.ranks import RankState
-from thunderline.scheduler.attempts import Attempt, Next
+from thunderline.scheduler.attempts import Attempt, Next, has_passed
 from thunderline.scheduler.values import World
 
 # A deployment that crashed finds its place again if its next start comes within this time.
@@ -41,7 +41,8 @@ def kept(world: World, attempts: Mapping[InstanceId, Attempt], now_s: float) -> 
             found[wish.instance] = world.starting[wish.instance]
         elif attempt.failed and not attempt.used_up and attempt.next in {Next.NOW, Next.AT}:
             last = attempt.failed[-1]
-            if now_s < (last.ended_s or 0.0) + KEPT_S:
+            ended_s = last.ended_s or 0.0
+            if not has_passed(ended_s, ended_s + KEPT_S, now_s):
                 found[wish.instance] = (last.node, last.memory_bytes)
     return found
 

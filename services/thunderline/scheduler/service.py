@@ -15,6 +15,7 @@ from thunderline.scheduler import wire
 from thunderline.scheduler.admission import Admission
 from thunderline.scheduler.control import Control
 from thunderline.scheduler.events import Event
+from thunderline.scheduler.routing import default_name
 from thunderline.scheduler.takeover import Takeover
 from thunderline.scheduler.values import Wish
 from thunderline.v1 import cluster_pb2, scheduler_pb2, scheduler_pb2_grpc
@@ -63,7 +64,7 @@ class SchedulerService(scheduler_pb2_grpc.SchedulerServiceServicer):
             )
         else:
             # Once more by a human: what failed before does not count, nor does the start that is under way.
-            wish = replace(known, fresh_since_s=time.time())
+            wish = known.again(time.time())
             self._control.runners.forget(model)
         await self._control.put(wish)
         return scheduler_pb2.DeployResponse(deployment=self._deployment(wish))
@@ -154,9 +155,3 @@ def _event(event: Event) -> scheduler_pb2.Event:
     )
     found.time.FromMilliseconds(int(event.time_s * 1000))
     return found
-
-
-def default_name(model: str) -> str:
-    """The model's last path part, lower case, with safe characters."""
-    last = model.rstrip("/").rsplit("/", 1)[-1].lower()
-    return re.sub(r"[^a-z0-9._-]", "-", last).strip(".-_")[:64] or "model"

@@ -17,7 +17,7 @@ from thunderline.scheduler.adoption import Plan
 from thunderline.scheduler.events import Event
 from thunderline.scheduler.values import Cause, Epoch, Spec, Wish
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 # Epochs that are over and that are remembered, per instance.
 EPOCH_COUNT_MAX = 50
 EVENT_COUNT_MAX = 1000
@@ -26,7 +26,7 @@ _SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS deployments (
   instance TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE, model TEXT NOT NULL, kv_budget_tokens INTEGER NOT NULL,
-  fresh_since_s REAL NOT NULL, undeploying INTEGER NOT NULL
+  fresh_since_s REAL NOT NULL, undeploying INTEGER NOT NULL, fresh_above INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 CREATE TABLE IF NOT EXISTS epochs (
   number INTEGER PRIMARY KEY, instance TEXT NOT NULL REFERENCES deployments ON DELETE CASCADE, node TEXT NOT NULL,
@@ -38,6 +38,15 @@ CREATE TABLE IF NOT EXISTS events (
   request_count INTEGER NOT NULL, done TEXT NOT NULL
 ) STRICT;
 """
+
+
+# What makes a store of the version before this one of today's.
+_MIGRATION = (
+    "ALTER TABLE deployments ADD COLUMN fresh_above INTEGER NOT NULL DEFAULT 0",
+    "UPDATE deployments SET fresh_above = COALESCE((SELECT MAX(number) FROM epochs "
+    "WHERE epochs.instance = deployments.instance AND started_s < fresh_since_s), 0)",
+    "UPDATE meta SET value = '2' WHERE key = 'version'",
+)
 
 
 class Store:
@@ -74,6 +83,11 @@ class Store:
 
     def _know(self, path: Path, node: NodeId, may_be_copied: bool) -> None:
         known = dict(self._db.execute("SELECT key, value FROM meta").fetchall())
+        if known.get("version") == "1":
+            with self._transaction() as db:
+                for statement in _MIGRATION:
+                    db.execute(statement)
+            known["version"] = "2"
         if known and known.get("version") != str(SCHEMA_VERSION):
             raise CannotStart(f"{path} has version {known.get('version')}, this thunderline knows {SCHEMA_VERSION}")
         if known and known["node_id"] != node and not may_be_copied:
@@ -119,8 +133,10 @@ class Store:
         with self._reading() as db:
             rows = db.execute("SELECT * FROM deployments ORDER BY name").fetchall()
             return [
-                Wish(Spec(name, model, kv), InstanceId(instance), fresh, bool(undeploying), self._epochs(instance))
-                for instance, name, model, kv, fresh, undeploying in rows
+                Wish(
+                    Spec(name, model, kv), InstanceId(instance), fresh, bool(undeploying), self._epochs(instance), above
+                )
+                for instance, name, model, kv, fresh, undeploying, above in rows
             ]
 
     def _epochs(self, instance: str) -> tuple[Epoch, ...]:
@@ -141,13 +157,12 @@ class Store:
 
     def put(self, wish: Wish) -> None:
         """Writes a deployment, without its epochs."""
-        spec = wish.spec
-        row = (wish.instance, spec.name, spec.model, spec.kv_budget_tokens, wish.fresh_since_s, wish.undeploying)
         with self._transaction() as db:
             db.execute(
-                "INSERT INTO deployments VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (instance) DO UPDATE SET "
-                "fresh_since_s = excluded.fresh_since_s, undeploying = excluded.undeploying",
-                row,
+                "INSERT INTO deployments VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (instance) DO UPDATE SET "
+                "fresh_since_s = excluded.fresh_since_s, undeploying = excluded.undeploying, "
+                "fresh_above = excluded.fresh_above",
+                _row(wish),
             )
 
     def forget(self, instance: InstanceId) -> None:
@@ -206,9 +221,8 @@ class Store:
             for wish in plan.replaced:
                 db.execute("DELETE FROM deployments WHERE instance = ?", (wish.instance,))
             for wish, placement in plan.rebuilt:
-                spec, (epoch,) = wish.spec, wish.epochs
-                row = (wish.instance, spec.name, spec.model, spec.kv_budget_tokens, wish.fresh_since_s, False)
-                db.execute("INSERT INTO deployments VALUES (?, ?, ?, ?, ?, ?)", row)
+                (epoch,) = wish.epochs
+                db.execute("INSERT INTO deployments VALUES (?, ?, ?, ?, ?, ?, ?)", _row(wish))
                 # Its number may be that of an epoch of ours that is over long since.
                 db.execute("DELETE FROM epochs WHERE number = ?", (epoch.number,))
                 values = (
@@ -230,7 +244,8 @@ class Store:
             db.execute("UPDATE meta SET value = ? WHERE key = 'store_id'", (fresh,))
             db.execute("UPDATE meta SET value = ? WHERE key = 'node_id'", (self.node,))
             db.execute("DELETE FROM deployments WHERE undeploying")
-            db.execute("UPDATE deployments SET fresh_since_s = ?", (now_s,))
+            newest_epoch = "COALESCE((SELECT MAX(number) FROM epochs WHERE instance = deployments.instance), 0)"
+            db.execute(f"UPDATE deployments SET fresh_since_s = ?, fresh_above = {newest_epoch}", (now_s,))
             db.execute("UPDATE epochs SET ended_s = ?, cause = ? WHERE ended_s IS NULL", (now_s, cause))
             # Nobody is waited for that will never be heard.
             db.execute("UPDATE epochs SET node = ?", (self.node,))
@@ -254,6 +269,13 @@ class Store:
         columns = "kind, subject, text, time_s, request_count, done, number"
         with self._reading() as db:
             return [Event(*row) for row in db.execute(f"SELECT {columns} FROM events ORDER BY number")]
+
+
+def _row(wish: Wish) -> tuple[str, str, str, int, float, bool, int]:
+    """In the order of the columns."""
+    spec = wish.spec
+    first = (str(wish.instance), spec.name, spec.model, spec.kv_budget_tokens)
+    return (*first, wish.fresh_since_s, wish.undeploying, wish.fresh_above)
 
 
 def _cause_text(cause: Cause | None) -> str | None:

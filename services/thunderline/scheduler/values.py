@@ -1,7 +1,7 @@
 """The values that the scheduler decides on. Times are seconds of the wall clock (they outlive the process)."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 
 from thunderline.cluster import InstanceId, NodeId, RankId
@@ -55,11 +55,17 @@ class Wish:
 
     spec: Spec
     instance: InstanceId
-    # Attempts and crashes before this time do not count: a human has deployed it (again).
+    # When a human has deployed it (again).
     fresh_since_s: float
     undeploying: bool = False
     # Newest last; bounded.
     epochs: tuple[Epoch, ...] = ()
+    # Attempts and crashes up to this epoch do not count: they were before that. A clock may be set, a number may not.
+    fresh_above: int = 0
+
+    def again(self, now_s: float) -> "Wish":
+        """Deployed once more."""
+        return replace(self, fresh_since_s=now_s, fresh_above=self.epochs[-1].number if self.epochs else 0)
 
     @property
     def current(self) -> Epoch | None:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from thunderline.cluster import InstanceId, NodeId, RankId, StoreId
 from thunderline.cluster.ranks import RankState
 from thunderline.scheduler.adoption import Found, Held, Ruling
+from thunderline.scheduler.attempts import is_deliberate
 from thunderline.scheduler.placement import Placed
 from thunderline.scheduler.values import Audit, Cause, RankView, Spec, Standing, Verdict, Wish
 from thunderline.v1 import cluster_pb2, runner_pb2, scheduler_pb2
@@ -94,7 +95,7 @@ def failed_in_a_row(wish: Wish) -> int:
     """Epochs that ended since the last one that is or was READY."""
     count = 0
     for epoch in reversed(wish.epochs):
-        if epoch.ready_s is not None or epoch.started_s < wish.fresh_since_s:
+        if epoch.ready_s is not None or epoch.number <= wish.fresh_above or is_deliberate(epoch):
             break
         count += epoch.is_over
     return count

@@ -49,6 +49,18 @@ def short(node: NodeId) -> str:
     return node[:8]
 
 
+def span(seconds: float) -> str:
+    if seconds < 10:
+        return f"{max(0.0, seconds):.1f} s"
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.0f} h"
+
+
+def counted(count: int, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
+
+
 def wrong_store(node: NodeId, obeyed: StoreId, ours: StoreId) -> str:
     return (
         f"WRONG_STORE: the runner of node {short(node)} obeys store {obeyed}, not this scheduler's {ours}; "

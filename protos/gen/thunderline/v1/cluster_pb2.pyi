@@ -318,7 +318,7 @@ class ExitCause(_message.Message):
     UPTIME_S_FIELD_NUMBER: _builtins.int
     PERMANENT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """Stable name: "SIGNAL", "EXIT_CODE", "ENGINE_EXCEPTION", "LOAD_FAILED", "RANK_HUNG", "STOPPED",
+    """Stable name: "SIGNAL", "EXIT_CODE", "ENGINE_EXCEPTION", "LOAD_FAILED", "RANK_HUNG", "STOPPED", "REBOOTED",
     "PHASE_DEADLINE", "RUNNER_GONE", "SPAWN_FAILED".
     """
     detail: _builtins.str
