@@ -83,16 +83,21 @@ async def test_a_resume_goes_back_to_where_it_was(tmp_path: Path) -> None:
         await keep_busy(100)
         at_m, at_n = ended("m", "finished"), ended("n", "ENGINE_RESET")
         home.runner.answer = first_then(reset)
-        lost = wish(10)
-        with pytest.raises(EngineReset):
-            await answered(life, lost)
-        assert ended("n", "ENGINE_RESET") == at_n + 1
+        parked, lost = wish(10), wish(10)
+        for one in (parked, lost):
+            with pytest.raises(EngineReset):
+                await answered(life, one)
+        assert ended("n", "ENGINE_RESET") == at_n + 2
         # Much more is under way there than at m when it comes back.
         await keep_busy(5000)
         home.runner.answer = finished
         before = ended("n", "finished")
-        lost.resume_token_ids.append(3)
-        assert await answered(life, lost) == [FIRST, LAST]
+        parked.resume_token_ids.append(3)
+        assert await answered(life, parked) == [FIRST, LAST]
         assert (ended("m", "finished"), ended("n", "finished")) == (at_m, before + 1)
         assert await answered(life, wish(10)) == [FIRST, LAST]
         assert ended("m", "finished") == at_m + 1, "a new one goes where less is under way"
+        lost.resume_token_ids.append(3)
+        lost.lost_rank_count = 1
+        assert await answered(life, lost) == [FIRST, LAST]
+        assert ended("m", "finished") == at_m + 2, "with a rank all is lost that it had parked"

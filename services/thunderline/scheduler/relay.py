@@ -115,7 +115,8 @@ class Relay:
 
     def _asked(self, wish: cluster_pb2.Generation) -> routing.Request:
         resume_count = len(wish.resume_token_ids)
-        had = self._had.get(wish.request_id) if _is_resume(wish) else None
+        # With a rank, or its engine, what was parked there is lost too.
+        had = self._had.get(wish.request_id) if _is_resume(wish) and not wish.lost_rank_count else None
         return routing.request(len(wish.prompt_token_ids.ids), wish.ByteSize(), resume_count, wish.max_tokens, had)
 
     def _note_had(self, request_id: str, instance: InstanceId) -> None:
