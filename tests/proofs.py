@@ -9,7 +9,11 @@ ROOT = Path(__file__).parents[1]
 PROOFS = {
     "greedy": ["tests/e2e/test_greedy.py"],
     "kills": ["tests/faults/test_kills.py"],
-    "answers_go_on": ["tests/faults/test_answers_go_on.py", "tests/faults/test_dead_runners.py"],
+    "answers_go_on": [
+        "tests/faults/test_answers_go_on.py",
+        "tests/faults/test_dead_runners.py",
+        "tests/faults/test_two_deployments.py",
+    ],
     "hangs": ["tests/faults/test_hangs.py", "tests/prove/test_no_hangs.py"],
     "harness": ["tests/faults/test_harness.py"],
     "hostile": ["tests/e2e/test_hostile.py"],
