@@ -2,7 +2,8 @@
 
 Before each step's computation the hook writes down whom the engine holds, and raises once for each time that it is
 told to. What it does lies in HOME/hook: `steps.jsonl`, one `Held` a line; `raise`, a file that is removed as the
-exception is raised; and `abort`, with which every step aborts the process.
+exception is raised; `end`, which names one of endings.py and is removed as that comes; and while they are there,
+`abort`, with which every step aborts the process, `abort_in_load` and `abort_at_requests`.
 """
 
 import json
@@ -14,7 +15,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import endings
+
 FOLDER = "hook"
+ABORT, ABORT_IN_LOAD, ABORT_AT_REQUESTS = "abort", "abort_in_load", "abort_at_requests"
+# The warm-up's, and the canary's.
+NOT_OF_A_CLIENT = ("", "canary")
 INJECTED = "injected by a test"
 # A request with this seed raises in every step, or ends every rank that it meets.
 RAISES, KILLS = 666_001, 666_002
@@ -44,7 +50,12 @@ def hook(home: Path) -> Callable[[Any], None]:
         if trigger.exists():
             trigger.unlink()
             raise RuntimeError(INJECTED)
-        if (folder / "abort").exists():
+        endings.end_as_told(folder / "end")
+        if (folder / ABORT).exists():
+            os.abort()
+        if (folder / ABORT_AT_REQUESTS).exists() and any(
+            one.insert.request_id not in NOT_OF_A_CLIENT for one in engine._running.values()
+        ):
             os.abort()
         if RAISES in running:
             raise RuntimeError(INJECTED)
@@ -52,6 +63,23 @@ def hook(home: Path) -> Callable[[Any], None]:
             os.abort()
 
     return on_step
+
+
+def abort_as_it_loads(home: Path) -> None:
+    """The first that a load does is to read the model's config."""
+    abort = home / FOLDER / ABORT_IN_LOAD
+
+    def look(event: str, arguments: tuple[Any, ...]) -> None:
+        if event == "open" and str(arguments[0]).endswith("/config.json") and abort.exists():
+            os.abort()
+
+    sys.addaudithook(look)
+
+
+def tell(home: Path, ending: str) -> None:
+    """The next step ends the process so."""
+    (home / FOLDER / "told").write_text(ending)
+    (home / FOLDER / "told").rename(home / FOLDER / "end")
 
 
 def held(home: Path) -> list[Held]:
@@ -86,6 +114,7 @@ def main() -> None:
 
         os.environ.setdefault("GRPC_VERBOSITY", "NONE")
         home = Path(sys.argv[sys.argv.index("--home") + 1])
+        abort_as_it_loads(home)
         sys.exit(rank(sys.argv[2:], hook(home)))
     from thunderline.cli.__main__ import main as thunderline
 

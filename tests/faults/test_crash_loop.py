@@ -1,10 +1,13 @@
 """A model that crashes each time: the circuit opens after five, everybody says the same, and a human closes it."""
 
 import json
+import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -62,18 +65,52 @@ class Onlooker(threading.Thread):
         return longest_s
 
 
-@pytest.mark.timeout(300)
-def test_a_model_that_crashes_in_warm_up_opens_the_circuit_and_a_human_closes_it(up: Installation) -> None:
+def crash(up: Installation, how: str) -> None:
+    """The first of the crashes."""
+    (up.home / hooked_rank.FOLDER / how).touch()
+    if how == hooked_rank.ABORT_IN_LOAD:
+        # What has loaded goes on.
+        os.kill(up.pid("rank"), signal.SIGKILL)
+    elif how == hooked_rank.ABORT:
+        # Idle ranks make no step: this request meets it.
+        httpx.post(f"{up.url}/v1/completions", json={"model": DEMO, "prompt": "Once", "max_tokens": 1}, timeout=120)
+
+
+def is_open(up: Installation, how: str) -> bool:
+    if how == hooked_rank.ABORT_AT_REQUESTS:
+        # One after the other: each ends ranks until it is refused, or until none are left to end.
+        httpx.post(f"{up.url}/v1/completions", json={"model": DEMO, "prompt": "Once", "max_tokens": 1}, timeout=120)
+    return bool(up.deployments()[0]["state"] == "DEPLOYMENT_STATE_CRASH_LOOP")
+
+
+def told(up: Installation) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in up.run("events", "--json", timeout_s=20).stdout.splitlines()]
+
+
+# How it crashes, the phase in which that happens, and how often it does until the circuit is open: of an epoch that
+# has answered it does not count.
+WAYS = [
+    pytest.param(hooked_rank.ABORT, "WARMING", 5, id="in warm-up"),
+    pytest.param(hooked_rank.ABORT_IN_LOAD, "LOADING", 5, id="in load"),
+    pytest.param(hooked_rank.ABORT_AT_REQUESTS, "READY", 6, id="on every first request"),
+]
+
+
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize(("how", "phase", "count"), WAYS if os.environ.get("PROVE") else WAYS[:1])
+def test_a_model_that_crashes_each_time_opens_the_circuit_and_a_human_closes_it(
+    up: Installation, how: str, phase: str, count: int, evidence: dict[str, Any]
+) -> None:
     until("a good answer", up.answers, 60)
     onlooker = Onlooker(up)
-    onlooker.start()
-    until("a look at READY", lambda: any(state == "READY" for _, state, _, _ in onlooker.seen), 10)
-    abort = up.home / hooked_rank.FOLDER / "abort"
-    abort.touch()
-    # Idle ranks make no step: this request meets the first crash.
-    httpx.post(f"{up.url}/v1/completions", json={"model": DEMO, "prompt": "Once", "max_tokens": 1}, timeout=120)
-    state = "DEPLOYMENT_STATE_CRASH_LOOP"
-    until("an open circuit", lambda: up.deployments()[0]["state"] == state, OPEN_WITHIN_S, every_s=0.5)
+    # What it asks would answer for epochs that crash with the next request.
+    watched = how != hooked_rank.ABORT_AT_REQUESTS
+    if watched:
+        onlooker.start()
+        until("a look at READY", lambda: any(state == "READY" for _, state, _, _ in onlooker.seen), 10)
+    before = told(up)
+    crash(up, how)
+    until("an open circuit", lambda: is_open(up, how), OPEN_WITHIN_S, every_s=0.5)
     reason = up.deployments()[0]["reason"]
     assert "SIGABRT" in reason and "deploy" in reason, reason
     # The same sentence everywhere, at once.
@@ -82,13 +119,17 @@ def test_a_model_that_crashes_in_warm_up_opens_the_circuit_and_a_human_closes_it
     assert (answer.status_code, time.monotonic() - begun_s < 1.0) == (503, True)
     assert reason in answer.json()["error"]["message"]
     assert httpx.get(f"{up.url}/readyz").json()["deployments"][0]["reason"] == reason
-    told = [json.loads(line)["kind"] for line in up.run("events", "--json", timeout_s=20).stdout.splitlines()]
-    assert "DEPLOYMENT_CRASH_LOOP" in told and told.count("EPOCH_ENDED") >= 5
-    abort.unlink()
+    events = [one for one in told(up) if int(one["number"]) > int(before[-1]["number"])]
+    ends = [one["text"] for one in events if one["kind"] == "EPOCH_ENDED" and f"SIGABRT while {phase}" in one["text"]]
+    assert len(ends) == count, events
+    assert "DEPLOYMENT_CRASH_LOOP" in {one["kind"] for one in events}
+    evidence[f"crashes_{phase.lower()}"] = reason
+    (up.home / hooked_rank.FOLDER / how).unlink()
     deployed = up.run("deploy", str(up.home / "models" / DEMO), timeout_s=60)
     assert deployed.returncode == 0, deployed.stdout + deployed.stderr
     until("a good answer", up.answers, 30)
-    onlooker.over.set()
-    onlooker.join(60)
-    assert "CRASH_LOOP" in {state for _, state, _, _ in onlooker.seen}
-    assert onlooker.longest_disagreement_s() <= DISAGREE_MAX_S, onlooker.seen
+    if watched:
+        onlooker.over.set()
+        onlooker.join(60)
+        assert "CRASH_LOOP" in {state for _, state, _, _ in onlooker.seen}
+        assert onlooker.longest_disagreement_s() <= DISAGREE_MAX_S, onlooker.seen

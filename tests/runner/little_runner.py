@@ -28,6 +28,7 @@ from thunderline.runner.service import RunnerService
 from thunderline.v1 import cluster_pb2, rank_pb2_grpc, runner_pb2, runner_pb2_grpc
 
 STAND_IN = Path(__file__).parent / "stand_in_rank.py"
+ENDS = Path(__file__).parent / "rank_that_ends.py"
 PREPARED, READY, ABSENT = 1, 2, 3
 
 
@@ -36,6 +37,11 @@ def stand_in(behave: str = "") -> Command:
         return [sys.executable, str(STAND_IN), *rank_process.flags(known, rank, path), "--behave", behave]
 
     return command
+
+
+def ends(known: Settings, rank: RankId, path: Path) -> list[str]:
+    """A real rank that does in a step what it is told to."""
+    return [sys.executable, str(ENDS), *rank_process.flags(known, rank, path)]
 
 
 def supported(folder: Path) -> list[str]:
@@ -63,13 +69,14 @@ class Little:
     stub: "runner_pb2_grpc.RunnerServiceAsyncStub"
     model: str = "little"
     store: str = "store"
+    instance: str = "i1"
 
     def rank_id(self, epoch: int = 1) -> cluster_pb2.RankId:
-        return cluster_pb2.RankId(instance="i1", epoch=epoch, rank=0)
+        return cluster_pb2.RankId(instance=self.instance, epoch=epoch, rank=0)
 
     def placement(self, epoch: int = 1, model: str = "") -> cluster_pb2.Placement:
         spec = cluster_pb2.DeploymentSpec(name="little", model=model or self.model)
-        return cluster_pb2.Placement(deployment=spec, instance="i1", epoch=epoch, kv_budget_tokens=200)
+        return cluster_pb2.Placement(deployment=spec, instance=self.instance, epoch=epoch, kv_budget_tokens=200)
 
     async def set_rank(self, goal: int, epoch: int = 1, **changes: object) -> cluster_pb2.RankReport:
         request = runner_pb2.SetRankRequest(
@@ -93,7 +100,7 @@ class Little:
         async with asyncio.timeout(timeout_s):
             async for view in self.stub.WatchRanks(runner_pb2.WatchRanksRequest()):
                 for report in view.ranks:
-                    if report.id.epoch == epoch:
+                    if (report.id.instance, report.id.epoch) == (self.instance, epoch):
                         seen.append(report.state)
                         if report.state == state and (look is None or look(report)):
                             return report
@@ -127,7 +134,7 @@ class Little:
 
     def log(self, epoch: int = 1) -> str:
         """What the rank's process printed."""
-        return (self.settings.logs / "ranks" / f"i1-{epoch}-0.log").read_text()
+        return (self.settings.logs / "ranks" / f"{self.instance}-{epoch}-0.log").read_text()
 
 
 def text_of(deltas: Sequence[cluster_pb2.GenerationDelta]) -> str:

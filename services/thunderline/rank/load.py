@@ -21,7 +21,7 @@ class LoadFailed(Exception):
 def load(folder: Path, progress: Callable[[int, int], None]) -> tuple[Any, dict[str, Any]]:
     """The model, every weight in memory, and its config. `progress` gets bytes done and in all.
 
-    Raises LoadFailed, MemoryError.
+    Raises LoadFailed, and OSError for what may be better at the next try.
     """
     try:
         model, config = load_model(folder, lazy=True)
@@ -44,7 +44,8 @@ def load(folder: Path, progress: Callable[[int, int], None]) -> tuple[Any, dict[
                 piece, piece_bytes = [], 0
         mx.eval(piece)
     except RuntimeError as error:
-        raise LoadFailed(f"{folder}: {error}") from error
+        # Their headers were right. For want of memory MLX says no more than that it cannot read.
+        raise OSError(f"{folder}: {error} The disk fails, or there is no memory for the weights") from error
     progress(total, total)
     return model, config
 

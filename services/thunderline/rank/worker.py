@@ -97,12 +97,13 @@ class Worker:
             engine = self._load(load)
         except LoadFailed as error:
             return self._failed("LOAD_FAILED", str(error), 3, permanent=True)
-        except Exception as error:  # the border of the process: whatever it is, it is named, and the process ends
+        except BaseException as error:  # the border of the process: whatever it is, it is named, and the process ends
             log.exception("the engine could not start")
             return self._failed("ENGINE_EXCEPTION", f"{type(error).__name__}: {error}", 4)
         try:
             self._serve(engine)
-        except Exception as error:  # the same border: a rank whose engine thread is gone must not look READY
+        # The same border, for SystemExit too: a rank whose engine thread is gone must not look READY.
+        except BaseException as error:
             log.exception("the engine thread raised")
             self._failed("ENGINE_EXCEPTION", f"{type(error).__name__}: {error}", 4)
 
