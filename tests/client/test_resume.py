@@ -14,6 +14,7 @@ from thunderline.cluster.errors import (
     DeadlinePassed,
     Draining,
     EngineReset,
+    Full,
     InstanceFailed,
     RankHung,
     RequestPoisoned,
@@ -147,7 +148,19 @@ def test_the_prompts_ids_are_passed_on_once() -> None:
 def test_only_what_is_resumable_is_resumed(kind: type[ClusterError]) -> None:
     error = kind("no", param="x")
     verdict = attempt(held(), error, PROMPT, Delta(token_ids=[3]))
-    assert verdict == (Resume(0.1) if kind.resumable else End(error))
+    # A queue is full for new requests.
+    assert verdict == (Resume(0.1) if kind.resumable or kind is Full else End(error))
+
+
+def test_a_full_queue_refuses_a_new_request_and_no_other() -> None:
+    full = Full("256 requests are at this rank", retry_after_s=1.0)
+    assert attempt(held(), full) == End(full)
+    one = held()
+    assert attempt(one, InstanceFailed("its runner died")) == Resume(0.1)
+    waits = [attempt(one, full).wait_s for _ in range(FRUITLESS_COUNT_MAX - 2)]
+    assert waits == [0.2, 0.4, 0.8, 1.6, 2.0, 2.0]
+    verdict = attempt(one, full)
+    assert isinstance(verdict, End) and isinstance(verdict.error, Full) and "tried 8 times" in verdict.error.message
 
 
 def test_a_stream_without_a_finish_is_resumed() -> None:

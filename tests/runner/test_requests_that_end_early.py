@@ -183,6 +183,10 @@ async def test_more_requests_than_the_limit_are_refused_with_when_to_come_back(t
         error = await little.refused()
         assert isinstance(error, Full)
         assert error.retry_after_s is not None
+        for resumed in ({"resume": True}, {"resume_token_ids": [5]}):
+            calls.append(little.generate(max_tokens=190, **resumed))
+            await first(calls[-1])
+        assert isinstance(await little.refused(resume=True), Full), "resumes are let in too, up to twice the limit"
         for call in calls:
             call.cancel()
         await idle(little)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from thunderline.cluster.errors import (
     ClusterError,
     DeadlinePassed,
+    Full,
     InstanceFailed,
     RequestPoisoned,
     Unreachable,
@@ -98,7 +99,8 @@ class HeldRequest:
     def after(self, error: ClusterError | None, now_s: float) -> Resume | End:
         """What follows on the end of an attempt before the request's finish; None: it ended without an error."""
         error = error or InstanceFailed("the stream ended without a finish")
-        if not error.resumable:
+        # A queue that is full refuses new requests; one that an instance has had comes again.
+        if not error.resumable and not (isinstance(error, Full) and (self.admitted or self.wish.resume)):
             return End(error)
         self._count(error, now_s)
         if self.lost_rank_count >= LOST_RANK_COUNT_MAX:

@@ -16,6 +16,8 @@ from thunderline.runner.tokenizing import ModelText
 from thunderline.v1 import cluster_pb2, rank_pb2
 
 RETRY_AFTER_S = 1.0
+# A resume is let in beyond the bound, up to this many times it: it waits at the rank, before all new requests.
+RESUME_SHARE = 2
 # gRPC's clock and the loop's differ by this at most.
 DEADLINE_SLACK_S = 0.1
 # The rank forgets them by itself after a minute.
@@ -79,7 +81,7 @@ class Requests:
         if older := self._running.get(wish.request_id):
             older.generation.fail(Superseded("a newer call with this request id took over"))
             older.end()
-        elif len(rank.generations) >= self._limits.rank_request_count_max:
+        elif len(rank.generations) >= self._limits.rank_request_count_max * (RESUME_SHARE if is_resume(wish) else 1):
             raise Full(f"{len(rank.generations)} requests are at this rank", retry_after_s=RETRY_AFTER_S)
         self._parked.pop(wish.request_id, None)
         key = 0 if generation.finished else rank.insert(_insert(generation), generation)
@@ -117,6 +119,11 @@ class Requests:
         if newest is running:
             self._running.pop(running.generation.wish.request_id, None)
         return newest is running
+
+
+def is_resume(wish: cluster_pb2.Generation) -> bool:
+    """No new request: a rank has had it."""
+    return wish.resume or bool(wish.resume_token_ids)
 
 
 async def _prepared(wish: cluster_pb2.Generation, words: ModelText, bounds: validate.Bounds) -> Generation:
