@@ -16,7 +16,8 @@ from typing import Any
 
 import pytest
 
-from thunderline.runner.models import Answer, ask_the_engine, audit_command
+from thunderline.runner.answers import Answer
+from thunderline.runner.models import ask_the_engine, audit_command
 
 CONFIGS: dict[str, dict[str, Any]] = json.loads(Path(__file__).with_name("configs.json").read_text())
 BATCH_COUNT_MIN = 85

@@ -12,6 +12,7 @@ from runner.little_model import HEADS, HIDDEN, KV_HEADS, LAYERS, VOCABULARY_SIZE
 from thunderline.cluster.errors import InvalidRequest
 from thunderline.process import settings
 from thunderline.process.settings import Settings
+from thunderline.runner.answers import REMEMBERED_COUNT_MAX, Answer, newest
 from thunderline.runner.model_files import element_bytes, kv_bytes_per_token
 from thunderline.runner.models import Models, Verdict
 
@@ -152,14 +153,46 @@ async def test_the_engines_child_decides_about_the_architecture(home: Settings, 
     assert audit.facts is not None
 
 
-async def test_the_child_is_asked_once_per_model(home: Settings, tmp_path: Path) -> None:
+def counting(count: Path) -> Callable[[Path], list[str]]:
+    """A child that leaves a letter each time."""
+    script = f"open({str(count)!r}, 'a').write('x'); print('{{\"supported\": true}}')"
+    return lambda folder: [sys.executable, "-c", script]
+
+
+async def test_the_child_is_asked_once_per_model_by_the_next_runner_too(home: Settings, tmp_path: Path) -> None:
     make(home.models / "little")
     count = tmp_path / "count"
-    script = f"open({str(count)!r}, 'a').write('x'); print('{{\"supported\": true}}')"
-    known = models(home, lambda folder: [sys.executable, "-c", script])
-    for _ in range(3):
-        assert (await known.audit("little")).verdict is Verdict.USABLE
+    for _ in range(2):
+        known = models(home, counting(count))
+        for _again in range(2):
+            assert (await known.audit("little")).verdict is Verdict.USABLE
     assert count.read_text() == "x"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param(lambda text: text.replace('"engine": "', '"engine": "another'), id="of another engine"),
+        pytest.param(lambda text: text[:20], id="cut off"),
+        pytest.param(lambda text: text.replace("batching", "unknown"), id="of another version"),
+        pytest.param(lambda text: "[]", id="of another kind"),
+    ],
+)
+async def test_an_answer_that_may_not_hold_any_more_is_asked_for_again(
+    home: Settings, tmp_path: Path, change: Callable[[str], str]
+) -> None:
+    make(home.models / "little")
+    count = tmp_path / "count"
+    await models(home, counting(count)).audit("little")
+    kept = home.home / "audits.json"
+    kept.write_text(change(kept.read_text()))
+    assert (await models(home, counting(count)).audit("little")).verdict is Verdict.USABLE
+    assert count.read_text() == "xx"
+
+
+def test_only_the_newest_answers_are_remembered() -> None:
+    many = {str(number): Answer(True) for number in range(REMEMBERED_COUNT_MAX + 3)}
+    assert list(newest(many)) == [str(number) for number in range(3, REMEMBERED_COUNT_MAX + 3)]
 
 
 def test_hidden_folders_are_not_listed(home: Settings) -> None:

@@ -15,14 +15,14 @@ from thunderline.cluster.errors import InvalidRequest
 from thunderline.process import tethered
 from thunderline.process.home import allowed_model_roots
 from thunderline.process.settings import Settings
-from thunderline.runner import model_files
+from thunderline.runner import answers, model_files
+from thunderline.runner.answers import Answer
 from thunderline.runner.model_files import Facts, WeightFile
 
 AUDIT_DEADLINE_S = 60.0
 # Leaves a quarter to the system and everybody else.
 MEMORY_SHARE = 0.75
 MODEL_NAME_LENGTH_MAX = 1024
-REMEMBERED_COUNT_MAX = 200
 
 
 class Verdict(Enum):
@@ -43,29 +43,20 @@ class Audit:
     batching_reason: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What the engine says of an architecture; `reason` when it does not support it."""
-
-    supported: bool
-    reason: str = ""
-    batching: str = "batch"
-    batching_reason: str = ""
-
-
 def audit_command(folder: Path) -> list[str]:
     """The child that knows the engine."""
     return [sys.executable, str(Path(sys.executable).parent / "thunderline"), "rank", "--audit", str(folder)]
 
 
 class Models:
-    """Answers from the disk each time; only the architecture's audit, a process of its own, is remembered."""
+    """Answers from the disk each time; only what the engine says, a process of its own, is remembered."""
 
     def __init__(self, settings: Settings, command: Callable[[Path], Sequence[str]] = audit_command) -> None:
         self._settings = settings
         self._command = command
-        # By digest; bounded.
-        self._architectures: dict[str, Answer] = {}
+        # By digest; read at the first audit.
+        self._answers: dict[str, Answer] | None = None
+        self._engine = ""
         self._lock = asyncio.Lock()
 
     @property
@@ -118,18 +109,27 @@ class Models:
             return found
         # One child at a time: each imports the whole engine.
         async with self._lock:
-            answer = self._architectures.get(found.facts.digest)
-            if answer is None:
-                answer = await ask_the_engine(self._command(found.folder), found.folder)
-            # A refusal is asked again at the next audit: mlx-lm may have been upgraded, or the machine was too busy.
-            if answer.supported:
-                self._architectures[found.facts.digest] = answer
-                for oldest in list(self._architectures)[:-REMEMBERED_COUNT_MAX]:
-                    del self._architectures[oldest]
+            answer = await self._ask(found.facts.digest, found.folder)
         if not answer.supported:
             why = answer.reason or f"the engine does not support {found.facts.architecture}"
             return replace(found, verdict=Verdict.UNUSABLE, problems=(why,))
         return replace(found, batching=answer.batching, batching_reason=answer.batching_reason)
+
+    async def _ask(self, digest: str, folder: Path) -> Answer:
+        """The engine's answer, remembered or new."""
+        path = self._settings.home / "audits.json"
+        if self._answers is None:
+            self._engine = await asyncio.to_thread(answers.engine)
+            self._answers = await asyncio.to_thread(answers.read, path, self._engine)
+        known = self._answers.get(digest)
+        if known is not None:
+            return known
+        answer = await ask_the_engine(self._command(folder), folder)
+        # A refusal is asked again at the next audit: mlx-lm may have been upgraded, or the machine was too busy.
+        if answer.supported:
+            self._answers = answers.newest({**self._answers, digest: answer})
+            await asyncio.to_thread(answers.write, path, self._engine, self._answers)
+        return answer
 
     def _audit_files(self, model: str) -> Audit:
         place = self.locate(model)

@@ -1,0 +1,72 @@
+"""What the engine's audit said of each model, on disk: audits.json. It is kept for the engine that said it alone.
+
+Without it the first epoch after a runner's restart would wait for a child that imports the engine.
+"""
+
+import hashlib
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from thunderline.process.home import write_atomically
+
+REMEMBERED_COUNT_MAX = 200
+# What takes part in an answer, beside our own code.
+PACKAGES = ("mlx", "mlx-cpu", "mlx-cuda", "mlx-cuda-12", "mlx-cuda-13", "mlx-lm", "mlx-metal", "transformers")
+OUR_ENGINE = Path(__file__).parents[1] / "rank"
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the engine says of an architecture; `reason` when it does not support it."""
+
+    supported: bool
+    reason: str = ""
+    batching: str = "batch"
+    batching_reason: str = ""
+
+
+def engine() -> str:
+    """Changes with every change of what answers: the packages' versions and our engine's sources."""
+    total = hashlib.sha256()
+    for name in PACKAGES:
+        try:
+            total.update(f"{name} {version(name)}\n".encode())
+        except PackageNotFoundError:
+            continue
+    for path in sorted(OUR_ENGINE.glob("*.py")):
+        total.update(path.read_bytes())
+    return total.hexdigest()
+
+
+def read(path: Path, engine: str) -> dict[str, Answer]:
+    """By digest of the model. Whatever is wrong with the file, or of another engine, is nothing that was remembered."""
+    try:
+        tree = json.loads(path.read_text())
+        if tree["engine"] != engine:
+            return {}
+        return {str(digest): Answer(**answer) for digest, answer in tree["answers"].items()}
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        log.warning("what was audited cannot be read: it is audited again", extra={"why": str(error)})
+        return {}
+
+
+def newest(answers: Mapping[str, Answer]) -> dict[str, Answer]:
+    """As many as are remembered."""
+    return dict(list(answers.items())[-REMEMBERED_COUNT_MAX:])
+
+
+def write(path: Path, engine: str, answers: Mapping[str, Answer]) -> None:
+    """A disk that is full costs an audit later, nothing else."""
+    tree = {"engine": engine, "answers": {digest: asdict(answer) for digest, answer in answers.items()}}
+    try:
+        write_atomically(path, json.dumps(tree, indent=1).encode())
+    except OSError as error:
+        log.warning("what was audited cannot be written down", extra={"why": str(error)})
