@@ -1,4 +1,4 @@
-"""Four HTTP streams that are under way, for tests that break something under them."""
+"""HTTP streams that are under way, for tests that break something under them."""
 
 import json
 import threading
@@ -52,8 +52,12 @@ class Stream(threading.Thread):
 
 
 def four_unfinished(up: Installation) -> list[Stream]:
-    """Four streams that have begun; fails when one is at its end already."""
-    streams = [Stream(up.url, seed) for seed in range(4)]
+    return unfinished(up, 4)
+
+
+def unfinished(up: Installation, count: int) -> list[Stream]:
+    """Streams that have begun; fails when one is at its end already."""
+    streams = [Stream(up.url, seed) for seed in range(count)]
     for stream in streams:
         stream.start()
     until("a token on each stream", lambda: all(stream.events >= 2 for stream in streams), 60)
