@@ -6,7 +6,7 @@ import pytest
 
 from thunderline.cluster import InstanceId, RankId
 from thunderline.cluster.rank_map import SIZE_BYTES, RankMark
-from thunderline.runner.adoption import UNWRITTEN_S, Finding, Seen, judge, rank_of
+from thunderline.runner.adoption import DIAL_IN_S, UNWRITTEN_S, Finding, Seen, entered_s, judge, rank_of
 
 RANK = RankId(InstanceId("i1"), 3, 0)
 LIVING = Seen(RANK, SIZE_BYTES, is_locked=True, mark=RankMark(pid=7), age_s=1000.0)
@@ -46,3 +46,21 @@ def test_a_map_is_named_after_its_rank(rank: RankId) -> None:
 )
 def test_another_name_is_nobodys(name: str) -> None:
     assert rank_of(name) is None
+
+
+LOADING = RankMark(boot_id="b", entered_s=900.0)
+# map, how long the phase may last -> when it began, at 1,000
+PHASES: dict[str, tuple[RankMark, float | None, float]] = {
+    "it_counts_from_where_the_map_says": (LOADING, 120.0, 900.0),
+    "one_that_is_over_has_time_to_dial_in": (LOADING, 60.0, 940.0 + DIAL_IN_S),
+    "a_short_one_begins_now_at_the_latest": (LOADING, 3.0, 1000.0),
+    "a_phase_without_a_deadline_begins_now": (LOADING, None, 1000.0),
+    "times_of_before_a_reboot_say_nothing": (replace(LOADING, boot_id="a"), 120.0, 1000.0),
+    "nor_does_a_map_without_one": (RankMark(boot_id="b"), 120.0, 1000.0),
+}
+
+
+@pytest.mark.parametrize("case", PHASES)
+def test_the_phase_of_an_adopted_rank_began(case: str) -> None:
+    mark, allowed_s, began_s = PHASES[case]
+    assert entered_s(mark, "b", allowed_s, 1000.0) == began_s

@@ -6,6 +6,7 @@ import os
 import signal
 import time
 import uuid
+from dataclasses import replace
 from typing import Any
 
 import grpc
@@ -16,7 +17,7 @@ from runner.little_requests import FOX, LENGTH
 from runner.little_runner import ABSENT, PREPARED, READY, Little, ids_of, text_of
 from runner.runner_process import Process, until_gone
 from thunderline.cluster.errors import StaleEpoch
-from thunderline.cluster.rank_map import SIZE_BYTES, RankMark, encode
+from thunderline.cluster.rank_map import SIZE_BYTES, RankMark, decode, encode
 from thunderline.cluster.ranks import RankState
 from thunderline.process.boot import boot_id
 from thunderline.rpc.errors import from_call
@@ -193,8 +194,14 @@ async def test_a_rank_that_never_dials_in_is_adopted_and_fails_at_its_deadline(r
             assert [(rank.pid, rank.attached) for rank in view.ranks] == [(pid, False)]
             assert not view.complete
             break
+        mark = decode(runner.map().read_bytes())
+        assert mark is not None
+        # It has come further since, and says so where it can.
+        later_s = time.monotonic() + 1
+        runner.map().write_bytes(encode(replace(mark, entered_s=later_s), 40))
         ended = await little.until(S.RANK_STATE_ABSENT)
         assert (ended.cause.name, ended.cause.state) == ("PHASE_DEADLINE", S.RANK_STATE_STARTING)
+        assert time.monotonic() > later_s + 3
         await until_gone(pid, 1)
 
 

@@ -53,3 +53,13 @@ def judge(seen: Seen) -> Finding:
         return Finding.WAIT
     # Somebody holds a file of ours and does not say who he is: hands off.
     return Finding.FOREIGN if seen.is_locked else Finding.ENDED
+
+
+def entered_s(mark: RankMark, boot_id: str, allowed_s: float | None, now_s: float) -> float:
+    """When the phase of an adopted rank began, by its own word: what is left of it is its time, but time to dial in.
+
+    `now_s` is of the machine's monotonic clock, as the map's times are.
+    """
+    if allowed_s is None or mark.boot_id != boot_id or not mark.entered_s:
+        return now_s
+    return min(now_s, max(mark.entered_s, now_s - allowed_s + DIAL_IN_S))

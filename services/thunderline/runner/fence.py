@@ -49,6 +49,11 @@ class Fence:
         """The highest epoch that was ever started here; 0 for none."""
         return max([self.forgotten, *(one.epoch for one in self.started.values())])
 
+    def has_stopped(self, rank: RankId) -> bool:
+        """Whether it ended, or was about to, together with the runner before us."""
+        started = self.started.get(rank.instance)
+        return started is not None and started.epoch == rank.epoch and started.stopped
+
 
 class Verdict(Enum):
     START = auto()  # Start the rank's process, after the fence is on disk.

@@ -82,6 +82,11 @@ class KnownRank:
         """Whether it is dialled in; a READY one, whether it takes requests."""
         return self.outbox is not None and (self.words is not None or self.state is not RankState.READY)
 
+    def is_undecided(self, may_dial_in: bool) -> bool:
+        """Whether a view without it would still be incomplete: an adopted one that may yet dial in, or even appear."""
+        waits = self.is_adopted and self.state is not RankState.ABSENT and self.outbox is None
+        return waits and (may_dial_in or self.pid == 0)
+
     @property
     def is_hung(self) -> bool:
         return self.cause is not None and self.cause.name == RANK_HUNG

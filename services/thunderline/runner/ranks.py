@@ -17,7 +17,7 @@ from thunderline.process.awake import LATE_S
 from thunderline.process.boot import boot_id
 from thunderline.process.changes import Changes
 from thunderline.process.settings import Settings
-from thunderline.runner import exit_cause, fence, ledger, measures, rank_life, rank_process, tokenizing
+from thunderline.runner import adoption, exit_cause, fence, ledger, measures, rank_life, rank_process, tokenizing
 from thunderline.runner.adoption import DIAL_IN_S, Finding, rank_of
 from thunderline.runner.fence import Goal, Verdict
 from thunderline.runner.known_rank import KnownRank
@@ -76,7 +76,7 @@ class Ranks:
             tasks.create_task(rank_process.keep_logs_small(self._settings))
             tasks.create_task(Vigil(self.all, self._settings.limits.canary_every_s).run())
             end_s = time.monotonic() + DIAL_IN_S
-            while any(_is_undecided(rank, time.monotonic() < end_s) for rank in self._ranks.values()):
+            while any(rank.is_undecided(time.monotonic() < end_s) for rank in self._ranks.values()):
                 await asyncio.sleep(LOOK_EVERY_S)
             self.complete = True
             self.changes.notify()
@@ -96,12 +96,14 @@ class Ranks:
         if (mark := process.mark()) is not None:
             rank.state = exit_cause.phase(mark, RankState.STARTING)
             rank.started_s -= max(0.0, time.time() - mark.process_start_s)
+            allowed_s = rank_life.allowed_s(rank.state, self._settings.limits)
+            rank.entered_s = adoption.entered_s(mark, boot_id(), allowed_s, time.monotonic())
             rank.goal = Goal.PREPARED if rank.state in BEFORE_LOAD else Goal.READY
             rank.step = rank_pb2.StepReport(step=mark.step)
         measures.show_state(rank_id, rank.state)
         log.info("rank found", extra={"rank": str(rank_id), "pid": rank.pid, "finding": finding.name})
         lives = finding is not Finding.ENDED
-        if self._was_stopped(rank_id):
+        if self.fence.has_stopped(rank_id):
             # It outlived our predecessor's last moment, or left its map: it ended, or ends, because it was told to.
             rank.want(Goal.ABSENT)
         elif lives and not placement.HasField("deployment"):
@@ -110,10 +112,6 @@ class Ranks:
         elif lives and rank.folder is None:
             rank.fail(Signal.UNSERVABLE, "LOAD_FAILED", f"{placement.deployment.model} is not on this node any more")
         self._tasks.create_task(self._attend(rank), name=f"rank {rank_id}")
-
-    def _was_stopped(self, rank: RankId) -> bool:
-        started = self.fence.started.get(rank.instance)
-        return started is not None and started.epoch == rank.epoch and started.stopped
 
     def _remember_stopped(self) -> None:
         """Who ended with our predecessor: without its cause the scheduler would take it for a crash."""
@@ -279,6 +277,9 @@ class Ranks:
                 rank.entered_s = now_s
             looked_s = now_s
             rank.settle(now_s)
+            if rank.outbox is None and (mark := process.mark()) is not None and mark.state is rank.state:
+                # It reads on, though it cannot say so.
+                rank.entered_s = max(rank.entered_s, mark.entered_s if mark.boot_id == boot_id() else 0.0)
             in_state_s = now_s - rank.entered_s
             allowed_s = rank_life.allowed_s(rank.state, self._settings.limits)
             if allowed_s is not None and in_state_s >= allowed_s:
@@ -341,9 +342,3 @@ class Ranks:
                 await self._keep(fence.stop(self.fence, ranks))
             except InstanceFailed as error:
                 log.error("the next runner will not know why its ranks ended", extra={"why": error.message})
-
-
-def _is_undecided(rank: KnownRank, may_dial_in: bool) -> bool:
-    """Whether a view without it would still be incomplete: an adopted one that may yet dial in, or even appear."""
-    waits = rank.is_adopted and rank.state is not RankState.ABSENT and rank.outbox is None
-    return waits and (may_dial_in or rank.pid == 0)
