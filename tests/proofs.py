@@ -17,6 +17,7 @@ PROOFS = {
     "hangs": ["tests/faults/test_hangs.py", "tests/prove/test_no_hangs.py"],
     "exit_causes": ["tests/runner/test_causes_of_real_ranks.py", "tests/faults/test_told_causes.py"],
     "crash_loop": ["tests/faults/test_crash_loop.py"],
+    "stores": ["tests/faults/test_stores.py", "tests/faults/test_full_disk.py"],
     "harness": ["tests/faults/test_harness.py"],
     "hostile": ["tests/e2e/test_hostile.py"],
     "seeds": ["tests/faults/test_seeds.py"],
