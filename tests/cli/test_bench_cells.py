@@ -110,8 +110,14 @@ def test_the_ratio_is_taken_within_a_round() -> None:
             id="the first of eight long prompts",
         ),
         pytest.param(TWICE, {"ours": run(firsts=(4.0, 0.2))}, "second_time_to_first", 0.05, id="a prompt again"),
-        # 8 tokens a step: 125 steps/s are 8 ms, 100 are 10 ms.
-        pytest.param(HOP, {"engine": run(1000), "runner": run(800)}, "runner_adds_ms_per_step", 2, id="the hop"),
+        # 49 steps after the first tokens, which do not count: 200 ms, and 298 ms.
+        pytest.param(
+            HOP,
+            {"engine": run(100 / 0.5), "runner": run(100 / 0.698, firsts=(0.2, 0.4))},
+            "runner_adds_ms_per_step",
+            2,
+            id="the hop",
+        ),
     ],
 )
 def test_figures(cell: Cell, runs: dict[str, Run], figure: str, expected: float) -> None:
