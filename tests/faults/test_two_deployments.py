@@ -6,7 +6,6 @@ the model's name whoever is READY answers it, also when the dead deployment is t
 
 import asyncio
 import contextlib
-import json
 import os
 import threading
 from collections.abc import Iterator
@@ -20,7 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from installation import DEMO, Installation, until
 from thunderline.client import SchedulerClient
 from thunderline.process.metrics import PORT_OFFSET
-from thunderline.v1 import cluster_pb2
+from thunderline.v1 import cluster_pb2, scheduler_pb2
 
 OTHER = "second"
 BUSY_COUNT, BUSY_TOKENS = 24, 250
@@ -37,18 +36,22 @@ class Reaper(threading.Thread):
         super().__init__(daemon=True)
         self.up, self.instance = up, instance
         self.over = threading.Event()
-        self.killed: set[int] = set()
+
+    def __enter__(self) -> None:
+        self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.over.set()
+        self.join(10)
 
     def run(self) -> None:
-        while True:
+        while not self.over.is_set():
             for process in psutil.process_iter(["cmdline"]):
                 line = process.info["cmdline"] or []
                 if str(self.up.home) in line and self.instance in line and "rank" in line:
                     with contextlib.suppress(psutil.NoSuchProcess):
                         process.kill()
-                        self.killed.add(process.pid)
-            if self.over.wait(KILL_EVERY_S):
-                return
+            self.over.wait(KILL_EVERY_S)
 
 
 @pytest.fixture
@@ -59,21 +62,22 @@ def two(fresh: Installation) -> Iterator[Installation]:
     assert deployed.returncode == 0, deployed.stdout + deployed.stderr
     yield fresh
     asyncio.run(leave_one(fresh, folder))
-    until("nothing of the second", lambda: len(fresh.deployments()) == 1, 30)
     until("a good answer", fresh.answers, 60)
 
 
 async def leave_one(up: Installation, folder: str) -> None:
     """The first is deployed once more: it may have crashed too often."""
-    async with SchedulerClient(up.target("scheduler")) as client:
+    async with SchedulerClient(up.target("scheduler")) as client, asyncio.timeout(60):
         await client.undeploy(OTHER)
         await client.deploy(cluster_pb2.DeploymentSpec(name=DEMO, model=folder))
+        while len(await client.deployments()) > 1:
+            await asyncio.sleep(0.1)
 
 
-def instance(up: Installation, name: str) -> str:
-    ranks = [rank for one in up.deployments() if one["spec"]["name"] == name for rank in one["ranks"]]
+async def instance(client: SchedulerClient, name: str) -> str:
+    ranks = [rank for one in await client.deployments() if one.spec.name == name for rank in one.ranks]
     assert len(ranks) == 1, ranks
-    return str(ranks[0]["id"]["instance"])
+    return ranks[0].id.instance
 
 
 def requests_of(up: Installation, name: str) -> dict[str, float]:
@@ -88,9 +92,8 @@ def requests_of(up: Installation, name: str) -> dict[str, float]:
     }
 
 
-def told(up: Installation, name: str) -> list[dict[str, Any]]:
-    lines = up.run("events", "--json", timeout_s=20).stdout.splitlines()
-    return [event for event in map(json.loads, lines) if event["subject"] == name]
+async def told(client: SchedulerClient, name: str) -> list[scheduler_pb2.Event]:
+    return [event async for event in client.watch_events(kept_only=True) if event.subject == name]
 
 
 async def answer(client: SchedulerClient, model: str, token_count: int, begun: list[int] | None = None) -> int:
@@ -113,7 +116,8 @@ async def until_dead(client: SchedulerClient) -> None:
         await asyncio.sleep(0.02)
 
 
-async def new_requests_beside_a_dead_one(up: Installation, reaper: Reaper) -> list[int]:
+async def new_requests_beside_a_dead_one(up: Installation) -> tuple[list[int], list[scheduler_pb2.Event]]:
+    """Their counts of tokens, and what was told of the dead one since before its death."""
     begun: list[int] = []
     slots = asyncio.Semaphore(AT_ONCE)
 
@@ -121,21 +125,20 @@ async def new_requests_beside_a_dead_one(up: Installation, reaper: Reaper) -> li
         async with slots:
             return await answer(client, DEMO, NEW_TOKENS)
 
-    async with (
-        SchedulerClient(up.target("scheduler")) as client,
-        asyncio.timeout(DEADLINE_S),
-        asyncio.TaskGroup() as all_,
-    ):
-        busy = [all_.create_task(answer(client, OTHER, BUSY_TOKENS, begun)) for _ in range(BUSY_COUNT)]
-        while len(begun) < BUSY_COUNT:
-            await asyncio.sleep(0.02)
-        reaper.start()
-        await until_dead(client)
-        answers = await asyncio.gather(*(new(client) for _ in range(NEW_COUNT)))
-        assert not any(one.done() for one in busy), "the living one was not busy"
-        for one in busy:
-            one.cancel()
-    return answers
+    async with SchedulerClient(up.target("scheduler")) as client, asyncio.timeout(DEADLINE_S):
+        seen = max(event.number for event in await told(client, DEMO))
+        reaper = Reaper(up, await instance(client, DEMO))
+        async with asyncio.TaskGroup() as group:
+            busy = [group.create_task(answer(client, OTHER, BUSY_TOKENS, begun)) for _ in range(BUSY_COUNT)]
+            while len(begun) < BUSY_COUNT:
+                await asyncio.sleep(0.02)
+            with reaper:
+                await until_dead(client)
+                answers = await asyncio.gather(*(new(client) for _ in range(NEW_COUNT)))
+            assert not any(one.done() for one in busy), "the living one was not busy"
+            for one in busy:
+                one.cancel()
+        return answers, [event for event in await told(client, DEMO) if event.number > seen]
 
 
 @pytest.mark.timeout(300)
@@ -143,21 +146,15 @@ def test_a_dead_empty_instance_gets_none_of_the_models_new_requests(
     two: Installation, evidence: dict[str, Any]
 ) -> None:
     until("a good answer", two.answers, 60)
-    reaper = Reaper(two, instance(two, DEMO))
-    reached_before, seen = requests_of(two, DEMO), max(int(event["number"]) for event in told(two, DEMO))
-    try:
-        answers = asyncio.run(new_requests_beside_a_dead_one(two, reaper))
-    finally:
-        reaper.over.set()
-        reaper.join(10)
+    reached_before = requests_of(two, DEMO)
+    answers, since = asyncio.run(new_requests_beside_a_dead_one(two))
     assert answers == [NEW_TOKENS] * NEW_COUNT
     assert requests_of(two, DEMO) == reached_before
     assert requests_of(two, OTHER)["finished"] == NEW_COUNT
-    since = [event for event in told(two, DEMO) if int(event["number"]) > seen]
     # Dead all the time, and its deaths touched nobody.
-    kinds = [event["kind"] for event in since]
+    kinds = [event.kind for event in since]
     assert "EPOCH_ENDED" in kinds and "DEPLOYMENT_READY" not in kinds, since
-    reached = sum(event.get("request_count", 0) for event in since)
+    reached = sum(event.request_count for event in since)
     assert reached == 0, since
     evidence["new_requests_beside_a_dead_empty_instance"] = NEW_COUNT
     evidence["of_these_reached_the_dead_one"] = reached

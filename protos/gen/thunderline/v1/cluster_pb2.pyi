@@ -849,7 +849,7 @@ class Generation(_message.Message):
     request_id: _builtins.str
     """A UUID made by the client library; one per choice of `n`."""
     model: _builtins.str
-    """Name of a deployment."""
+    """Name of a deployment; or the default name of a model, which any deployment of that model may answer."""
     text: _builtins.str
     """Tokenized as it is."""
     max_tokens: _builtins.int
