@@ -25,7 +25,7 @@ from thunderline.v1 import cluster_pb2
 SOON_S = 60.0
 # Real ranks beside each other on a machine of two cores; in `make prove` one batch follows the other.
 BATCH_SIZE = 4
-# The timer comes ten seconds after this.
+# The timer comes fourteen seconds after this.
 WARM_UP_S = 2.0
 LARGE, LARGE_TOKENS = "large", 2**26
 

@@ -21,13 +21,11 @@ from thunderline.cluster.limits import DEFAULTS
 from thunderline.cluster.ranks import RankState
 from thunderline.process import logs, tethered
 from thunderline.process.entry import DONE, USAGE, refuse
-from thunderline.rank import blas
+from thunderline.rank import alarm, blas
 from thunderline.rank.mark import Mark
 
 BUG, RUNNER_GONE = 4, 5
 FLUSH_S = 1.0
-# Our own timer comes after the runner's judgement: only for a rank that has none.
-TIMER_GRACE_S = 10.0
 STOP_WAIT_S = 3.0
 
 log = logging.getLogger(__name__)
@@ -89,11 +87,6 @@ async def attend(
     return code
 
 
-def arm(allowed_s: float) -> None:
-    """SIGALRM's default action ends the process, also one that is stuck in C++ with the interpreter's lock."""
-    signal.setitimer(signal.ITIMER_REAL, allowed_s + TIMER_GRACE_S if allowed_s else 0.0)
-
-
 def probe(computes: blas.Blas) -> dict[str, object]:
     """What MLX can do on this node."""
     import mlx.core as mx
@@ -146,7 +139,8 @@ def main(argv: Sequence[str], on_step: Callable[[Any], None] | None = None) -> i
         RankState.LOADING: arguments.load_stall_s,
         RankState.WARMING: arguments.warm_up_s,
     }
-    mark = Mark(arguments.map, allowed_s, arm)
+    # Our own timer comes after the runner's judgement: only for a rank that has none.
+    mark = Mark(arguments.map, allowed_s, alarm.arm)
     # The slow imports belong before PREPARED: all ranks of an epoch meet after them.
     import mlx.core  # noqa: F401
     import mlx_lm  # noqa: F401
