@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import random
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
@@ -119,3 +120,22 @@ async def follow(
         if (more := fault()) is not None:
             tasks.create_task(more)
     return followers, begun_s
+
+
+async def prefill_s(up: Installation, followers: list[Follower]) -> float:
+    """What the contexts of all streams cost, when nothing of them is cached."""
+    lengths = [len(one.prompt) + len(one.pieces) // 2 for one in followers]
+
+    async def one(client: SchedulerClient, number: int, length: int) -> None:
+        wish = cluster_pb2.Generation(model=DEMO, max_tokens=1)
+        wish.prompt_token_ids.ids.extend(
+            random.Random(time.monotonic_ns() + number).choices(range(1000, 9000), k=length)
+        )
+        async for _ in client.generate(wish, DEADLINE_S):
+            pass
+
+    begun_s = time.monotonic()
+    async with SchedulerClient(up.target("scheduler")) as client, asyncio.TaskGroup() as tasks:
+        for number, length in enumerate(lengths):
+            tasks.create_task(one(client, number, length))
+    return time.monotonic() - begun_s

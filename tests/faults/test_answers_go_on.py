@@ -11,8 +11,8 @@ from typing import Any
 import psutil
 import pytest
 
-from faults.followers import Follower, follow
-from installation import DEMO, Installation, until
+from faults.followers import follow, prefill_s
+from installation import Installation, until
 from thunderline.client import SchedulerClient
 from thunderline.v1 import cluster_pb2
 
@@ -72,25 +72,6 @@ async def ready_again(up: Installation, pid: int, starts_s: list[float]) -> None
                     starts_s.append(time.time() - psutil.Process(ranks[0].pid).create_time())
                     return
     raise AssertionError("the watch ended")
-
-
-async def prefill_s(up: Installation, followers: list[Follower]) -> float:
-    """What the contexts of all streams cost, when nothing of them is cached."""
-    lengths = [len(one.prompt) + len(one.pieces) // 2 for one in followers]
-
-    async def one(client: SchedulerClient, number: int, length: int) -> None:
-        wish = cluster_pb2.Generation(model=DEMO, max_tokens=1)
-        wish.prompt_token_ids.ids.extend(
-            random.Random(time.monotonic_ns() + number).choices(range(1000, 9000), k=length)
-        )
-        async for _ in client.generate(wish, READY_S):
-            pass
-
-    begun_s = time.monotonic()
-    async with SchedulerClient(up.target("scheduler")) as client, asyncio.TaskGroup() as tasks:
-        for number, length in enumerate(lengths):
-            tasks.create_task(one(client, number, length))
-    return time.monotonic() - begun_s
 
 
 @pytest.mark.timeout(1800)
