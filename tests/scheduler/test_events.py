@@ -128,6 +128,12 @@ CASES: dict[str, Case] = {
             "[8] the next epoch starts in 0.5 s"
         ],
     ),
+    "an end with its runner, by Ctrl-C": (
+        seen(wish(epoch(9))),
+        world(wish(epoch(9, 995.0, Cause("STOPPED", "told to end with its runner", R.UNKNOWN)))),
+        WAITING,
+        ["EPOCH_ENDED m: epoch 9 ended: STOPPED: told to end with its runner [0] the next epoch starts at once"],
+    ),
     "an end that nobody has seen": (
         seen(wish(epoch(9))),
         world(wish(epoch(9, 995.0, Cause("LOST", "its runner does not have it", R.UNKNOWN)))),

@@ -214,8 +214,10 @@ def _end(epoch: Epoch, fact: RankFacts) -> str:
         detail = detail or ("killed from outside" if signal == "SIGKILL" else "")
     where = "" if cause.state is RankState.UNKNOWN else f" while {cause.state.name}"
     up_s = fact.uptime_s or (epoch.ended_s or epoch.started_s) - epoch.started_s
-    process = f"pid {fact.pid}, {span(up_s)} up" if fact.pid else f"{span(up_s)} up"
-    return f"epoch {epoch.number} ended: {name}{where} ({process}){f': {detail}' if detail else ''}"
+    # Of one that ended with its runner nobody has seen when.
+    unseen = "" if attempts.is_deliberate(epoch) else f" ({span(up_s)} up)"
+    process = f" (pid {fact.pid}, {span(up_s)} up)" if fact.pid else unseen
+    return f"epoch {epoch.number} ended: {name}{where}{process}{f': {detail}' if detail else ''}"
 
 
 def _next(wish: Wish, epochs: Sequence[Epoch], waits: Waits) -> str:
