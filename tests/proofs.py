@@ -15,7 +15,11 @@ PROOFS = {
         "tests/faults/test_two_deployments.py",
     ],
     "hangs": ["tests/faults/test_hangs.py", "tests/prove/test_no_hangs.py"],
-    "exit_causes": ["tests/runner/test_causes_of_real_ranks.py", "tests/faults/test_told_causes.py"],
+    "exit_causes": [
+        "tests/runner/test_causes_of_real_ranks.py",
+        "tests/faults/test_told_causes.py",
+        "tests/faults/test_undeploy.py",
+    ],
     "crash_loop": ["tests/faults/test_crash_loop.py"],
     "stores": ["tests/faults/test_stores.py", "tests/faults/test_full_disk.py"],
     "harness": ["tests/faults/test_harness.py"],
