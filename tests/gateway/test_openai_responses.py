@@ -8,6 +8,7 @@ from openai.types import Completion
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from pydantic import BaseModel
 
+from thunderline.gateway.certain_logprobs import Placed
 from thunderline.gateway.openai_responses import Answer, Choice, event
 from thunderline.v1 import cluster_pb2
 
@@ -83,7 +84,7 @@ CHUNKS: dict[str, tuple[cluster_pb2.GenerationDelta, str | None, str | None]] = 
 @pytest.mark.parametrize("case", CHUNKS)
 def test_a_chunk_of_a_chat_says(case: str) -> None:
     given, content, finish = CHUNKS[case]
-    found = read(ChatCompletionChunk, answer(is_chat=True).chunk(2, given, include_usage=False))
+    found = read(ChatCompletionChunk, answer(is_chat=True).chunk(2, given, (), include_usage=False))
     assert found.object == "chat.completion.chunk"
     (only,) = found.choices
     assert (only.index, only.delta.content, only.finish_reason) == (2, content, finish)
@@ -93,7 +94,7 @@ def test_a_chunk_of_a_chat_says(case: str) -> None:
 @pytest.mark.parametrize("case", CHUNKS)
 def test_a_chunk_of_a_completion_says(case: str) -> None:
     given, content, finish = CHUNKS[case]
-    body = answer(is_chat=False).chunk(2, given, include_usage=False)
+    body = answer(is_chat=False).chunk(2, given, (), include_usage=False)
     (only,) = body["choices"]
     assert body["object"] == "text_completion"
     assert (only["index"], only["text"], only["finish_reason"]) == (2, content or "", finish)
@@ -107,9 +108,9 @@ def test_a_chat_begins_with_its_role() -> None:
 
 def test_only_with_include_usage_every_chunk_says_that_its_usage_is_null() -> None:
     one = answer(is_chat=True)
-    for body in (one.first_chunk(0, True), one.chunk(0, delta("a", 1), True)):
+    for body in (one.first_chunk(0, True), one.chunk(0, delta("a", 1), (), True)):
         assert body["usage"] is None
-    for body in (one.first_chunk(0, False), one.chunk(0, delta("a", 1), False)):
+    for body in (one.first_chunk(0, False), one.chunk(0, delta("a", 1), (), False)):
         assert "usage" not in body
 
 
@@ -119,23 +120,53 @@ def test_the_usage_chunk_has_no_choices() -> None:
     assert found.usage.total_tokens == 5
 
 
+def placed(text: str, in_text: bool = True) -> list[Placed]:
+    return [Placed(one, 0, in_text) for one in with_logprobs(text).logprobs]
+
+
 def test_logprobs_of_a_chat_have_bytes_and_the_others() -> None:
-    found = read(ChatCompletionChunk, answer(is_chat=True).chunk(0, with_logprobs("é"), include_usage=False))
-    (one,) = found.choices[0].logprobs.content
+    body = answer(is_chat=True).chunk(0, delta("é", 1), placed("é"), include_usage=False)
+    (one,) = read(ChatCompletionChunk, body).choices[0].logprobs.content
     assert (one.token, one.bytes, one.logprob) == ("é", [0xC3, 0xA9], -0.5)
     assert [(top.token, top.bytes, top.logprob) for top in one.top_logprobs] == [("b", [0x62], -0.25)]
 
 
+def test_a_token_that_is_not_in_the_text_has_no_bytes() -> None:
+    body = answer(is_chat=True).chunk(0, delta("é", 1), placed("<s>", in_text=False), include_usage=False)
+    (one,) = read(ChatCompletionChunk, body).choices[0].logprobs.content
+    assert (one.token, one.bytes) == ("<s>", None)
+
+
+def test_only_logprobs_that_go_with_it_are_in_a_chunk() -> None:
+    for is_chat in (True, False):
+        body = answer(is_chat).chunk(0, with_logprobs("é"), (), include_usage=False)
+        assert body["choices"][0]["logprobs"] is None
+
+
 def test_logprobs_of_a_whole_answer_are_those_of_all_its_deltas() -> None:
-    one = Choice(0)
-    one.add(with_logprobs("a"))
+    one = Choice(0, wants_logprobs=True)
+    one.add(with_logprobs("é"))
     one.add(with_logprobs("b"))
     one.add(delta("", 9, finish=STOP, prompt_tokens=1, completion_tokens=3))
     chat = read(ChatCompletion, answer(is_chat=True).whole([one]))
-    assert [entry.token for entry in chat.choices[0].logprobs.content] == ["a", "b"]
+    assert [entry.token for entry in chat.choices[0].logprobs.content] == ["é", "b"]
     completion = read(Completion, answer(is_chat=False).whole([one]))
-    assert completion.choices[0].logprobs.tokens == ["a", "b"]
+    assert completion.choices[0].logprobs.tokens == ["é", "b"]
+    assert completion.choices[0].logprobs.token_logprobs == [-0.5, -0.5]
     assert completion.choices[0].logprobs.top_logprobs == [{"b": -0.25}, {"b": -0.25}]
+    assert completion.choices[0].logprobs.text_offset == [0, 1]
+
+
+def test_who_asked_for_logprobs_gets_a_list_even_if_a_stop_string_left_nothing() -> None:
+    one, nobody = Choice(0, wants_logprobs=True), Choice(0)
+    for choice in (one, nobody):
+        held = with_logprobs("é")
+        held.text = ""
+        choice.add(held)
+        choice.add(delta("", 9, finish=STOP, prompt_tokens=1, completion_tokens=2))
+    assert read(ChatCompletion, answer(is_chat=True).whole([one])).choices[0].logprobs.content == []
+    assert read(ChatCompletion, answer(is_chat=True).whole([nobody])).choices[0].logprobs is None
+    assert read(Completion, answer(is_chat=False).whole([one])).choices[0].logprobs.tokens == []
 
 
 def test_every_token_id_counts_even_without_a_finish() -> None:

@@ -227,3 +227,34 @@ async def test_an_answer_can_be_sent_back_as_it_came() -> None:
         messages += [answer.choices[0].message, {"role": "user", "content": "And?"}]
         await client.chat.completions.create(model="m", messages=messages)
     assert [message.role for message in one.scheduler.wishes[-1].chat.messages] == ["user", "assistant", "user"]
+
+
+def token(text: str, sent: str) -> cluster_pb2.GenerationDelta:
+    """A token with its log-probability, and the text that is certain with it."""
+    one = cluster_pb2.TokenLogprob(token_id=5, token=text, token_bytes=text.encode(), logprob=-1.0)
+    return Delta(token_ids=[5], text=sent, logprobs=[one])
+
+
+@pytest.mark.parametrize("stream", [True, False], ids=["streaming", "in one piece"])
+@pytest.mark.parametrize("kind", ["chat", "legacy"])
+async def test_a_stop_string_does_not_show_in_the_logprobs(kind: str, stream: bool) -> None:
+    end = Delta(finish_reason=cluster_pb2.FINISH_REASON_STOP, usage=USAGE)
+    end.MergeFrom(token(" there", ""))
+    async with door(token("Hi", "Hi"), token(" y", ""), token("ou", " you"), end) as one:
+        asks: dict[str, Any] = {"model": "m", "n": 2, "stream": stream, "stop": [" there"]}
+        if kind == "chat":
+            path, asks = "chat/completions", asks | {"messages": [{"role": "user", "content": "a"}], "logprobs": True}
+        else:
+            path, asks = "completions", asks | {"prompt": "a", "logprobs": 0}
+        async with httpx.AsyncClient(timeout=10) as client:
+            answer = await client.post(f"{one.url}/v1/{path}", json=asks)
+    assert "there" not in answer.text
+    events = [line[6:] for line in answer.text.splitlines() if line.startswith("data: {")] if stream else [answer.text]
+    for index in (0, 1):
+        choices = [choice for body in events for choice in json.loads(body)["choices"] if choice["index"] == index]
+        found = [choice["logprobs"] for choice in choices if choice["logprobs"]]
+        if kind == "chat":
+            assert [entry["token"] for one in found for entry in one["content"]] == ["Hi", " y", "ou"]
+        else:
+            assert [token for one in found for token in one["tokens"]] == ["Hi", " y", "ou"]
+            assert [offset for one in found for offset in one["text_offset"]] == [0, 2, 4]

@@ -4,12 +4,13 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, replace
 
 from thunderline.client import SchedulerClient
 from thunderline.cluster.errors import ClusterError, InstanceFailed, InternalError
 from thunderline.gateway import metrics
+from thunderline.gateway.certain_logprobs import Placed
 from thunderline.gateway.openai_errors import HttpError, to_http
 from thunderline.gateway.openai_requests import Asked
 from thunderline.gateway.openai_responses import DONE, KEEP_ALIVE, Answer, Choice, event
@@ -28,6 +29,8 @@ class Piece:
     index: int
     delta: cluster_pb2.GenerationDelta | None = None
     error: ClusterError | None = None
+    # Those that go with the delta's text.
+    logprobs: Sequence[Placed] = ()
 
 
 class Resumes:
@@ -57,7 +60,7 @@ class Answering:
         self._last_s: dict[int, float] = {}
         self._interrupted: ClusterError | None = None
         self.failed_with: HttpError | None = None
-        self.choices = [Choice(index) for index in range(len(asked.generations))]
+        self.choices = [Choice(index, asked.logprobs) for index in range(len(asked.generations))]
 
     async def __aenter__(self) -> "Answering":
         self._tasks = [
@@ -109,9 +112,9 @@ class Answering:
                 raise piece.error
             assert piece.delta is not None
             self._measure(piece.index, piece.delta)
-            self.choices[piece.index].add(piece.delta)
+            logprobs = self.choices[piece.index].add(piece.delta)
             left -= bool(piece.delta.finish_reason)
-            yield piece
+            yield replace(piece, logprobs=logprobs)
 
     def _measure(self, index: int, delta: cluster_pb2.GenerationDelta) -> None:
         if not delta.token_ids:
@@ -147,8 +150,8 @@ class Answering:
                 if self._answer.is_chat and piece.index not in spoken:
                     spoken.add(piece.index)
                     yield event(self._answer.first_chunk(piece.index, usage))
-                if delta.text or delta.finish_reason or delta.logprobs:
-                    yield event(self._answer.chunk(piece.index, delta, usage))
+                if delta.text or delta.finish_reason or piece.logprobs:
+                    yield event(self._answer.chunk(piece.index, delta, piece.logprobs, usage))
                 begun = True
         except ClusterError as error:
             if not begun:

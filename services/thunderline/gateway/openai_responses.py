@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from thunderline.gateway.certain_logprobs import CertainLogprobs, Placed
 from thunderline.v1 import cluster_pb2
 
 FINISH = {cluster_pb2.FINISH_REASON_STOP: "stop", cluster_pb2.FINISH_REASON_LENGTH: "length"}
@@ -19,22 +20,29 @@ def event(body: Mapping[str, Any]) -> bytes:
 
 @dataclass
 class Choice:
-    """One choice as it grows."""
+    """One choice as it grows. `wants_logprobs`: the request asked for them."""
 
     index: int
+    wants_logprobs: bool = False
     text: list[str] = field(default_factory=list)
-    logprobs: list[cluster_pb2.TokenLogprob] = field(default_factory=list)
+    logprobs: list[Placed] = field(default_factory=list)
     finish: str | None = None
     usage: cluster_pb2.Usage = field(default_factory=cluster_pb2.Usage)
     token_count: int = 0
+    _certain: CertainLogprobs = field(default_factory=CertainLogprobs)
 
-    def add(self, delta: cluster_pb2.GenerationDelta) -> None:
+    def add(self, delta: cluster_pb2.GenerationDelta) -> Sequence[Placed]:
+        """The log-probabilities that go with its text."""
         self.text.append(delta.text)
-        self.logprobs.extend(delta.logprobs)
         self.token_count += len(delta.token_ids)
         if delta.finish_reason:
             self.finish = FINISH.get(delta.finish_reason, "stop")
             self.usage = delta.usage
+        if not self.wants_logprobs:
+            return ()
+        certain = self._certain.take(delta)
+        self.logprobs += certain
+        return certain
 
 
 @dataclass(frozen=True)
@@ -55,14 +63,17 @@ class Answer:
             "usage": self.usage(choices),
         }
 
-    def chunk(self, index: int, delta: cluster_pb2.GenerationDelta, include_usage: bool) -> dict[str, Any]:
+    def chunk(
+        self, index: int, delta: cluster_pb2.GenerationDelta, logprobs: Sequence[Placed], include_usage: bool
+    ) -> dict[str, Any]:
+        """`logprobs` are those that go with it, not the delta's own."""
         finish = FINISH.get(delta.finish_reason) if delta.finish_reason else None
         choice: dict[str, Any] = {"index": index, "finish_reason": finish}
         if self.is_chat:
             choice["delta"] = {"content": delta.text} if delta.text or not finish else {}
         else:
             choice["text"] = delta.text
-        choice["logprobs"] = self._logprobs(delta.logprobs) if delta.logprobs else None
+        choice["logprobs"] = self._logprobs(logprobs) if logprobs else None
         return self._chunk([choice], include_usage)
 
     def first_chunk(self, index: int, include_usage: bool) -> dict[str, Any]:
@@ -99,21 +110,30 @@ class Answer:
         found: dict[str, Any] = {
             "index": choice.index,
             "finish_reason": choice.finish,
-            "logprobs": self._logprobs(choice.logprobs) if choice.logprobs else None,
+            "logprobs": self._logprobs(choice.logprobs) if choice.wants_logprobs else None,
         }
         if self.is_chat:
             return {**found, "message": {"role": "assistant", "content": text, "refusal": None}}
         return {**found, "text": text}
 
-    def _logprobs(self, found: Sequence[cluster_pb2.TokenLogprob]) -> dict[str, Any]:
+    def _logprobs(self, found: Sequence[Placed]) -> dict[str, Any]:
         if self.is_chat:
-            return {"content": [{**_entry(one), "top_logprobs": [_entry(top) for top in one.top]} for one in found]}
+            return {"content": [_content(one) for one in found]}
         return {
-            "tokens": [one.token for one in found],
-            "token_logprobs": [one.logprob for one in found],
-            "top_logprobs": [{top.token: top.logprob for top in one.top} for one in found],
-            "text_offset": [],
+            "tokens": [one.entry.token for one in found],
+            "token_logprobs": [one.entry.logprob for one in found],
+            "top_logprobs": [{top.token: top.logprob for top in one.entry.top} for one in found],
+            # Within the choice's text, as it has no prompt before it.
+            "text_offset": [one.offset for one in found],
         }
+
+
+def _content(one: Placed) -> dict[str, Any]:
+    made = _entry(one.entry)
+    if not one.in_text:
+        # So that the bytes of all entries joined are the text's.
+        made["bytes"] = None
+    return {**made, "top_logprobs": [_entry(top) for top in one.entry.top]}
 
 
 def _entry(one: cluster_pb2.TokenLogprob) -> dict[str, Any]:
