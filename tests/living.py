@@ -28,14 +28,14 @@ def fresh(demonstration: Installation) -> Installation:
 
 
 @pytest.fixture(scope="session")
-def evidence() -> Iterator[dict[str, Any]]:
-    """Figures that a proof measures; `make prove NAME` keeps them in tests/evidence/NAME.json."""
+def evidence(request: pytest.FixtureRequest) -> Iterator[dict[str, Any]]:
+    """Figures that a proof measures; `make prove NAME` keeps them in tests/evidence/NAME.json once all has passed."""
     figures: dict[str, Any] = {}
     name = os.environ.get("PROVE")
     # Before it is measured: what changes meanwhile is not what was measured.
     sources = proofs.digest(name) if name else ""
     yield figures
-    if name:
+    if name and figures and not request.session.testsfailed:
         today = datetime.date.today().isoformat()
         machine = f"{platform.machine()}, {os.cpu_count()} cores"
         found = {"date": today, "machine": machine, "sources": sources, **figures}

@@ -114,6 +114,22 @@ def test_a_parked_sequence_goes_on_without_a_prefill(tiny: Any, number: int, beh
     assert sum(report.prefill_tokens for report in one.reports) == prefilled
 
 
+def test_a_resume_is_told_again_what_was_cached_of_its_prompt(tiny: Any) -> None:
+    prompt = PROMPTS[3] * 20
+    one = story(tiny)
+    one.insert(prompt)
+    one.run()
+    key = one.insert(prompt)
+    one.run(until=lambda: len(one.tokens[key]) >= 4)
+    assert one.cached[key] == len(prompt) - 1
+    one.engine.park(key)
+    again = len(one.tokens) + 1
+    one.tokens[again], one.logprobs[again] = [], []
+    one.engine.insert(Insert(again, f"request {key}", tuple(prompt), tuple(one.tokens[key]), SAMPLED[0], 24))
+    one.run()
+    assert one.cached[again] == len(prompt) - 1
+
+
 def test_the_neighbours_of_a_parked_sequence_keep_their_tokens(tiny: Any) -> None:
     one, _ = lost_at(tiny, 3, 6)
     one.run()

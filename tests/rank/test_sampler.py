@@ -216,3 +216,9 @@ def test_logprobs_are_those_of_the_model_for_each_row_that_asked() -> None:
 
 def test_nobody_asked_for_logprobs() -> None:
     assert gather_logprobs(logits(2), mx.array([1, 2], dtype=mx.uint32), {}) == {}
+
+
+def test_a_temperature_that_no_float_can_be_divided_by_is_none() -> None:
+    logits = mx.array([[-5.0, 3.0, 4.0, -1.0]] * 4)
+    params = [Params(1e-40, seed=1), Params(1e-40, top_p=0.9, seed=1), Params(1e-6, top_k=2, seed=1), Params()]
+    assert Sampler(params).sample(logits, [0, 1, 2, 3]).tolist() == [2, 2, 2, 2]

@@ -113,7 +113,7 @@ class Engine:
         delivered = len(insert.resume_token_ids)
         rest = parked.token_ids[delivered:]
         logprobs = parked.kept.logprobs[-len(rest) :] if insert.logprobs and rest else ()
-        news = News(insert.key, list(rest), list(logprobs))
+        news = News(insert.key, list(rest), list(logprobs), cached_tokens=parked.cached_tokens)
         last_ends = parked.token_ids[-1] in self._end_token_ids and not insert.ignore_eos
         left = insert.max_tokens - len(parked.token_ids)
         if last_ends or left <= 0:
@@ -122,6 +122,7 @@ class Engine:
             held = [*parked.prompt_token_ids, *parked.token_ids[:-1]]
             self._enter(insert, [parked.token_ids[-1]], held, parked.kept.caches, left)
             self._running[insert.key].has_spoken = True
+            self._running[insert.key].cached_tokens = parked.cached_tokens
             self._running[insert.key].logprobs = list(parked.kept.logprobs)
         self._owed.append(news)
 
@@ -152,6 +153,7 @@ class Engine:
                 insert.kv_tokens,
                 self._clock_s(),
                 _Kept(caches, logprobs),
+                running.cached_tokens,
             )
         )
 

@@ -26,6 +26,8 @@ class Parked(Generic[T]):
     kv_tokens: int
     since_s: float
     kept: T
+    # Of its prompt, found in the prefix cache.
+    cached_tokens: int = 0
 
 
 class Parking(Generic[T]):

@@ -14,6 +14,8 @@ import mlx.core as mx
 # top_p, top_k and min_p choose among this many most likely tokens, whose share of the mass is exact.
 CANDIDATE_COUNT = 1024
 BLOCK_TOKENS = 8
+# Below this a temperature is none: logits divided by it are no numbers any more.
+TEMPERATURE_MIN = 1e-5
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +31,10 @@ class Params:
     frequency_penalty: float = 0.0
     repetition_penalty: float = 0.0
     logit_bias: Mapping[int, float] = field(default_factory=dict)
+
+    @property
+    def is_greedy(self) -> bool:
+        return self.temperature < TEMPERATURE_MIN
 
     @property
     def is_filtered(self) -> bool:
@@ -84,9 +90,9 @@ class Sampler:
     """Made anew when the rows of a batch change; `sample` is called at each step."""
 
     def __init__(self, params: Sequence[Params]) -> None:
-        greedy = [i for i, p in enumerate(params) if p.temperature == 0]
-        plain = [i for i, p in enumerate(params) if p.temperature > 0 and not p.is_filtered]
-        filtered = [i for i, p in enumerate(params) if p.temperature > 0 and p.is_filtered]
+        greedy = [i for i, p in enumerate(params) if p.is_greedy]
+        plain = [i for i, p in enumerate(params) if not (p.is_greedy or p.is_filtered)]
+        filtered = [i for i, p in enumerate(params) if not p.is_greedy and p.is_filtered]
         kinds = ((_greedy, greedy), (_plain, plain), (_filtered, filtered))
         self._groups = [(how, _Group(rows, params)) for how, rows in kinds if rows]
         order = [row for _, group in self._groups for row in group.rows]

@@ -141,7 +141,8 @@ class Worker:
             blas=self._blas,
             device="gpu" if mx.default_device() == mx.Device(mx.gpu) else "cpu",
         )
-        log.info("ready", extra={"blas": self._blas, "kv_budget_tokens": budget, "batching": batching.name})
+        how = {"batching": batching.name, "batching_reason": load.batching_reason}
+        log.info("ready", extra={"blas": self._blas, "kv_budget_tokens": budget, **how})
         self._ready()
         self._enter(RankState.READY, engine=self.facts)
         return engine

@@ -27,10 +27,15 @@ RUNNER, RANK = "thunderline.v1.RunnerService", "thunderline.v1.RankService"
 INTERRUPT_GRACE_S = 2.0
 # Streams that failed with their ranks get this long to say so.
 INTERRUPT_DRAIN_S = 0.5
+# At SIGTERM the ranks stay and keep what they were about, and nobody can be served meanwhile: it is short.
+HAND_OVER_S = 0.5
 
 
 async def serve(settings: Settings, command: Command = rank_process.command) -> None:
-    """Until SIGTERM (ranks stay, for the next runner) or SIGINT (they are ended). Raises CannotStart."""
+    """Until SIGTERM (ranks stay, for the next runner, and streams go on there) or SIGINT (they are ended).
+
+    Raises CannotStart.
+    """
     with alone(settings.home):
         socket = socket_path(settings.home, "runner.sock")
         free_socket(socket)
@@ -61,7 +66,7 @@ async def serve(settings: Settings, command: Command = rank_process.command) -> 
                         await ranks.end_all(INTERRUPT_GRACE_S)
                         await server.drain(INTERRUPT_DRAIN_S)
                     else:
-                        await server.drain(settings.limits.drain_s)
+                        await server.drain(min(settings.limits.drain_s, HAND_OVER_S))
             watching.cancel()
         socket.unlink(missing_ok=True)
 

@@ -6,6 +6,7 @@ Without it the first epoch after a runner's restart would wait for a child that 
 import hashlib
 import json
 import logging
+import platform
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -16,6 +17,8 @@ from thunderline.process.home import write_atomically
 REMEMBERED_COUNT_MAX = 200
 # What takes part in an answer, beside our own code.
 PACKAGES = ("mlx", "mlx-cpu", "mlx-cuda", "mlx-cuda-12", "mlx-cuda-13", "mlx-lm", "mlx-metal", "transformers")
+# Where Linux keeps the one that the engine loads.
+BLAS_FILES = ("usr/lib/*/libopenblas.so.0", "usr/lib64/libopenblas.so.0", "usr/local/lib/libopenblas.so.0")
 OUR_ENGINE = Path(__file__).parents[1] / "rank"
 
 log = logging.getLogger(__name__)
@@ -32,8 +35,13 @@ class Answer:
 
 
 def engine() -> str:
-    """Changes with every change of what answers: the packages' versions and our engine's sources."""
+    """Changes with every change of what answers: the machine, the packages' versions, our engine's sources, and where
+    a BLAS is found (an upgrade in place is not seen).
+    """
     total = hashlib.sha256()
+    total.update(f"{platform.platform()} {platform.machine()} {platform.node()}\n".encode())
+    for path in sorted(path for pattern in BLAS_FILES for path in Path("/").glob(pattern)):
+        total.update(f"{path} {path.resolve()} {path.stat().st_mtime_ns}\n".encode())
     for name in PACKAGES:
         try:
             total.update(f"{name} {version(name)}\n".encode())

@@ -280,6 +280,9 @@ class KnownRank:
             if generation is None:
                 continue
             generation.on_tokens(news)
+            if news.cached_tokens and not generation.wish.resume_token_ids:
+                # What a resume is told again was counted the first time.
+                measures.FOUND.inc(news.cached_tokens)
             if news.finish_reason:
                 del self.generations[news.key]
             elif generation.finished:

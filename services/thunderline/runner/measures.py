@@ -48,7 +48,6 @@ def show_step(rank: RankId, step: rank_pb2.StepReport) -> None:
     sequences = [one for report in steps for one in report.sequences]
     PREFILLED.inc(sum(one.prefill_tokens for one in steps))
     GENERATED.inc(sum(len(one.token_ids) for one in sequences))
-    FOUND.inc(sum(one.cached_tokens for one in sequences))
     RUNNING.labels(rank.instance).set(step.running_count + step.waiting_count)
     KV.labels(rank.instance).set(step.kv_tokens)
     KEPT.labels(rank.instance).set(step.cache_tokens)

@@ -13,6 +13,9 @@ STOP_COUNT_MAX = 16
 STOP_LENGTH_MAX = 256
 TOP_LOGPROB_COUNT_MAX = 20
 LOGIT_BIAS_COUNT_MAX = 1024
+# An answer whose length nobody bounds is given this much: its room in KV is reserved as a whole, and with all of a long
+# context for each two such requests would fill the batch.
+ANSWER_TOKENS_DEFAULT = 8192
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +56,8 @@ _NUMBERS: tuple[tuple[str, str, Callable[[float], bool]], ...] = (
     ("min_p", "must be between 0 and 1", lambda v: 0 <= v <= 1),
     ("presence_penalty", "must be between -2 and 2", lambda v: -2 <= v <= 2),
     ("frequency_penalty", "must be between -2 and 2", lambda v: -2 <= v <= 2),
-    # 0 is how the wire says "not set"; a logit divided by a huge number is no number that a sampler can use.
-    ("repetition_penalty", "must be above 0 and at most 100", lambda v: 0 <= v <= 100),
+    # 0 is how the wire says "not set"; a logit divided by a tiny or a huge number is none that a sampler can use.
+    ("repetition_penalty", "must be between 0.01 and 100", lambda v: v == 0 or 0.01 <= v <= 100),
     ("max_tokens", "must not be negative", lambda v: v >= 0),
     ("top_logprobs", f"must be between 0 and {TOP_LOGPROB_COUNT_MAX}", lambda v: 0 <= v <= TOP_LOGPROB_COUNT_MAX),
 )
@@ -142,4 +145,4 @@ def tokens_to_make(param: str, prompt_token_count: int, max_tokens: int, bounds:
             prompt_tokens=str(prompt_token_count),
             room_tokens=str(room_tokens),
         )
-    return max_tokens or room_tokens - prompt_token_count
+    return max_tokens or min(room_tokens - prompt_token_count, ANSWER_TOKENS_DEFAULT)
