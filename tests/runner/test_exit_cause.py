@@ -24,6 +24,9 @@ Extension modules: mlx.core, psutil._psutil_linux (total: 2)
 """
 SEGFAULT = "Fatal Python error: Segmentation fault\n\nThread 0x00007f (most recent call first):\n  no frame\n"
 MEMORY = "want of memory"
+STACKS = '  File "engine.py", line 1 in step\n  at mlx::core::Event::wait() in libmlx.dylib\n'
+TIMEOUT = "what(): Caused GPU Timeout Error (00000002:kIOGPUCommandBufferCallbackErrorTimeout)\n"
+BUFFERS = "RuntimeError: [metal::malloc] Resource limit (499000) exceeded."
 OWN = Ended(status=None, asked=False, log="", state=RankState.LOADING, pid=7, uptime_s=1.0)
 
 
@@ -132,3 +135,25 @@ def test_what_a_rank_says_as_it_gets_ready_is_no_last_word() -> None:
     ready = '{"time": "2026-11-21T16:33:36.903Z", "level": "info", "role": "rank", "text": "ready"}'
     assert last_words(f"{ready}\n") == ""
     assert last_words(f"{ready}\nout of memory\n") == "out of memory"
+
+
+# what is left, what it said -> words of its likely cause; "" is none
+RECOGNISED: dict[str, tuple[Ended, ExitCause | None, str]] = {
+    "in its last words": (child(-6, TIMEOUT + "Fatal Python error: Aborted\n"), None, "mlx#3830"),
+    "also of an adopted one": (adopted(TIMEOUT + "Fatal Python error: Aborted\n"), None, "mlx#3830"),
+    "in the stacks of its crash": (child(-6, f"Fatal Python error: Aborted\n\n{STACKS}"), None, "exo#1804"),
+    "of the crash only, not of a stack before it": (child(-9, STACKS + "1\n2\n3\n4\n5\n"), None, ""),
+    "in the engine's exception": (child(4, BUFFERS), None, "too many live Metal buffers (mlx-lm#831"),
+    "in what it has said of itself": (child(4), replace(TOLD, detail=BUFFERS), "mlx-lm#831"),
+    "not of one that was told to end": (child(0, BUFFERS, asked=True), None, ""),
+    "not of one whose machine was restarted": (adopted(BUFFERS, rebooted=True), None, ""),
+    "none": (child(-11, SEGFAULT), None, ""),
+    "none of what it said of itself": (child(3), TOLD, ""),
+}
+
+
+@pytest.mark.parametrize(("ended", "said", "words"), RECOGNISED.values(), ids=RECOGNISED.keys())
+def test_an_end_that_others_have_met_is_recognised(ended: Ended, said: ExitCause | None, words: str) -> None:
+    cause = name_cause(ended, said)
+    assert words in cause.signature
+    assert (bool(cause.signature), bool(cause.remedy)) == (bool(words), bool(words))

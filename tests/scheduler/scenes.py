@@ -65,8 +65,11 @@ def world(
     fetch: Fetch | None = None,
     in_flight: frozenset[object] = frozenset(),
     served: bool = False,
+    age_s: float | None = None,
 ) -> World:
-    """`served`: whether this scheduler has seen the deployment READY."""
+    """`served`: whether this scheduler has seen the deployment READY. `age_s`: else as if nobody had slept."""
+    if age_s is None and wished is not None and wished.current is not None:
+        age_s = NOW_S - wished.current.started_s
     return World(
         wishes=() if wished is None else (wished,),
         runners={} if view is None else {view.node: view},
@@ -74,6 +77,7 @@ def world(
         fetches={} if fetch is None else {(A, MODEL): fetch},
         in_flight=in_flight,
         served=frozenset({I1}) if served else frozenset(),
+        ages_s={} if age_s is None else {I1: age_s},
     )
 
 
@@ -94,6 +98,14 @@ SERVED = wish(epoch(4, ready_s=991.0))
 ENDED_JUST_NOW = wish(epoch(4, ended_s=999.9, cause=CRASHED))
 ENDED_A_WHILE_AGO = wish(epoch(4, ended_s=999.0, cause=CRASHED))
 SERVED_AND_ENDED = wish(epoch(4, ended_s=999.9, cause=CRASHED, ready_s=995.0))
+# What its runner has recognised.
+RECOGNISED = Cause(
+    "SIGNAL",
+    "SIGABRT: Caused GPU Timeout Error",
+    R.READY,
+    signature="the GPU waited (mlx#3830)",
+    remedy="send fewer",
+)
 PERMANENT = Cause("LOAD_FAILED", "the architecture 'x' is not known", R.LOADING, permanent=True)
 # Two minutes ago: it should be LOADING by now.
 LATE = wish(replace(epoch(4), started_s=880.0))

@@ -213,6 +213,24 @@ STARTING: dict[str, Situation] = {
         "is PREPARED",
         [MakeReady(id_of(4), A)],
     ),
+    "a machine that slept two minutes in it makes it no late one": (
+        world(LATE, runner(rank(4, R.STARTING)), age_s=10.0),
+        S.STARTING,
+        "is STARTING",
+        [],
+    ),
+    "nor one that its runner has not heard of": (
+        world(LATE, runner(), age_s=10.0),
+        S.STARTING,
+        "is being started",
+        [MakePrepared(id_of(4), A)],
+    ),
+    "a clock that was set back makes it no early one": (
+        world(STARTED, runner(rank(4, R.STARTING)), age_s=120.0),
+        S.WAITING,
+        "PHASE_DEADLINE while STARTING",
+        [too_late(R.STARTING)],
+    ),
     "a runner that cannot be reached is given all the time": (
         world(LATE, runner(rank(4, R.STARTING), reachable=False)),
         S.WAITING,

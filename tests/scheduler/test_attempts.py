@@ -63,6 +63,18 @@ CASES = {
     "eight attempts are used up: one more every 60 s": (attempt_at(*range(10, 90, 10)), Next.AT, 140.0),
     "ten minutes of attempts are used up as well": (attempt_at(10, 300, 611), Next.AT, 671.0),
     "just under ten minutes of attempts are not": (attempt_at(10, 300, 608), Next.AT, 610.0),
+    "an attempt before a crash is not one of the ten minutes": (
+        [*attempt_at(10), *crash_at(300), *attempt_at(660)],
+        Next.AT,
+        662.0,
+    ),
+    "nor one of the eight": ([*attempt_at(*range(10, 80, 10)), *crash_at(80), *attempt_at(90)], Next.AT, 120.0),
+    "ten minutes of attempts after a crash are used up": (
+        [*crash_at(5), *attempt_at(10, 300, 611)],
+        Next.AT,
+        671.0,
+    ),
+    "so are eight after a crash": ([*crash_at(5), *attempt_at(*range(10, 90, 10))], Next.AT, 140.0),
     "four crashes in ten minutes wait longer and longer": (crash_at(10, 20, 30, 40), Next.AT, 44.0),
     "the fifth crash in ten minutes opens the circuit": (crash_at(10, 20, 30, 40, 50), Next.OPEN, 0.0),
     "five crashes over more than ten minutes do not": (crash_at(10, 200, 400, 500, 611), Next.AT, 619.0),

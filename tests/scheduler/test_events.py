@@ -12,6 +12,7 @@ from scheduler.scenes import (
     NEW,
     NOW_S,
     PERMANENT,
+    RECOGNISED,
     SERVED,
     STARTED,
     STOPPED,
@@ -28,7 +29,6 @@ from scheduler.scenes import (
 )
 from thunderline.scheduler.events import (
     DONE_LENGTH_MAX,
-    TEXT_LENGTH_MAX,
     Event,
     Kind,
     RankFacts,
@@ -41,6 +41,7 @@ from thunderline.scheduler.events import (
     store_unavailable,
 )
 from thunderline.scheduler.values import Cause, DeploymentState, Epoch, Standing, Wish, World
+from thunderline.scheduler.wording import TEXT_LENGTH_MAX
 
 READY, WAITING, CRASH_LOOP, IMPOSSIBLE = S.READY, S.WAITING, S.CRASH_LOOP, S.IMPOSSIBLE
 KILLED = Cause("SIGNAL", "SIGKILL", R.READY)
@@ -126,6 +127,15 @@ CASES: dict[str, Case] = {
         [
             "EPOCH_ENDED m: epoch 4 ended: SIGNAL SIGABRT while READY (pid 1234, 41 s up): Fatal Python error: Aborted "
             "[8] the next epoch starts in 0.5 s"
+        ],
+    ),
+    "an end that others have met": (
+        seen(SERVED),
+        world(ended(RECOGNISED)),
+        S.REPAIRING,
+        [
+            "EPOCH_ENDED m: epoch 4 ended: SIGNAL SIGABRT while READY (pid 1234, 41 s up): Caused GPU Timeout Error: "
+            "likely the GPU waited (mlx#3830); send fewer [8] the next epoch starts in 0.5 s"
         ],
     ),
     "an end with its runner, by Ctrl-C": (
@@ -343,6 +353,14 @@ OTHERS: dict[str, tuple[Callable[[], Event], str]] = {
 @pytest.mark.parametrize(("make", "text"), OTHERS.values(), ids=OTHERS.keys())
 def test_what_no_pass_sees(make: Callable[[], Event], text: str) -> None:
     assert said([make()]) == [text]
+
+
+def test_the_remedy_is_kept_also_of_an_end_with_many_words() -> None:
+    wordy = replace(RECOGNISED, detail="SIGABRT: " + "x" * 5000)
+    (event,) = told(seen(SERVED), world(ended(wordy)), S.REPAIRING)
+    kept = numbered(event, 7).text
+    assert len(kept) == TEXT_LENGTH_MAX
+    assert kept.endswith("xxx: likely the GPU waited (mlx#3830); send fewer")
 
 
 def test_what_is_kept_is_bounded() -> None:

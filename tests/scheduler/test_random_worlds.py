@@ -86,6 +86,7 @@ def world(seed: int) -> World:
         {(node, MODEL): audit(chance) for node in NODES if chance.random() < 0.8},
         {(node, MODEL): fetch(chance) for node in NODES if chance.random() < 0.5},
         served=frozenset(one for one in INSTANCES if chance.random() < 0.5),
+        ages_s={one: chance.choice((1.0, 100.0, 200.0)) for one in INSTANCES},
     )
 
 

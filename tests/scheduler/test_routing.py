@@ -14,6 +14,7 @@ from thunderline.cluster.errors import (
     RequestPoisoned,
 )
 from thunderline.scheduler.routing import (
+    ALONE_AGAIN_S,
     ALONE_HOLD_S,
     ALONE_WAIT_S,
     ANSWER_TOKENS,
@@ -26,11 +27,13 @@ from thunderline.scheduler.routing import (
     choose,
     default_name,
     gives_up_s,
+    is_kept_free,
     kind,
     may_go_alone,
     may_pass_a_silent_one,
     meant,
     request,
+    turn_begun_s,
     waited_in_vain,
 )
 from thunderline.scheduler.values import DeploymentState, Spec, Standing, Wish
@@ -234,14 +237,30 @@ def test_the_order_of_turns() -> None:
     assert Kind.ALONE < Kind.RESUMED < Kind.NEW
 
 
-@pytest.mark.parametrize(
-    ("other_count", "waited_s", "goes"),
-    [(0, 0.0, True), (1, 0.0, False), (1, ALONE_WAIT_S - 0.1, False), (1, ALONE_WAIT_S, True), (0, ALONE_WAIT_S, True)],
-)
-def test_one_that_runs_alone_waits_for_the_others_and_not_for_ever(
-    other_count: int, waited_s: float, goes: bool
-) -> None:
-    assert may_go_alone(other_count, waited_s) is goes
+@pytest.mark.parametrize(("other_count", "goes"), [(0, True), (1, False), (255, False)])
+def test_one_that_runs_alone_waits_for_the_others(other_count: int, goes: bool) -> None:
+    assert may_go_alone(other_count) is goes
+
+
+# When the last turn began, and what the clock says: when the turn that counts began, and whether others are let in.
+TURNS: dict[tuple[float | None, float], tuple[float, bool]] = {
+    (None, 100.0): (100.0, False),
+    (100.0, 100.0 + ALONE_WAIT_S - 0.1): (100.0, False),
+    (100.0, 100.0 + ALONE_WAIT_S): (100.0, True),
+    (100.0, 100.0 + ALONE_AGAIN_S - 0.1): (100.0, True),
+    (100.0, 100.0 + ALONE_AGAIN_S): (100.0 + ALONE_AGAIN_S, False),
+    (100.0, 500.0): (500.0, False),
+}
+
+
+@pytest.mark.parametrize(("given", "expected"), TURNS.items(), ids=str)
+def test_an_instance_is_kept_free_in_turns(given: tuple[float | None, float], expected: tuple[float, bool]) -> None:
+    begun_s = turn_begun_s(*given)
+    assert (begun_s, not is_kept_free(begun_s, given[1])) == expected
+
+
+def test_one_for_which_nobody_waits_is_not_kept_free() -> None:
+    assert not is_kept_free(None, 100.0)
 
 
 # Its kind, how long the silent one has run: whether it goes beside it.

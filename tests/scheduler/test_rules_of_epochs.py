@@ -15,6 +15,7 @@ from scheduler.scenes import (
     NEW,
     NOW_S,
     PERMANENT,
+    RECOGNISED,
     SERVED,
     STARTED,
     USABLE,
@@ -36,7 +37,7 @@ from thunderline.scheduler import reservations
 from thunderline.scheduler.actions import Action, AuditModel, MakePrepared, StartEpoch
 from thunderline.scheduler.attempts import Next, next_attempt
 from thunderline.scheduler.reconciler import reconcile
-from thunderline.scheduler.values import Audit, Cause, Epoch, Fetch, RunnerView, Spec, Standing, World
+from thunderline.scheduler.values import Audit, Cause, DeploymentState, Epoch, Fetch, RunnerView, Spec, Standing, World
 
 NOW = replace(USABLE, at_s=NOW_S)
 FIVE = FIVE_CRASHES.epochs
@@ -97,7 +98,9 @@ def test_it_is_looked_at_again_when_the_next_epoch_is_due() -> None:
 
 
 def test_it_is_looked_at_again_when_an_epoch_is_late() -> None:
-    assert reconcile(world(STARTED, runner(rank(4, R.STARTING))), NOW_S, WAITS).look_again_s == pytest.approx(110)
+    for age_s in (10.0, 30.0):
+        seen = world(STARTED, runner(rank(4, R.STARTING)), age_s=age_s)
+        assert reconcile(seen, NOW_S, WAITS).look_again_s == pytest.approx(WAITS.prepare_s - age_s)
 
 
 HOUR_S = 3600.0
@@ -105,7 +108,9 @@ AN_HOUR_BACK = {
     "the next attempt": world(wish(epoch(4, NOW_S + HOUR_S, CRASHED)), runner(), audit=replace(USABLE, at_s=NOW_S)),
     "an audit of what does not fit": world(NEW, runner(), audit=replace(USABLE, usable_memory_bytes=1, at_s=NOW_S + 9)),
     "a failed fetch": world(NEW, runner(), audit=FETCHABLE, fetch=Fetch(error="no network", at_s=NOW_S + HOUR_S)),
-    "an epoch that its runner forgot": world(wish(replace(epoch(4), started_s=NOW_S + HOUR_S)), runner()),
+    "an epoch that its runner forgot": world(
+        wish(replace(epoch(4), started_s=NOW_S + HOUR_S)), runner(), age_s=WAITS.prepare_s
+    ),
 }
 
 
@@ -195,3 +200,29 @@ def test_the_circuit_names_the_command_that_closes_it(spec: Spec, command: str) 
 def test_a_wait_says_the_same_a_second_later() -> None:
     seen = world(wish(*(epoch(n, 990.0 + n / 10, Cause("S", "x", R.STARTING)) for n in range(1, 9))), runner())
     assert reconcile(seen, NOW_S, WAITS).standings == reconcile(seen, NOW_S + 1, WAITS).standings
+
+
+EARLY = replace(RECOGNISED, state=R.STARTING)
+HINTED: dict[str, tuple[tuple[Epoch, ...], DeploymentState]] = {
+    "before the next epoch": ((epoch(4, NOW_S - 0.1, RECOGNISED),), S.WAITING),
+    "when the circuit is open": (tuple(replace(one, cause=RECOGNISED) for one in FIVE), S.CRASH_LOOP),
+    "when its attempts are used up": (
+        tuple(epoch(number, NOW_S - 9 + number, EARLY) for number in range(1, 9)),
+        S.WAITING,
+    ),
+    "of a cause for good": ((epoch(4, NOW_S - 5, replace(RECOGNISED, permanent=True)),), S.IMPOSSIBLE),
+}
+
+
+@pytest.mark.parametrize(("epochs", "state"), HINTED.values(), ids=HINTED.keys())
+def test_a_recognised_end_is_told_with_its_likely_cause_and_its_remedy_once(
+    epochs: tuple[Epoch, ...], state: DeploymentState
+) -> None:
+    standing, _ = run(world(wish(*epochs), runner(), audit=NOW))
+    assert standing.state is state
+    assert standing.reason.count(": likely the GPU waited (mlx#3830); send fewer") == 1
+
+
+def test_of_an_end_that_nobody_has_met_no_cause_is_guessed() -> None:
+    standing, _ = run(world(wish(epoch(4, NOW_S - 0.1, CRASHED)), runner(), audit=NOW))
+    assert "likely" not in standing.reason

@@ -20,6 +20,7 @@ from thunderline.scheduler.store import EPOCH_COUNT_MAX, Store
 from thunderline.scheduler.values import Cause, Epoch, Spec, Wish
 
 A, B = NodeId("node a"), NodeId("node b")
+SEEN = Cause("SIGNAL", "SIGABRT", RankState.READY, True, "Metal (exo#1804)", "send fewer")
 WISH = Wish(Spec("m", "/models/m", 1000), InstanceId("i1"), fresh_since_s=5.0)
 
 
@@ -36,9 +37,7 @@ def test_deployments_and_epochs_come_back_as_they_were(tmp_path: Path) -> None:
     store = Store(tmp_path, A)
     store.put(WISH)
     store.begin(WISH.instance, epoch(1), b"placement")
-    ended = replace(
-        epoch(1), ready_s=11.0, ended_s=12.0, cause=Cause("SIGNAL", "SIGABRT", RankState.READY, True), answered=True
-    )
+    ended = replace(epoch(1), ready_s=11.0, ended_s=12.0, cause=SEEN, answered=True)
     store.update(ended)
     store_id = store.store_id
     store = reopened(store, tmp_path)
@@ -73,6 +72,19 @@ def test_a_store_of_the_version_before_is_made_one_of_todays(tmp_path: Path) -> 
         (wish,) = store.wishes()
         assert (wish.spec, wish.fresh_since_s, wish.fresh_above, len(wish.epochs)) == (WISH.spec, 5.0, 2, 3)
         store.close()
+
+
+def test_a_cause_that_was_written_before_there_were_signatures_is_read(tmp_path: Path) -> None:
+    store = Store(tmp_path, A)
+    store.put(WISH)
+    store.begin(WISH.instance, epoch(1), b"")
+    store.close()
+    with contextlib.closing(sqlite3.connect(tmp_path / "scheduler.db", isolation_level=None)) as old:
+        written = f'["SIGNAL", "SIGABRT", {RankState.READY.value}, true]'
+        old.execute("UPDATE epochs SET ended_s = 12.0, cause = ?", (written,))
+    store = Store(tmp_path, A)
+    assert store.wishes()[0].epochs[0].cause == replace(SEEN, signature="", remedy="")
+    store.close()
 
 
 def test_what_was_before_a_deploy_stays_so(tmp_path: Path) -> None:

@@ -38,7 +38,12 @@ def test_a_report_becomes_a_view() -> None:
         state=cluster_pb2.RANK_STATE_FAILED,
         load=cluster_pb2.LoadProgress(loaded_bytes=43, total_bytes=100),
         cause=cluster_pb2.ExitCause(
-            name="LOAD_FAILED", detail="no such architecture", state=cluster_pb2.RANK_STATE_LOADING, permanent=True
+            name="LOAD_FAILED",
+            detail="no such architecture",
+            state=cluster_pb2.RANK_STATE_LOADING,
+            permanent=True,
+            signature="Metal (exo#1804)",
+            remedy="send fewer",
         ),
         placement=cluster_pb2.Placement(ranks=[cluster_pb2.RankAssignment(memory_bytes=7)]),
         engine=cluster_pb2.EngineFacts(
@@ -49,7 +54,7 @@ def test_a_report_becomes_a_view() -> None:
         RankId(I1, 4, 0),
         A,
         RankState.FAILED,
-        Cause("LOAD_FAILED", "no such architecture", RankState.LOADING, permanent=True),
+        Cause("LOAD_FAILED", "no such architecture", RankState.LOADING, True, "Metal (exo#1804)", "send fewer"),
         0.43,
         7,
         8_192,

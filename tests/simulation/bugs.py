@@ -193,6 +193,12 @@ def never_loses_patience(world: World, now_s: float, waits: Waits, attempt: Next
     return reconcile(world, now_s, replace(waits, prepare_s=math.inf), attempt)
 
 
+def takes_sleep_for_time(world: World, now_s: float, waits: Waits, attempt: NextAttempt) -> Decision:
+    """How long an epoch has lived is read from the clock on the wall."""
+    ages_s = {wish.instance: abs(now_s - wish.current.started_s) for wish in world.wishes if wish.current}
+    return reconcile(replace(world, ages_s=ages_s), now_s, waits, attempt)
+
+
 def takes_any_epoch(fence: Fence, store: StoreId, rank: RankId, goal: Goal, placement: bytes) -> tuple[Verdict, Fence]:
     """A runner's fence that forgets at once what it has started."""
     verdict, _ = judge(Fence(store), store, rank, goal, placement)
@@ -237,5 +243,6 @@ BUGS: dict[str, Core] = {
     "attempts are never used up": Core(next_attempt=never_rests),
     "the next epoch does not wait": Core(next_attempt=never_waits),
     "an epoch that never begins to load is waited for": Core(never_loses_patience),
+    "a machine that slept has made an epoch late": Core(takes_sleep_for_time),
     "what is undeployed is forgotten before its rank is ABSENT": Core(knowing(forgets_too_early)),
 }

@@ -20,7 +20,7 @@ History = Mapping[InstanceId, Sequence[Epoch]]
 LAWS = (
     "one action per target and pass, and none for a target that has one under way",
     "nothing is concluded from a view that is incomplete or not heard",
-    "an epoch ends by what its rank did, by a complete view without it, or by its deadline",
+    "an epoch ends by what its rank did, by a complete view without it, or by its deadline, in which no sleep counts",
     "READY is wished only of a rank whose elders are ABSENT",
     "an epoch starts only when no rank of its instance lives, and its memory is free",
     "no epoch starts before its back-off is over, after a permanent cause, or with an open circuit",
@@ -42,15 +42,22 @@ BEFORE_LOADING = {R.STARTING, R.PREPARED, R.CONNECTING, R.VERIFYING}
 
 
 def of_a_decision(
-    world: World, decision: Decision, history: History, now_s: float, waits: Waits, memory_bytes: int
+    world: World,
+    decision: Decision,
+    history: History,
+    now_s: float,
+    waits: Waits,
+    memory_bytes: int,
+    lived_s: Mapping[InstanceId, float],
 ) -> None:
+    """`lived_s`: for how long each living epoch has lived while nobody slept."""
     taken = set(world.in_flight)
     promised: dict[NodeId, int] = {}
     for action in decision.actions:
         if not taken.isdisjoint(targets(action)):
             raise Broken(f"{action} although its target has an action under way")
         taken |= targets(action)
-        _of_an_action(world, action, now_s, waits)
+        _of_an_action(world, action, lived_s, waits)
         if isinstance(action, StartEpoch):
             _of_a_start(world, action, history, now_s, waits)
             node = action.placed.node
@@ -61,7 +68,7 @@ def of_a_decision(
         _of_a_standing(world, wish, decision.standings[wish.instance], history.get(wish.instance, ()))
 
 
-def _of_an_action(world: World, action: Action, now_s: float, waits: Waits) -> None:
+def _of_an_action(world: World, action: Action, lived_s: Mapping[InstanceId, float], waits: Waits) -> None:
     match action:
         case MakeReady(rank, node):
             if elders := [one for one in _living(world, rank.instance) if one.id.epoch < rank.epoch]:
@@ -74,7 +81,7 @@ def _of_an_action(world: World, action: Action, now_s: float, waits: Waits) -> N
         case EndEpoch(instance, number):
             wish = next(one for one in world.wishes if one.instance == instance)
             epoch = next(one for one in wish.epochs if one.number == number)
-            _of_an_end(world, action, epoch, now_s, waits)
+            _of_an_end(world, action, epoch, lived_s.get(instance, 0.0) >= waits.prepare_s)
         case Forget(instance):
             wish = next(one for one in world.wishes if one.instance == instance)
             if living := _living(world, instance):
@@ -83,13 +90,12 @@ def _of_an_action(world: World, action: Action, now_s: float, waits: Waits) -> N
                 raise Broken(f"{action} although nobody has said that nothing is left")
 
 
-def _of_an_end(world: World, action: EndEpoch, epoch: Epoch, now_s: float, waits: Waits) -> None:
+def _of_an_end(world: World, action: EndEpoch, epoch: Epoch, has_lived_long: bool) -> None:
     view = world.runners.get(epoch.node)
     if view is None or not view.reachable:
         raise Broken(f"{action} although its runner cannot be heard")
     rank = _rank(world, epoch.node, RankId(action.instance, action.epoch, 0))
-    # A clock that was set back by more than that says nothing.
-    is_late = abs(now_s - epoch.started_s) >= waits.prepare_s and epoch.ready_s is None
+    is_late = has_lived_long and epoch.ready_s is None
     if rank is None and not view.complete:
         raise Broken(f"{action} is concluded from an incomplete view")
     if rank is None and epoch.ready_s is None and not is_late and action.cause.name != "STOPPED":
@@ -190,15 +196,19 @@ def _other_nodes(world: World, wish: Wish, row: Sequence[Epoch]) -> dict[NodeId,
 
 
 def attempts_are_used_up(row: Sequence[Epoch]) -> bool:
-    """Eight epochs, or ten minutes of them, that ended before LOADING, since the last healthy one; so did the last."""
+    """Eight epochs in a row, or ten minutes of them, that ended before LOADING, since a crash, if there was one."""
     tried: list[Epoch] = []
     files = ""
     for epoch in row:
         if _is_stopped(epoch) or _is_healthy(epoch) or epoch.digest != files:
             tried = []
         files = epoch.digest
-        if epoch.cause is not None and not _is_stopped(epoch) and epoch.cause.state in BEFORE_LOADING:
+        if epoch.cause is None or _is_stopped(epoch):
+            continue
+        if epoch.cause.state in BEFORE_LOADING:
             tried.append(epoch)
+        else:
+            tried = []
     if not tried or tried[-1] is not row[-1]:
         return False
     lasted_s = (row[-1].ended_s or 0.0) - tried[0].started_s

@@ -16,10 +16,12 @@ from simulation import scheduler_laws
 from simulation.runner_world import DEAD, KV_TOKENS, Broken, Judge, R, Runner, Temper
 from thunderline.cluster import InstanceId, NodeId, RankId
 from thunderline.cluster.errors import ClusterError
+from thunderline.process.awake import LATE_S
 from thunderline.runner import fence
 from thunderline.runner.fence import Goal
 from thunderline.scheduler import actions, attempts, reconciler
 from thunderline.scheduler.actions import Action, targets
+from thunderline.scheduler.ages import Ages
 from thunderline.scheduler.attempts import NextAttempt
 from thunderline.scheduler.reconciler import Decision, Waits
 from thunderline.scheduler.values import (
@@ -68,6 +70,9 @@ class Cluster:
         self.core = core
         adopts = self.chance.random() < 0.7
         self.now_s = 1_000.0
+        # The time in which nobody slept, and when each epoch began by it.
+        self.awake_s = 0.0
+        self.begun: dict[int, float] = {}
         # What somebody has set the scheduler's clock back by.
         self.behind_s = -100_000.0
         self.faults = True
@@ -87,6 +92,7 @@ class Cluster:
         self.in_flight: set[object] = set()
         self.standings: dict[InstanceId, Standing] = {}
         self.served: frozenset[InstanceId] = frozenset()
+        self.ages = Ages()
         # What is on its way: (time, order, call).
         self._order = itertools.count()
         self._coming: list[tuple[float, int, Callable[[], None]]] = []
@@ -117,6 +123,7 @@ class Cluster:
     def run(self, until_s: float) -> None:
         while self.now_s < until_s:
             self.now_s += TICK_S
+            self.awake_s += TICK_S
             while self._coming and self._coming[0][0] <= self.now_s:
                 heapq.heappop(self._coming)[2]()
             for runner in self.runners.values():
@@ -138,12 +145,15 @@ class Cluster:
             dict(self.audits),
             in_flight=frozenset(self.in_flight),
             served=self.served,
+            ages_s=self.ages.look(self.wishes.values(), self.now_s),
         )
         decision = self.core.reconcile(world, self.wall_s, WAITS, self.core.next_attempt)
         self._next_pass_s = self.now_s + min(IDLE_PASS_S, decision.look_again_s)
         self.standings = dict(decision.standings)
         self.served |= {one for one, found in self.standings.items() if found.state is DeploymentState.READY}
-        scheduler_laws.of_a_decision(world, decision, self.history, self.wall_s, WAITS, MEMORY_BYTES)
+        living = {instance: wish.current.number for instance, wish in self.wishes.items() if wish.current}
+        lived_s = {instance: self.awake_s - self.begun[number] for instance, number in living.items()}
+        scheduler_laws.of_a_decision(world, decision, self.history, self.wall_s, WAITS, MEMORY_BYTES, lived_s)
         for action in decision.actions:
             self.action_count += not isinstance(action, actions.AuditModel)
             self.in_flight |= targets(action)
@@ -208,6 +218,7 @@ class Cluster:
         epoch = Epoch(self.last_epoch, self.wall_s, node, KV_TOKENS, memory_bytes, digest=digest)
         self.wishes[instance] = replace(wish, epochs=(*wish.epochs, epoch)[-EPOCHS_KEPT:])
         self.history[instance].append(epoch)
+        self.begun[epoch.number] = self.awake_s
         return epoch.number
 
     def _change(self, instance: InstanceId, number: int, **values: Any) -> None:
@@ -317,8 +328,9 @@ class Cluster:
         elif kind < 0.084:
             self.deploy_again(self.chance.choice(list(self.wishes)))
         elif kind < 0.086:
-            # The machine slept, or a night passed.
+            # The machine slept, or a night passed. Of that the next look takes so much for time.
             self.now_s += self.chance.choice((5.0, 60.0, 700.0))
+            self.awake_s += LATE_S
         elif kind < 0.088:
             self.behind_s += self.chance.choice((0.3, 20.0, 3600.0))
         elif kind < 0.110:
@@ -340,6 +352,7 @@ class Cluster:
     def _restart_scheduler(self) -> None:
         self.life += 1
         self.views, self.audits, self.in_flight, self.served, self.standings = {}, {}, set(), frozenset(), {}
+        self.ages = Ages()
         self._wake()
         if not self.core.numbers_survive:
             self.last_epoch = 0

@@ -2,10 +2,11 @@
 
 import re
 import signal
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from thunderline.cluster.rank_map import RankMark
 from thunderline.cluster.ranks import RankState
+from thunderline.runner import signatures
 
 # Exit codes of a rank process: services/thunderline/rank/__main__.py.
 EXIT_STOPPED, EXIT_LOAD_FAILED, EXIT_EXCEPTION, EXIT_RUNNER_GONE = 0, 3, 4, 5
@@ -31,7 +32,7 @@ _NO_PHASES = {RankState.FAILED, RankState.STOPPING, RankState.ABSENT, RankState.
 
 @dataclass(frozen=True, slots=True)
 class ExitCause:
-    """`permanent`: trying the same again cannot help."""
+    """`permanent`: trying the same again cannot help. `signature`: its likely cause, where others have met it too."""
 
     name: str
     detail: str
@@ -39,6 +40,8 @@ class ExitCause:
     pid: int
     uptime_s: float
     permanent: bool = False
+    signature: str = ""
+    remedy: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,10 +80,20 @@ def is_overdue(mark: RankMark | None, boot_id: str, now_s: float) -> bool:
 def name_cause(ended: Ended, reported: ExitCause | None) -> ExitCause:
     """The cause of an ended process. What was said of it while it lived wins."""
     if reported is not None:
-        return reported
-    status, words = ended.status, last_words(ended.log)
-    if ended.asked and (status is None or status <= 0):
+        return recognised(reported)
+    if ended.asked and (ended.status is None or ended.status <= 0):
         return ended.caused("STOPPED", "told to end")
+    return recognised(_name(ended), ended.log[_crash_end(ended.log) :])
+
+
+def recognised(cause: ExitCause, stacks: str = "") -> ExitCause:
+    """With its signature, if it has one: in what is said of it, or in the stacks that a crash has left."""
+    found = signatures.match(f"{cause.detail}\n{stacks}")
+    return replace(cause, signature=found.likely, remedy=found.remedy) if found else cause
+
+
+def _name(ended: Ended) -> ExitCause:
+    status, words = ended.status, last_words(ended.log)
     if status is None:
         return _adopted(ended, words)
     if status == -signal.SIGALRM and ended.is_overdue:
@@ -111,9 +124,14 @@ def _adopted(ended: Ended, words: str) -> ExitCause:
 
 def last_words(log: str) -> str:
     """In one line: of a crash what was printed before it and its name, not the stacks that follow."""
-    found = [match.end() for match in FATAL.finditer(log)]
-    lines = [line for line in log[: found[-1] if found else None].splitlines() if not ROUTINE.match(line)]
+    lines = [line for line in log[: _crash_end(log)].splitlines() if not ROUTINE.match(line)]
     return " ".join(" ".join(lines[-LAST_LINE_COUNT:]).split())[-DETAIL_LENGTH_MAX:]
+
+
+def _crash_end(log: str) -> int:
+    """Where the stacks of the last crash begin; the end, if there is none."""
+    found = [match.end() for match in FATAL.finditer(log)]
+    return found[-1] if found else len(log)
 
 
 def _signal_name(number: int) -> str:

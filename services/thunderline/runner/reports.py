@@ -1,7 +1,7 @@
 """A rank of this node as the wire has it."""
 
 from thunderline.cluster import InstanceId, RankId
-from thunderline.runner.exit_cause import ExitCause
+from thunderline.runner.exit_cause import ExitCause, recognised
 from thunderline.runner.known_rank import KnownRank
 from thunderline.v1 import cluster_pb2
 
@@ -30,6 +30,8 @@ def report(rank: KnownRank) -> cluster_pb2.RankReport:
 
 
 def cause_to_proto(cause: ExitCause) -> cluster_pb2.ExitCause:
+    # What a rank has said of itself, or its runner of one that lives, was not looked at before.
+    cause = recognised(cause)
     return cluster_pb2.ExitCause(
         name=cause.name,
         detail=cause.detail,
@@ -37,4 +39,6 @@ def cause_to_proto(cause: ExitCause) -> cluster_pb2.ExitCause:
         pid=cause.pid,
         uptime_s=cause.uptime_s,
         permanent=cause.permanent,
+        signature=cause.signature,
+        remedy=cause.remedy,
     )

@@ -90,3 +90,13 @@ def targets(action: Action) -> frozenset[object]:
             return frozenset({("rank", rank), ("instance", rank.instance)})
         case StartEpoch(instance) | MarkReady(instance) | EndEpoch(instance) | Forget(instance):
             return frozenset({("instance", instance)})
+
+
+def brings_on(action: Action) -> InstanceId | None:
+    """The instance whose epoch an action brings on its way to READY."""
+    match action:
+        case StartEpoch(instance):
+            return instance
+        case MakePrepared(rank) | MakeReady(rank):
+            return rank.instance
+    return None

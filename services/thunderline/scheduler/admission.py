@@ -1,9 +1,10 @@
 """The queues before the instances: one for each word, bounded, first in first out; a resume goes before new requests.
 
 Several words may mean one instance, and one word several instances: whose turn it is goes by the kind of a request and
-its arrival, whatever its word. A request that ranks were lost under goes first of all, and alone: until its first new
-token nobody else is let in where it goes, and after a while nobody but new requests and resumes: of two such requests
-one may be innocent.
+its arrival, whatever its word. A request that ranks were lost under goes first of all, and alone: never beside others
+that are under way, for whom it waits until its own deadline, and from time to time nobody new is let in there so that
+its moment may come. Until its first new token nobody else is let in where it goes, and after a while nobody but new
+requests and resumes: of two such requests one may be innocent.
 """
 
 import asyncio
@@ -81,14 +82,6 @@ class _House:
         return sum(one.tokens for one in self.places)
 
 
-@dataclass(frozen=True, slots=True)
-class _Claim:
-    """One that is to go alone waits for those who run at an instance: nobody else is let in there."""
-
-    waiter: _Waiter
-    since_s: float
-
-
 class Admission:
     """`look` gives the doors that a word means now, first the one that bears it; none of what is not deployed."""
 
@@ -100,6 +93,7 @@ class Admission:
         queue_wait_s: float,
         alone_wait_s: float = routing.ALONE_WAIT_S,
         alone_hold_s: float = routing.ALONE_HOLD_S,
+        alone_again_s: float = routing.ALONE_AGAIN_S,
     ) -> None:
         self._look = look
         self._queue_size_max = queue_size_max
@@ -107,9 +101,12 @@ class Admission:
         self._queue_wait_s = queue_wait_s
         self._alone_wait_s = alone_wait_s
         self._alone_hold_s = alone_hold_s
+        self._alone_again_s = alone_again_s
         self._queues: dict[str, _Queue] = {}
         self._houses: dict[InstanceId, _House] = {}
-        self._claims: dict[InstanceId, _Claim] = {}
+        # Who waits to be alone at an instance; and when it was last kept free, for whomever.
+        self._claims: dict[InstanceId, _Waiter] = {}
+        self._turns: dict[InstanceId, float] = {}
         # Whose depth is shown: no longer than they are known.
         self._shown: set[str] = set()
         # Why nobody is let in any more.
@@ -218,33 +215,43 @@ class Admission:
         if (silent := house.silent) is not None:
             return routing.may_pass_a_silent_one(waiter.kind, now_s - silent.begun_s, self._alone_hold_s)
         claim = self._claims.get(instance)
-        if claim is not None and claim.waiter is not waiter:
-            return False
-        if waiter.kind is not Kind.ALONE:
-            return True
-        others = sum(one.kind is not Kind.ALONE for one in house.places)
-        return routing.may_go_alone(others, now_s - claim.since_s if claim else 0.0, self._alone_wait_s)
+        if waiter.kind is Kind.ALONE:
+            others = sum(one.kind is not Kind.ALONE for one in house.places)
+            return claim in (None, waiter) and routing.may_go_alone(others)
+        return claim is None or not routing.is_kept_free(self._turns.get(instance), now_s, self._alone_wait_s)
 
     def _claim(self, doors: Sequence[Door], waiter: _Waiter, now_s: float) -> None:
         """It waits at one instance, the one with the least under way, so that the others stay open."""
         ready = [door for door in routing.fitting(doors, waiter.request) if routing.is_ready(door)]
         found = [door.instance for door in ready if self._may_claim(door.instance, waiter)]
-        if any(instance in self._claims for instance in found):
+        claimed = [instance for instance in found if instance in self._claims]
+        if not claimed:
+            self._unclaim(waiter)
+            claimed = sorted(found, key=lambda one: self._houses[one].tokens)[:1]
+        for instance in claimed:
+            self._claims[instance] = waiter
+            self._keep_free(instance, now_s)
+
+    def _keep_free(self, instance: InstanceId, now_s: float) -> None:
+        """For a while, and again later: each turn is the instance's, whoever waits for it."""
+        last_s = self._turns.get(instance)
+        begun_s = routing.turn_begun_s(last_s, now_s, self._alone_again_s)
+        if begun_s == last_s:
             return
-        self._unclaim(waiter)
-        if found:
-            self._claims[min(found, key=lambda one: self._houses[one].tokens)] = _Claim(waiter, now_s)
-            asyncio.get_running_loop().call_at(now_s + self._alone_wait_s, self.pump)
+        young = {one: at_s for one, at_s in self._turns.items() if now_s - at_s < self._alone_again_s}
+        self._turns = {**young, instance: begun_s}
+        for length_s in (self._alone_wait_s, self._alone_again_s):
+            asyncio.get_running_loop().call_at(begun_s + length_s, self.pump)
 
     def _may_claim(self, instance: InstanceId, waiter: _Waiter) -> bool:
         house, claim = self._houses.get(instance), self._claims.get(instance)
         if house is None or house.silent is not None or len(house.places) >= self._outstanding_max:
             return False
-        return claim is None or claim.waiter is waiter
+        return claim in (None, waiter)
 
     def _unclaim(self, waiter: _Waiter) -> bool:
         """Whether it held an instance."""
-        held = [instance for instance, claim in self._claims.items() if claim.waiter is waiter]
+        held = [instance for instance, claim in self._claims.items() if claim is waiter]
         for instance in held:
             del self._claims[instance]
         return bool(held)

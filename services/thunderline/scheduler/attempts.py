@@ -6,6 +6,7 @@ An epoch that ends before LOADING is an attempt; one that ends later is a crash.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
+from itertools import takewhile
 
 from thunderline.cluster.ranks import RankState
 from thunderline.scheduler.values import Epoch
@@ -80,9 +81,8 @@ def next_attempt(epochs: Sequence[Epoch], fresh_above: int, wait_min_s: float, w
     ]
     if len(crashes) >= CRASH_COUNT_MAX and is_crash(last):
         return Attempt(Next.OPEN, 0.0, row, crash_count=len(crashes))
-    attempts = [epoch for epoch in row if not is_crash(epoch)]
-    spent = len(attempts) >= ATTEMPT_COUNT_MAX or (attempts and ended_s - attempts[0].started_s > ATTEMPT_WINDOW_S)
-    if spent and not is_crash(last):
+    attempts = _attempts(row)
+    if len(attempts) >= ATTEMPT_COUNT_MAX or (attempts and ended_s - attempts[0].started_s > ATTEMPT_WINDOW_S):
         return Attempt(Next.AT, ended_s + ATTEMPT_RETRY_S, row, used_up=True)
     if was_healthy(last):
         # It served, and requests wait for what they began to get: the wait is for what fails in a row.
@@ -116,6 +116,11 @@ def _failed_row(epochs: Sequence[Epoch], fresh_above: int) -> tuple[Epoch, ...]:
         if was_healthy(epoch):
             break
     return tuple(reversed(row))
+
+
+def _attempts(row: Sequence[Epoch]) -> list[Epoch]:
+    """Those at its end, newest last: a crash shows that what had failed before it was mended."""
+    return list(takewhile(lambda epoch: not is_crash(epoch), reversed(row)))[::-1]
 
 
 def was_healthy(epoch: Epoch) -> bool:

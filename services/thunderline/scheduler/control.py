@@ -14,7 +14,7 @@ from thunderline.cluster.limits import Limits
 from thunderline.cluster.ranks import RankState
 from thunderline.process.changes import Changes
 from thunderline.process.entry import CannotStart
-from thunderline.scheduler import actions, events, measures, reconciler, routing, wire
+from thunderline.scheduler import actions, ages, events, measures, reconciler, routing, wire
 from thunderline.scheduler.actions import Action
 from thunderline.scheduler.adoption import Plan
 from thunderline.scheduler.event_log import EventLog
@@ -54,6 +54,7 @@ class Control:
         self._awake = asyncio.Event()
         self._wishes: dict[InstanceId, Wish] = {}
         self._standings = Standings()
+        self._ages = ages.Ages()
         self._in_flight: set[object] = set()
         self._starting: dict[InstanceId, tuple[NodeId, int]] = {}
         # Of one epoch the end and an answer may come at once: each change starts from what the one before has stored.
@@ -115,6 +116,7 @@ class Control:
             in_flight=frozenset(self._in_flight),
             starting=dict(self._starting),
             served=self._standings.served,
+            ages_s=self._ages.look(self._wishes.values(), time.monotonic()),
         )
         now_s = time.time()
         waits = Waits(self._limits.epoch_wait_min_s, self._limits.epoch_wait_max_s, 2 * self._limits.prepare_s)
@@ -162,17 +164,12 @@ class Control:
 
     async def _refused(self, action: Action, error: ClusterError) -> None:
         """A runner that refuses an epoch for good ends it; one that cannot be reached is asked again."""
-        if isinstance(action, actions.StartEpoch):
-            instance = action.instance
-        elif isinstance(action, actions.MakePrepared | actions.MakeReady):
-            instance = action.rank.instance
-        else:
-            return
-        wish = self._wishes.get(instance)
+        instance = actions.brings_on(action)
+        wish = self._wishes.get(instance) if instance is not None else None
         if error.reason in NOT_REFUSED or wish is None or wish.current is None:
             return
         cause = Cause(error.reason, error.message, RankState.STARTING)
-        await self._end_epoch(instance, wish.current.number, cause)
+        await self._end_epoch(wish.instance, wish.current.number, cause)
 
     async def _do(self, action: Action) -> None:
         match action:

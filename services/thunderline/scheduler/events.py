@@ -13,9 +13,9 @@ from thunderline.scheduler import attempts
 from thunderline.scheduler.attempts import Next
 from thunderline.scheduler.reconciler import Waits
 from thunderline.scheduler.values import DeploymentState, Epoch, RankView, Standing, Wish, World
-from thunderline.scheduler.wording import counted, short, span
+from thunderline.scheduler.wording import TEXT_LENGTH_MAX, counted, ended, short, span
 
-TEXT_LENGTH_MAX, DONE_LENGTH_MAX = 600, 200
+DONE_LENGTH_MAX = 200
 
 
 class Kind(StrEnum):
@@ -195,29 +195,11 @@ def _epochs(seen: Seen, wish: Wish, facts: Mapping[RankId, RankFacts], waits: Wa
             yield Event(
                 kind=Kind.EPOCH_ENDED,
                 subject=wish.spec.name,
-                text=_end(epoch, fact),
+                text=ended(epoch, fact.pid, fact.uptime_s),
                 time_s=epoch.ended_s,
                 request_count=fact.request_count,
                 done=_next(wish, wish.epochs[: position + 1], waits),
             )
-
-
-def _end(epoch: Epoch, fact: RankFacts) -> str:
-    """ "epoch 3 ended: SIGNAL SIGKILL while READY (pid 1234, 41 s up): killed from outside"."""
-    cause = epoch.cause
-    if cause is None:
-        return f"epoch {epoch.number} ended: unknown"
-    name, detail = cause.name, cause.detail
-    if name == "SIGNAL":
-        signal, _, detail = detail.partition(": ")
-        name = f"{name} {signal}"
-        detail = detail or ("killed from outside" if signal == "SIGKILL" else "")
-    where = "" if cause.state is RankState.UNKNOWN else f" while {cause.state.name}"
-    up_s = fact.uptime_s or (epoch.ended_s or epoch.started_s) - epoch.started_s
-    # Of one that ended with its runner nobody has seen when.
-    unseen = "" if attempts.is_deliberate(epoch) else f" ({span(up_s)} up)"
-    process = f" (pid {fact.pid}, {span(up_s)} up)" if fact.pid else unseen
-    return f"epoch {epoch.number} ended: {name}{where}{process}{f': {detail}' if detail else ''}"
 
 
 def _next(wish: Wish, epochs: Sequence[Epoch], waits: Waits) -> str:

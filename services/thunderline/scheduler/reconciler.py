@@ -81,7 +81,7 @@ def reconcile(world: World, now_s: float, waits: Waits, next_attempt: NextAttemp
         attempt, reserved = tries[wish.instance], reservations.against(wish.instance, held, kept)
         standing, wanted = _one(world, wish, attempt, reserved, now_s, waits)
         standings[wish.instance] = standing
-        due_s = min(due_s, _due_s(wish, attempt, now_s, waits))
+        due_s = min(due_s, _due_s(world, wish, attempt, now_s, waits))
         actions += wanted
         for action in wanted:
             if isinstance(action, StartEpoch):
@@ -98,11 +98,11 @@ def reconcile(world: World, now_s: float, waits: Waits, next_attempt: NextAttemp
     return Decision(tuple(chosen), standings, due_s - now_s)
 
 
-def _due_s(wish: Wish, attempt: Attempt, now_s: float, waits: Waits) -> float:
+def _due_s(world: World, wish: Wish, attempt: Attempt, now_s: float, waits: Waits) -> float:
     """When time alone lets an epoch start, or ends one; infinity for never."""
     due_s = math.inf
     if epoch := wish.current:
-        due_s = epoch.started_s + waits.prepare_s if epoch.ready_s is None else math.inf
+        due_s = now_s + waits.prepare_s - world.age_s(wish) if epoch.ready_s is None else math.inf
     elif attempt.next is Next.AT:
         due_s = attempt.at_s
     return due_s if due_s > now_s and not wish.undeploying else math.inf
@@ -126,8 +126,8 @@ def _one(
     if wish.undeploying:
         return _undeploy(world, wish)
     if epoch := wish.current:
-        # One that was READY is beyond that, whatever an old report says. A clock set back by more says nothing.
-        is_late = epoch.ready_s is None and abs(now_s - epoch.started_s) >= waits.prepare_s
+        # One that was READY is beyond that, whatever an old report says. A machine that slept makes nobody late.
+        is_late = epoch.ready_s is None and world.age_s(wish) >= waits.prepare_s
         return _follow(world, wish, epoch, is_late)
     return _begin(world, wish, attempt, reserved, now_s)
 
@@ -320,7 +320,7 @@ def _after(world: World, wish: Wish, attempt: Attempt) -> Standing:
 
 def _between(world: World, wish: Wish, cause: Cause | None) -> Standing:
     state = DeploymentState.REPAIRING if _is_repair(world, wish, cause) else DeploymentState.WAITING
-    return Standing(state, f"the last epoch ended: {wording.say(cause)}", NEXT_ATTEMPT)
+    return Standing(state, f"the last epoch ended: {wording.explain(cause)}", NEXT_ATTEMPT)
 
 
 def _starting(

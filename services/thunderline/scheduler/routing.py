@@ -21,8 +21,9 @@ from thunderline.scheduler.values import DeploymentState, Standing, Wish
 RETRY_AFTER_S = 2.0
 # Ranks lost under a request since its last new token: from the first on it runs alone, from the second on not at all.
 ALONE_FROM_COUNT, POISONED_FROM_COUNT = 2, 3
-# One that runs alone waits this long for those who run already, then goes beside them.
-ALONE_WAIT_S = 10.0
+# It waits for those who run, who may take minutes. Nobody new is let in there meanwhile, but no longer than this, and
+# from the begin of one such turn to that of the next the others get the rest of this time.
+ALONE_WAIT_S, ALONE_AGAIN_S = 10.0, 30.0
 # It holds the others back until its first new token, but no longer than this; only those like it wait on.
 ALONE_HOLD_S = 60.0
 # What a request is taken for that does not say: English text, and an answer of usual length.
@@ -164,9 +165,22 @@ def kind(resume: bool, lost_rank_count: int) -> Kind:
     return Kind.RESUMED if resume else Kind.NEW
 
 
-def may_go_alone(other_count: int, waited_s: float, wait_s: float = ALONE_WAIT_S) -> bool:
-    """Whether a request that runs alone goes now. Who went alone before and spoke is harmless, and no other."""
-    return other_count == 0 or waited_s >= wait_s
+def may_go_alone(other_count: int) -> bool:
+    """Whether a request that runs alone goes now. Who went alone before and spoke is not counted, and no other.
+
+    However long it has waited: who runs beside it could lose a rank by it.
+    """
+    return other_count == 0
+
+
+def turn_begun_s(last_s: float | None, now_s: float, again_s: float = ALONE_AGAIN_S) -> float:
+    """When the turn began in which an instance is kept free for one that waits to be alone there: the last, or now."""
+    return now_s if last_s is None or now_s - last_s >= again_s else last_s
+
+
+def is_kept_free(turn_s: float | None, now_s: float, wait_s: float = ALONE_WAIT_S) -> bool:
+    """Whether nobody new is let in at an instance for which one waits that is to be alone there."""
+    return turn_s is not None and now_s - turn_s < wait_s
 
 
 def may_pass_a_silent_one(kind: Kind, ran_s: float, hold_s: float = ALONE_HOLD_S) -> bool:

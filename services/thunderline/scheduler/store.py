@@ -279,11 +279,14 @@ def _row(wish: Wish) -> tuple[str, str, str, int, float, bool, int]:
 
 
 def _cause_text(cause: Cause | None) -> str | None:
-    return json.dumps([cause.name, cause.detail, cause.state.value, cause.permanent]) if cause is not None else None
+    if cause is None:
+        return None
+    return json.dumps([cause.name, cause.detail, cause.state.value, cause.permanent, cause.signature, cause.remedy])
 
 
 def _cause(text: Any) -> Cause | None:
     if text is None:
         return None
-    name, detail, state, permanent = json.loads(text)
-    return Cause(name, detail, RankState(state), permanent)
+    # What is missing at the end was not known when it was written.
+    name, detail, state, *more = json.loads(text)
+    return Cause(name, detail, RankState(state), *more)

@@ -19,12 +19,14 @@ class Spec:
 
 @dataclass(frozen=True, slots=True)
 class Cause:
-    """Why an epoch ended."""
+    """Why an epoch ended; see ExitCause in cluster.proto."""
 
     name: str
     detail: str
     state: RankState
     permanent: bool = False
+    signature: str = ""
+    remedy: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +157,12 @@ class World:
     starting: Mapping[InstanceId, tuple[NodeId, int]] = field(default_factory=dict)
     # Instances that were READY in this life of the scheduler: a start after that is a repair.
     served: frozenset[InstanceId] = frozenset()
+    # How long each instance's living epoch was seen while we were awake: ages.py.
+    ages_s: Mapping[InstanceId, float] = field(default_factory=dict)
+
+    def age_s(self, wish: Wish) -> float:
+        """Of the epoch that lives."""
+        return self.ages_s.get(wish.instance, 0.0)
 
 
 class DeploymentState(Enum):

@@ -17,7 +17,8 @@ def rank_view(node: NodeId, report: cluster_pb2.RankReport) -> RankView:
     cause = None
     if report.HasField("cause"):
         told = report.cause
-        cause = Cause(told.name, told.detail, RankState(told.state or RankState.UNKNOWN.value), told.permanent)
+        state = RankState(told.state or RankState.UNKNOWN.value)
+        cause = Cause(told.name, told.detail, state, told.permanent, told.signature, told.remedy)
     return RankView(
         id=_rank_id(report.id),
         node=node,

@@ -5,11 +5,13 @@ from collections.abc import Iterable
 
 from thunderline.cluster import NodeId, StoreId
 from thunderline.cluster.ranks import RankState
-from thunderline.scheduler.attempts import Attempt
-from thunderline.scheduler.values import Cause, DeploymentState, RankView, RunnerView, Spec, Standing
+from thunderline.scheduler.attempts import Attempt, is_deliberate
+from thunderline.scheduler.values import Cause, DeploymentState, Epoch, RankView, RunnerView, Spec, Standing
 
 # Causes in a sentence: the newest so many, each so long.
 CAUSE_COUNT_MAX, CAUSE_LENGTH_MAX = 8, 200
+# An event; what is too much is taken from the detail of a cause, not from its remedy.
+TEXT_LENGTH_MAX = 600
 PLAIN_WORD = re.compile(r"[\w./-]+")
 ADOPT = "`thunderline cluster adopt`"
 
@@ -22,12 +24,14 @@ def crashed(attempt: Attempt, spec: Spec) -> str:
 
 
 def used_up(attempt: Attempt) -> str:
-    causes = "; ".join(f"epoch {epoch.number}: {say(epoch.cause)}" for epoch in attempt.failed[-CAUSE_COUNT_MAX:])
-    return f"attempts used up: {causes}"
+    told = attempt.failed[-CAUSE_COUNT_MAX:]
+    causes = "; ".join(f"epoch {epoch.number}: {say(epoch.cause)}" for epoch in told)
+    hints = [hint(epoch.cause) for epoch in told if hint(epoch.cause)]
+    return f"attempts used up: {causes}{hints[-1] if hints else ''}"
 
 
 def last(attempt: Attempt) -> str:
-    return say(attempt.failed[-1].cause) if attempt.failed else "unknown"
+    return explain(attempt.failed[-1].cause) if attempt.failed else "unknown"
 
 
 def say(cause: Cause | None) -> str:
@@ -35,6 +39,34 @@ def say(cause: Cause | None) -> str:
         return "unknown"
     where = "" if cause.state is RankState.UNKNOWN else f" while {cause.state.name}"
     return f"{cause.name}{where}: {cause.detail[:CAUSE_LENGTH_MAX]}"
+
+
+def hint(cause: Cause | None) -> str:
+    """What others have found out of such an end, and what to do."""
+    return f": likely {cause.signature}; {cause.remedy}" if cause is not None and cause.signature else ""
+
+
+def explain(cause: Cause | None) -> str:
+    return f"{say(cause)}{hint(cause)}"
+
+
+def ended(epoch: Epoch, pid: int, uptime_s: float) -> str:
+    """ "epoch 3 ended: SIGNAL SIGKILL while READY (pid 1234, 41 s up): killed from outside"."""
+    cause = epoch.cause
+    if cause is None:
+        return f"epoch {epoch.number} ended: unknown"
+    name, detail = cause.name, cause.detail
+    if name == "SIGNAL":
+        signal, _, detail = detail.partition(": ")
+        name = f"{name} {signal}"
+        detail = detail or ("killed from outside" if signal == "SIGKILL" else "")
+    where = "" if cause.state is RankState.UNKNOWN else f" while {cause.state.name}"
+    up_s = uptime_s or (epoch.ended_s or epoch.started_s) - epoch.started_s
+    # Of one that ended with its runner nobody has seen when.
+    unseen = "" if is_deliberate(epoch) else f" ({span(up_s)} up)"
+    process = f" (pid {pid}, {span(up_s)} up)" if pid else unseen
+    told = f"epoch {epoch.number} ended: {name}{where}{process}{f': {detail}' if detail else ''}"
+    return told[: max(0, TEXT_LENGTH_MAX - len(hint(cause)))] + hint(cause)
 
 
 def how(rank: RankView) -> str:

@@ -317,6 +317,8 @@ class ExitCause(_message.Message):
     PID_FIELD_NUMBER: _builtins.int
     UPTIME_S_FIELD_NUMBER: _builtins.int
     PERMANENT_FIELD_NUMBER: _builtins.int
+    SIGNATURE_FIELD_NUMBER: _builtins.int
+    REMEDY_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Stable name: "SIGNAL", "EXIT_CODE", "ENGINE_EXCEPTION", "LOAD_FAILED", "RANK_HUNG", "STOPPED", "REBOOTED",
     "PHASE_DEADLINE", "RUNNER_GONE", "SPAWN_FAILED".
@@ -329,6 +331,9 @@ class ExitCause(_message.Message):
     uptime_s: _builtins.float
     permanent: _builtins.bool
     """True when trying again cannot help (an unsupported model, broken files)."""
+    signature: _builtins.str
+    """Where others have met such an end too: its likely cause, with the issues that tell of it, and what to do."""
+    remedy: _builtins.str
     def __init__(
         self,
         *,
@@ -338,10 +343,12 @@ class ExitCause(_message.Message):
         pid: _builtins.int = ...,
         uptime_s: _builtins.float = ...,
         permanent: _builtins.bool = ...,
+        signature: _builtins.str = ...,
+        remedy: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["detail", b"detail", "name", b"name", "permanent", b"permanent", "pid", b"pid", "state", b"state", "uptime_s", b"uptime_s"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["detail", b"detail", "name", b"name", "permanent", b"permanent", "pid", b"pid", "remedy", b"remedy", "signature", b"signature", "state", b"state", "uptime_s", b"uptime_s"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -684,7 +691,9 @@ Global___ModelFacts: _TypeAlias = ModelFacts  # noqa: Y015
 
 @_typing.final
 class Sampling(_message.Message):
-    """What decides how the next token is chosen."""
+    """What decides how the next token is chosen. `top_p`, `top_k` and `min_p` choose among the 1,024 most likely tokens
+    (their shares are of all tokens), so a `top_k` above that is 1,024.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
