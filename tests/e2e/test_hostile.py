@@ -4,15 +4,18 @@ import asyncio
 import json
 import os
 import random
-import uuid
-from collections.abc import Iterator
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import grpc
 import httpx
+import psutil
 import pytest
 
-from gateway.malformed import BOTH, CHAT, COMPLETIONS
+from e2e import neighbours
+from e2e.hostile_requests import KILLERS, TEXTS, Case, corpus, drawn, faults, oddities, pairs, wrong_wishes
+from e2e.neighbours import Neighbours
 from installation import DEMO, Installation, until
 from thunderline.client import SchedulerClient
 from thunderline.cluster.errors import ClusterError, InvalidRequest
@@ -21,135 +24,159 @@ from thunderline.v1 import cluster_pb2, runner_pb2, runner_pb2_grpc, scheduler_p
 
 # All in `make prove`, a tenth in `make test`.
 COUNT = 300 if os.environ.get("PROVE") else 30
-HELLO = [{"role": "user", "content": "Hello"}]
-
-# Each of these ends the generation thread of mlx-lm's own server, or makes it answer wrongly.
-KILLERS: dict[str, tuple[str, dict[str, Any], str | None]] = {
-    "an_empty_prompt": ("completions", {"prompt": ""}, "prompt"),
-    "a_list_of_prompts": ("completions", {"prompt": ["One,", "Two,"], "max_tokens": 2}, None),
-    "a_stop_with_null": ("completions", {"prompt": "a", "stop": [None]}, "stop"),
-    "a_top_k_above_the_vocabulary": ("completions", {"prompt": "a", "temperature": 1, "top_k": 60000}, "top_k"),
-    "a_token_id_just_above_the_vocabulary": ("completions", {"prompt": [49152]}, "prompt"),
-    "a_token_id_far_above_the_vocabulary": ("completions", {"prompt": [2**31]}, "prompt"),
-    "a_negative_token_id": ("completions", {"prompt": [-1]}, "prompt"),
-    "an_empty_list_of_ids": ("completions", {"prompt": []}, "prompt"),
-    "a_prompt_of_numbers_as_text": ("completions", {"prompt": [1.5]}, "prompt"),
-    "no_messages": ("chat/completions", {"messages": []}, "messages"),
-    "an_image": (
-        "chat/completions",
-        {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "http://x/y"}}]}]},
-        "messages",
-    ),
-    "another_model_to_load": ("chat/completions", {"model": "/etc", "messages": HELLO}, "model"),
-    "an_end_token_as_prompt": ("completions", {"prompt": [2], "max_tokens": 2}, None),
-    "a_bias_on_a_token_that_is_not_there": ("completions", {"prompt": "a", "logit_bias": {"60000": 1}}, "logit_bias"),
-}
+NEIGHBOUR_TOKENS = 100 if os.environ.get("PROVE") else 24
+# Of a sequence that is in the cache, and what is asked beyond it.
+CACHED_TOKENS, BEYOND_TOKENS = 12, 4
 
 
-class Neighbours:
-    """Four streams that run all the while; their tokens must be those of an undisturbed run."""
+@dataclass
+class Told:
+    """A greedy answer."""
 
-    def __init__(self, target: str) -> None:
-        self._target = target
-
-    async def tokens(self) -> list[list[int]]:
-        async with SchedulerClient(self._target) as client:
-            return list(await asyncio.gather(*(self._one(client, number) for number in range(4))))
-
-    async def _one(self, client: SchedulerClient, number: int) -> list[int]:
-        wish = cluster_pb2.Generation(model=DEMO, text=f"Story number {number}:", max_tokens=100, ignore_eos=True)
-        wish.sampling.temperature = 0.8 * (number % 2)
-        wish.sampling.seed = 100 + number
-        return [token async for delta in client.generate(wish, deadline_s=180) for token in delta.token_ids]
+    prompt_token_ids: list[int] = field(default_factory=list)
+    token_ids: list[int] = field(default_factory=list)
+    text: str = ""
 
 
-@pytest.fixture(scope="module")
-def undisturbed(fresh: Installation) -> list[list[int]]:
-    return asyncio.run(Neighbours(fresh.target("scheduler")).tokens())
+async def told(target: str, max_tokens: int) -> Told:
+    wish = cluster_pb2.Generation(model=DEMO, text="Once upon a time there was a king who", max_tokens=max_tokens)
+    found = Told()
+    async with SchedulerClient(target) as client:
+        async for delta in client.generate(wish, deadline_s=60):
+            found.prompt_token_ids.extend(delta.prompt_token_ids)
+            found.token_ids.extend(delta.token_ids)
+            found.text += delta.text
+    return found
 
 
-def bodies(count: int) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Malformed bodies: the corpus, then mixtures of two of its faults."""
-    corpus = [("chat/completions", {"messages": HELLO, **fields}) for fields, _ in (*CHAT.values(), *BOTH.values())]
-    corpus += [("completions", {"prompt": "a", **fields}) for fields, _ in (*COMPLETIONS.values(), *BOTH.values())]
-    draw = random.Random(7)
-    draw.shuffle(corpus)
-    for number in range(count):
-        path, fields = corpus[number % len(corpus)]
-        if number >= len(corpus):
-            other = draw.choice([more for kind, more in corpus if kind == path])
-            fields = {**fields, **other}
-        yield path, {"model": DEMO, "max_tokens": 2, **fields}
+def cases(count: int) -> list[Case]:
+    """The corpus, up to half of them, then drawn ones: of ten, two have two faults and two are right but odd."""
+    fixed = corpus()
+    random.Random(7).shuffle(fixed)
+    fixed = fixed[: count // 2]
+    rest = count - len(fixed)
+    some = rest // 5
+    return [*fixed, *drawn(faults(), rest - 2 * some), *drawn(pairs(), some), *drawn(oddities(), some)]
 
 
-async def post_all(url: str, count: int) -> list[str]:
-    """What was answered wrongly."""
-    wrong = []
-    async with httpx.AsyncClient(timeout=60) as client:
-        for path, fields, param in KILLERS.values():
-            answer = await client.post(f"{url}/v1/{path}", json={"model": DEMO, **fields})
-            fine = answer.status_code == 200 if param is None else answer.json().get("error", {}).get("param") == param
-            if not fine:
-                wrong.append(f"{fields}: {answer.status_code} {answer.text[:200]}")
-        for path, body in bodies(count):
-            answer = await client.post(f"{url}/v1/{path}", content=json.dumps(body).encode())
-            if answer.status_code != 200 and not (
-                400 <= answer.status_code < 500 and answer.json()["error"]["message"]
-            ):
-                wrong.append(f"{path} {body}: {answer.status_code} {answer.text[:200]}")
-    return wrong
+@dataclass(frozen=True)
+class Answer:
+    """What must be equal of two right answers. Choices: text, finish, log-probabilities."""
+
+    choices: list[tuple[str, str, Any]]
+    prompt_tokens: int
+    completion_tokens: int
+
+    def __add__(self, other: "Answer") -> "Answer":
+        return Answer(
+            self.choices + other.choices,
+            self.prompt_tokens + other.prompt_tokens,
+            self.completion_tokens + other.completion_tokens,
+        )
 
 
-def strange(draw: random.Random) -> cluster_pb2.Generation:
-    """A generation with something wrong in it, drawn."""
-    wish = cluster_pb2.Generation(
-        request_id=str(uuid.UUID(int=draw.getrandbits(128))), model=DEMO, text="a", max_tokens=2
-    )
-    wish.sampling.seed = 1
-    faults = {
-        "request_id": lambda: setattr(wish, "request_id", draw.choice(["", "x", "0" * 40])),
-        "temperature": lambda: setattr(wish.sampling, "temperature", draw.choice([-1, 3, float("nan"), float("inf")])),
-        "top_p": lambda: setattr(wish.sampling, "top_p", draw.choice([-0.1, 1.5, float("nan")])),
-        "top_k": lambda: setattr(wish.sampling, "top_k", draw.choice([-1, 49152, 2**31 - 1])),
-        "min_p": lambda: setattr(wish.sampling, "min_p", draw.choice([-0.1, 2, float("nan")])),
-        "presence_penalty": lambda: setattr(wish.sampling, "presence_penalty", draw.choice([-3, float("nan")])),
-        "repetition_penalty": lambda: setattr(wish.sampling, "repetition_penalty", draw.choice([-1, float("nan")])),
-        "logit_bias": lambda: wish.sampling.logit_bias.update({2**32 - 1: 1.0}),
-        "max_tokens": lambda: setattr(wish, "max_tokens", draw.choice([-1, 2**31 - 1])),
-        "stop": lambda: wish.stop.extend(draw.choice([[""], ["x"] * 17, ["y" * 257]])),
-        "top_logprobs": lambda: setattr(wish, "top_logprob_count", draw.choice([-1, 21])),
-        "prompt": lambda: wish.prompt_token_ids.ids.extend(draw.choice([[], [49152], [2**32 - 1]])),
-        "resume_token_ids": lambda: wish.resume_token_ids.extend([2**32 - 1]),
-        "messages": lambda: wish.chat.CopyFrom(cluster_pb2.Chat()),
-    }
-    faults[draw.choice(sorted(faults))]()
-    return wish
+def answer_of(body: Mapping[str, Any]) -> Answer:
+    choices = [
+        (one["text"] if "text" in one else one["message"]["content"], one["finish_reason"], one["logprobs"])
+        for one in body["choices"]
+    ]
+    return Answer(choices, body["usage"]["prompt_tokens"], body["usage"]["completion_tokens"])
 
 
-async def call_all(fresh: Installation, count: int) -> list[str]:
-    """The same by gRPC, straight to the scheduler and to the runner; what was answered wrongly."""
-    wrong = []
-    draw = random.Random(11)
-    async with (
-        grpc.aio.insecure_channel(fresh.target("scheduler")) as scheduling,
-        grpc.aio.insecure_channel(fresh.target("runner")) as running,
-    ):
-        scheduler: Any = scheduler_pb2_grpc.SchedulerServiceStub(scheduling)
-        runner: Any = runner_pb2_grpc.RunnerServiceStub(running)
-        listed = await scheduler.ListDeployments(scheduler_pb2.ListDeploymentsRequest(), timeout=10)
-        target = next(one.ranks[0].id for one in listed.deployments if one.spec.name == DEMO)
-        for number in range(count):
-            wish = strange(draw)
-            if number % 2:
-                call = runner.Generate(
-                    runner_pb2.RunnerServiceGenerateRequest(generation=wish, target=target), timeout=60
-                )
-            else:
-                call = scheduler.Generate(scheduler_pb2.SchedulerServiceGenerateRequest(generation=wish), timeout=60)
-            problem = await outcome(call)
-            if not isinstance(problem, InvalidRequest) or not problem.param:
-                wrong.append(f"{wish}: {problem!r}")
-    return wrong
+def is_refusal(response: httpx.Response, params: frozenset[str | None]) -> bool:
+    """A typed 4xx that names the field."""
+    if not 400 <= response.status_code < 500:
+        return False
+    error = response.json().get("error", {})
+    typed = error.get("type") == "invalid_request_error" and error.get("code") and error.get("message")
+    return bool(typed) and error.get("param") in params
+
+
+@dataclass
+class Siege:
+    """Sends one hostile request after the other, and notes what was answered wrongly."""
+
+    client: httpx.AsyncClient
+    url: str
+    rank: psutil.Process
+    neighbours: Neighbours
+    wrong: list[str] = field(default_factory=list)
+    malformed_over_http: int = 0
+    malformed_by_grpc: int = 0
+    cached_prompts: int = 0
+    # How many neighbours had a token already and not their last, as each killer was sent.
+    beside_killers: list[int] = field(default_factory=list)
+    plain: dict[str, Answer] = field(default_factory=dict)
+
+    async def _post(self, path: str, body: Mapping[str, Any]) -> httpx.Response:
+        return await self.client.post(f"{self.url}/v1/{path}", content=json.dumps(body).encode())
+
+    async def _plain(self, path: str, body: Mapping[str, Any]) -> Answer:
+        key = json.dumps([path, body])
+        if key not in self.plain:
+            response = await self._post(path, body)
+            assert response.status_code == 200, f"a good request: {body}: {response.text[:200]}"
+            self.plain[key] = answer_of(response.json())
+        return self.plain[key]
+
+    async def post(self, case: Case) -> None:
+        response = await self._post(case.path, case.body)
+        self.malformed_over_http += 1
+        wanted: object = set(case.params)
+        if case.params:
+            fine = is_refusal(response, case.params)
+        else:
+            answers = [await self._plain(case.path, body) for body in case.plain]
+            wanted = sum(answers[1:], start=answers[0])
+            fine = response.status_code == 200 and answer_of(response.json()) == wanted
+        if not fine:
+            shown = f"{response.status_code} {response.text[:300]}"
+            self.wrong.append(f"{case.path} {str(case.body)[:300]}: {shown}, not {wanted}")
+
+    async def kill(self, case: Case) -> None:
+        await self._ready()
+        await self.post(case)
+        self._look(str(case.body))
+
+    async def ask_what_is_cached(self, cached: Told) -> str:
+        """A prompt equal to a cached sequence: to mlx-lm's server nothing is left to process. What it says next."""
+        await self._ready()
+        prompt = [*cached.prompt_token_ids, *cached.token_ids]
+        body = {"model": DEMO, "prompt": prompt, "max_tokens": BEYOND_TOKENS, "temperature": 0}
+        response = await self._post(TEXTS, body)
+        self.cached_prompts += 1
+        self._look("a prompt equal to a cached sequence")
+        assert response.status_code == 200, response.text
+        usage = response.json()["usage"]
+        if (usage["prompt_tokens"], usage["prompt_tokens_details"]["cached_tokens"]) != (len(prompt), len(prompt) - 1):
+            self.wrong.append(f"not all but one of {len(prompt)} tokens came from the cache: {usage}")
+        return str(response.json()["choices"][0]["text"])
+
+    async def _ready(self) -> None:
+        await self.neighbours.all_under_way()
+        self.beside_killers.append(self.neighbours.under_way_count)
+
+    def _look(self, what: str) -> None:
+        assert self.rank.is_running() and self.rank.status() != psutil.STATUS_ZOMBIE, f"the rank died of {what}"
+
+    async def call_all(self, fresh: Installation, count: int) -> None:
+        """By gRPC, each wish straight to the scheduler and straight to the runner."""
+        async with (
+            grpc.aio.insecure_channel(fresh.target("scheduler")) as scheduling,
+            grpc.aio.insecure_channel(fresh.target("runner")) as running,
+        ):
+            scheduler: Any = scheduler_pb2_grpc.SchedulerServiceStub(scheduling)
+            runner: Any = runner_pb2_grpc.RunnerServiceStub(running)
+            listed = await scheduler.ListDeployments(scheduler_pb2.ListDeploymentsRequest(), timeout=10)
+            target = next(one.ranks[0].id for one in listed.deployments if one.spec.name == DEMO)
+            for wish, param in drawn(wrong_wishes(), count // 2):
+                routed = scheduler_pb2.SchedulerServiceGenerateRequest(generation=wish)
+                direct = runner_pb2.RunnerServiceGenerateRequest(generation=wish, target=target)
+                for call in (scheduler.Generate(routed, timeout=60), runner.Generate(direct, timeout=60)):
+                    problem = await outcome(call)
+                    self.malformed_by_grpc += 1
+                    if not isinstance(problem, InvalidRequest) or problem.param != param:
+                        self.wrong.append(f"{wish}: {problem!r}, not {param}")
 
 
 async def outcome(call: Any) -> ClusterError | None:
@@ -161,36 +188,48 @@ async def outcome(call: Any) -> ClusterError | None:
     return None
 
 
-def test_hostile_requests_disturb_nobody(
-    fresh: Installation, undisturbed: list[list[int]], evidence: dict[str, Any]
-) -> None:
-    rank = fresh.pid("rank")
+async def besieged(fresh: Installation, rank: psutil.Process) -> tuple[Siege, list[str], str]:
+    """The siege, what followed a cached sequence each time, and what follows it in an answer of its own."""
+    target = fresh.target("scheduler")
+    cached = await told(target, CACHED_TOKENS)
+    async with (
+        httpx.AsyncClient(timeout=60) as client,
+        neighbours.neighbours(target, NEIGHBOUR_TOKENS) as beside,
+    ):
+        siege = Siege(client, fresh.url, rank, beside)
+        # An exact hit first; then the entry is longer than the prompt.
+        beyond = [await siege.ask_what_is_cached(cached) for _ in range(2)]
+        for case in KILLERS.values():
+            await siege.kill(case)
+        for case in cases(COUNT):
+            await siege.post(case)
+        await siege.call_all(fresh, COUNT)
+    whole = await told(target, CACHED_TOKENS + BEYOND_TOKENS)
+    assert whole.text.startswith(cached.text)
+    return siege, beyond, whole.text.removeprefix(cached.text)
 
-    async def work() -> tuple[list[list[int]], list[str], list[str]]:
-        neighbours = asyncio.create_task(Neighbours(fresh.target("scheduler")).tokens())
-        over_http = await post_all(fresh.url, COUNT)
-        by_grpc = await call_all(fresh, COUNT)
-        return await neighbours, over_http, by_grpc
 
-    tokens, over_http, by_grpc = asyncio.run(work())
-    evidence["malformed_over_http"], evidence["malformed_by_grpc"] = COUNT + len(KILLERS), COUNT
-    assert not over_http
-    assert not by_grpc
-    assert tokens == undisturbed
-    assert fresh.pid("rank") == rank
+# 600 requests beside four streams; a whole installation may have to be made first.
+@pytest.mark.timeout(900)
+def test_hostile_requests_disturb_nobody(fresh: Installation, evidence: dict[str, Any]) -> None:
+    rank = psutil.Process(fresh.pid("rank"))
+    wanted = asyncio.run(neighbours.undisturbed(fresh.target("scheduler"), NEIGHBOUR_TOKENS))
+    siege, beyond, right = asyncio.run(besieged(fresh, rank))
+    assert not siege.wrong, "\n".join(siege.wrong)
+    assert right and set(beyond) == {right}
+    assert siege.malformed_over_http == COUNT + len(KILLERS) and siege.malformed_by_grpc == COUNT
+    assert len(siege.beside_killers) == len(KILLERS) + siege.cached_prompts
+    assert min(siege.beside_killers) >= neighbours.COUNT
+    for one, tokens in zip(siege.neighbours.each, wanted, strict=True):
+        assert len(tokens) == NEIGHBOUR_TOKENS
+        assert one.answers and all(answer == tokens for answer in one.answers)
+        assert one.tokens == tokens[: len(one.tokens)], "the answer that was under way at the end"
+        assert one.broke_count == 0
+    assert fresh.pid("rank") == rank.pid
     until("a good answer", fresh.answers, 30)
-
-
-def test_a_prompt_equal_to_a_cached_sequence_is_answered(fresh: Installation) -> None:
-    """mlx-lm's server dies of an exact hit: nothing would be left to process."""
-    client = fresh.openai()
-    first = client.completions.create(
-        model=DEMO, prompt="Once upon a time there was a king who", max_tokens=20, temperature=0
-    )
-    both = "Once upon a time there was a king who" + first.choices[0].text
-    again = client.completions.create(model=DEMO, prompt=both, max_tokens=5, temperature=0)
-    once_more = client.completions.create(model=DEMO, prompt=both, max_tokens=5, temperature=0)
-    assert again.choices[0].text == once_more.choices[0].text
-    assert once_more.usage is not None and once_more.usage.prompt_tokens_details is not None
-    details: Any = once_more.usage.prompt_tokens_details
-    assert details.cached_tokens == once_more.usage.prompt_tokens - 1
+    evidence["malformed_over_http"] = siege.malformed_over_http
+    evidence["malformed_by_grpc"] = siege.malformed_by_grpc
+    evidence["prompts_equal_to_a_cached_sequence"] = siege.cached_prompts
+    evidence["killers"] = len(siege.beside_killers)
+    evidence["neighbours_under_way_at_each_killer"] = min(siege.beside_killers)
+    evidence["neighbours_answers_compared"] = sum(len(one.answers) for one in siege.neighbours.each)
