@@ -69,18 +69,24 @@ def test_short_ones_that_come_all_the_time_do_not_keep_a_long_one_from_beginning
 @given(
     rate=st.floats(0.1, 1e6),
     decode_s=st.floats(0, 10),
-    waiting=st.lists(st.integers(0, 2000), min_size=1, max_size=40),
+    begun=st.lists(st.integers(1, 2000), max_size=PROMPT_COUNT_MAX),
+    waiting=st.lists(st.integers(0, 2000), max_size=40),
     decoding=st.booleans(),
     count_max=st.integers(1, 40),
 )
 def test_a_step_keeps_its_budget_if_the_smallest_chunk_does(
-    rate: float, decode_s: float, waiting: list[int], decoding: bool, count_max: int
+    rate: float, decode_s: float, begun: list[int], waiting: list[int], decoding: bool, count_max: int
 ) -> None:
-    plan = Pace(rate, decode_s).plan([], waiting, decoding, count_max)
+    plan = Pace(rate, decode_s).plan(begun, waiting, decoding, count_max)
+    count = len(begun) + len(plan.taken)
     assert CHUNK_TOKENS_MIN <= plan.chunk_tokens <= CHUNK_TOKENS_MAX
-    assert plan.taken[0] == 0 and len(set(plan.taken)) == len(plan.taken) <= min(count_max, PROMPT_COUNT_MAX)
-    prefill_s = plan.chunk_tokens * len(plan.taken) / rate
-    if plan.chunk_tokens > CHUNK_TOKENS_MIN:
+    assert list(plan.taken) == sorted(set(plan.taken) & set(range(len(waiting))))
+    # Those who have begun stay, also when the machine has become slower since.
+    assert count <= max(len(begun), min(count_max, PROMPT_COUNT_MAX))
+    assert begun or not waiting or plan.taken[0] == 0
+    prefill_s = plan.chunk_tokens * count / rate
+    # Nobody is taken beside others where even the smallest chunks would be too much.
+    if plan.chunk_tokens > CHUNK_TOKENS_MIN or (plan.taken and count > 1):
         decoded_s = min(decode_s, DECODE_SHARE_MAX * BUDGET_S) if decoding else 0
         assert decoded_s + prefill_s <= (BUDGET_S if decoding else BUDGET_ALONE_S) * 1.0001
 

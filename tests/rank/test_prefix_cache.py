@@ -1,7 +1,9 @@
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from thunderline.rank.prefix_cache import ENTRY_COUNT_MAX, PREFIX_TOKENS_MIN, Hit, PrefixCache, common_prefix
@@ -113,19 +115,93 @@ def test_each_entry_knows_whether_it_can_be_cut() -> None:
         assert found is not None and found.kept == kept
 
 
-@given(st.lists(st.tuples(TOKENS, st.booleans()), max_size=12), TOKENS, st.integers(0, 200))
-def test_a_hit_is_a_true_prefix_and_the_bound_holds(
-    entries: list[tuple[list[int], bool]], wanted: list[int], budget_tokens: int
-) -> None:
-    cache: PrefixCache[tuple[int, ...]] = PrefixCache(budget_tokens)
-    cuttable: dict[tuple[int, ...], bool] = {}
-    for entry, can_cut in entries:
-        cache.put(entry, tuple(entry), can_cut)
-        cuttable[tuple(entry)] = can_cut
-        assert cache.tokens <= budget_tokens
-    hit = cache.find(wanted)
-    if hit is not None:
-        assert list(hit.kept[: hit.tokens]) == wanted[: hit.tokens]
-        assert PREFIX_TOKENS_MIN <= hit.tokens < len(wanted)
-        assert hit.kept_tokens == len(hit.kept)
-        assert cuttable[hit.kept] or hit.tokens == hit.kept_tokens
+@dataclass
+class Naive:
+    """The same in plain lists: every entry is compared with every prompt. Least recently used first."""
+
+    budget_tokens: int
+    entries: list[tuple[tuple[int, ...], int, bool]] = field(default_factory=list)
+    evicted_count: int = 0
+
+    @property
+    def tokens(self) -> int:
+        return sum(len(tokens) for tokens, _, _ in self.entries)
+
+    def find(self, wanted: Sequence[int]) -> Hit[int] | None:
+        best: tuple[tuple[int, ...], int, bool] | None = None
+        most = PREFIX_TOKENS_MIN - 1
+        for entry in reversed(self.entries):
+            usable = min(_naive_prefix(entry[0], wanted), len(wanted) - 1)
+            if usable < len(entry[0]) and not entry[2]:
+                continue
+            if usable > most:
+                best, most = entry, usable
+        if best is None:
+            return None
+        self.entries.remove(best)
+        self.entries.append(best)
+        return Hit(best[1], most, len(best[0]))
+
+    def put(self, tokens: tuple[int, ...], kept: int, can_cut: bool) -> None:
+        if len(tokens) < PREFIX_TOKENS_MIN or len(tokens) > self.budget_tokens:
+            return
+        for other, _, other_can_cut in self.entries:
+            if other_can_cut and len(other) > len(tokens) and _naive_prefix(other, tokens) == len(tokens):
+                return
+        self.entries = [
+            one
+            for one in self.entries
+            if one[0] != tokens and not (can_cut and _naive_prefix(one[0], tokens) == len(one[0]))
+        ]
+        self.entries.append((tokens, kept, can_cut))
+        self.shrink(self.budget_tokens)
+
+    def shrink(self, budget_tokens: int) -> None:
+        while self.tokens > budget_tokens:
+            self.entries.pop(0)
+            self.evicted_count += 1
+
+
+# All that is put in or wanted begins like this, or like something before it: prefixes are shared as chats share them.
+STEM = (0, 1, 2) * 10
+# Of which sequence before, how much of it (all, mostly where it is longer), what follows, and what is done with it.
+STEPS = st.lists(
+    st.tuples(
+        st.integers(0, 20),
+        st.just(100) | st.integers(10, 60),
+        st.lists(st.integers(0, 2), max_size=6),
+        st.sampled_from(["put", "put", "put what cannot be cut", "find", "find", "find", "shrink"]),
+    ),
+    min_size=4,
+    max_size=16,
+)
+
+
+def test_the_cache_finds_and_forgets_what_a_naive_one_does() -> None:
+    seen: Counter[str] = Counter()
+
+    @settings(max_examples=200, derandomize=True, deadline=None)
+    @given(STEPS, st.integers(20, 200))
+    def compare(steps: list[tuple[int, int, list[int], str]], budget_tokens: int) -> None:
+        cache: PrefixCache[int] = PrefixCache(budget_tokens)
+        naive = Naive(budget_tokens)
+        known: list[tuple[int, ...]] = [STEM]
+        for number, (which, cut, tail, what) in enumerate(steps):
+            tokens = (*known[-1 - which % len(known)][:cut], *tail)
+            if what == "find":
+                hit = naive.find(tokens)
+                assert cache.find(tokens) == hit
+                seen["nothing" if hit is None else "whole" if hit.tokens == hit.kept_tokens else "a part"] += 1
+                seen["exact"] += hit is not None and hit.kept_tokens == len(tokens) == hit.tokens + 1
+            elif what == "shrink":
+                cache.shrink(cut)
+                naive.shrink(cut)
+            else:
+                cache.put(tokens, number, what == "put")
+                naive.put(tokens, number, what == "put")
+                known.append(tokens)
+            assert cache.tokens == naive.tokens <= budget_tokens
+        seen["evicted"] += naive.evicted_count
+
+    compare()
+    assert min(seen[what] for what in ("nothing", "whole", "a part", "exact", "evicted")) >= 20, seen
