@@ -1,7 +1,10 @@
 """What `make prove` measures, and with which sources: a proof is measured again when one of them has changed."""
 
+import ast
 import hashlib
 import json
+import re
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -26,7 +29,7 @@ PROOFS = {
     "hostile": ["tests/e2e/test_hostile.py"],
     "seeds": ["tests/faults/test_seeds.py"],
     "crowd": ["tests/faults/test_crowd.py"],
-    "containment": ["tests/faults/test_broken_step.py"],
+    "containment": ["tests/faults/test_broken_step.py", "tests/faults/test_poison.py"],
     "serve": ["tests/e2e/test_bench.py"],
     "serve_16": ["tests/e2e/test_bench.py"],
     "serve_seeded": ["tests/e2e/test_bench.py"],
@@ -36,18 +39,56 @@ PROOFS = {
 }
 SOURCES = ("services", "clients", "protos")
 SUFFIXES = (".py", ".pyi", ".proto")
+# Fixtures of all tests; those of a folder are in its own conftest.py.
+FIXTURES = ("tests/conftest.py", "tests/living.py")
+# Says what belongs to a proof: that changes nothing of what is measured.
+NOT_MEASURING = "tests/proofs.py"
+FILE_NAME = re.compile(r"\w+\.(py|json)")
 
 
 def digest(name: str, root: Path = ROOT) -> str:
-    """Of every source and of the part's own tests: their names and what they hold, not when they were written."""
+    """Of every source, of the part's own tests, and of all in tests/ that they use: names and what the files hold."""
     found = {path for folder in SOURCES for path in (root / folder).rglob("*") if path.suffix in SUFFIXES}
-    for test in PROOFS[name]:
-        found |= set((root / test).rglob("*.py")) if (root / test).is_dir() else {root / test}
+    tests = {path for test in PROOFS[name] for path in _files(root / test)}
     total = hashlib.sha256()
-    for path in sorted(found):
+    for path in sorted(found | tests | helpers(tests, root)):
         content = hashlib.sha256(path.read_bytes()).hexdigest()
         total.update(f"{path.relative_to(root).as_posix()} {content}\n".encode())
     return total.hexdigest()
+
+
+def _files(test: Path) -> Iterable[Path]:
+    return test.rglob("*.py") if test.is_dir() else [test]
+
+
+def helpers(tests: Iterable[Path], root: Path = ROOT) -> set[Path]:
+    """What these import from tests/ or name as a file beside them, their fixtures, and so on from there."""
+    found: set[Path] = set()
+    left = [*tests, *(root / name for name in FIXTURES), *{path.parent / "conftest.py" for path in tests}]
+    while left:
+        path = left.pop()
+        if path.is_file() and path not in found and path != root / NOT_MEASURING:
+            found.add(path)
+            if path.suffix == ".py":
+                left += _used(path, root / "tests")
+    return found
+
+
+def _used(path: Path, folder: Path) -> Iterator[Path]:
+    """Candidates: most of what a file imports is not from `folder`."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        match node:
+            case ast.Import(names=names):
+                modules = [one.name for one in names]
+            case ast.ImportFrom(module=str(module), names=names):
+                modules = [module, *(f"{module}.{one.name}" for one in names)]
+            case ast.Constant(value=str(text)) if FILE_NAME.fullmatch(text):
+                # Run or read by its path.
+                yield from (path.parent / text, folder / text)
+                continue
+            case _:
+                continue
+        yield from (folder / f"{module.replace('.', '/')}.py" for module in modules)
 
 
 def is_current(name: str, root: Path = ROOT) -> bool:

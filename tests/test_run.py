@@ -45,12 +45,27 @@ def test_a_part_that_ends_is_counted(tmp_path: Path, text: str, fine: bool) -> N
     assert (tally.passed, tally.failed) == ((1, 0) if fine else (0, 1))
 
 
+# By name what it holds: sources, the tests of a proof, and what these use.
+MEASURED = {
+    **dict.fromkeys(("services/a.py", "clients/b.py", "protos/c.proto"), "text"),
+    **dict.fromkeys(proofs.PROOFS["kills"], "import streams\nfrom faults import helper\nPROGRAM = 'program.py'\n"),
+    "tests/streams.py": "from deep.deeper import TEXT\n",
+    "tests/deep/deeper.py": "TEXT = 1\n",
+    "tests/faults/helper.py": "",
+    "tests/faults/program.py": "",
+    "tests/faults/conftest.py": "import hook\n",
+    "tests/hook.py": "",
+    "tests/living.py": "import proofs\n",
+}
+UNUSED = dict.fromkeys(("tests/proofs.py", "tests/faults/another_helper.py", "tests/e2e/conftest.py"), "")
+
+
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     """A checkout with one source in each place, and evidence measured with them."""
-    for name in ("services/a.py", "clients/b.py", "protos/c.proto", *proofs.PROOFS["kills"]):
+    for name, text in (MEASURED | UNUSED).items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(name)
+        (tmp_path / name).write_text(text)
     evidence = tmp_path / "tests/evidence/kills.json"
     evidence.parent.mkdir(parents=True)
     evidence.write_text(json.dumps({"sources": proofs.digest("kills", tmp_path)}))
@@ -65,10 +80,16 @@ def test_a_fresh_clone_needs_no_new_proof(root: Path) -> None:
     assert proofs.is_current("kills", root)
 
 
-@pytest.mark.parametrize("name", ["services/a.py", "clients/b.py", "protos/c.proto", *proofs.PROOFS["kills"]])
+@pytest.mark.parametrize("name", MEASURED)
 def test_a_changed_source_needs_a_new_proof(root: Path, name: str) -> None:
     (root / name).write_text("changed")
     assert not proofs.is_current("kills", root)
+
+
+@pytest.mark.parametrize("name", UNUSED)
+def test_what_a_proof_does_not_use_may_change(root: Path, name: str) -> None:
+    (root / name).write_text("changed")
+    assert proofs.is_current("kills", root)
 
 
 def test_a_renamed_source_needs_a_new_proof(root: Path) -> None:

@@ -41,6 +41,11 @@ class Follower:
         texts = [one for one in self.pieces if isinstance(one, str)]
         return ("".join(texts) if texts else tuple(self.pieces), self.finish, self.error)
 
+    @property
+    def is_under_way(self) -> bool:
+        """It has a token, and is unfinished."""
+        return bool(self.pieces and not self.finish and not self.error)
+
     def pause_s(self, after_s: float) -> float:
         """The longest silence that ended after a moment."""
         silences = zip(self.times_s, self.times_s[1:], strict=False)
@@ -68,8 +73,8 @@ async def by_grpc(client: SchedulerClient, number: int, follower: Follower) -> N
         follower.error = f"{error.reason}: {error.message}"
 
 
-async def by_http(url: str, number: int, follower: Follower) -> None:
-    body = {
+def http_body(number: int) -> dict[str, Any]:
+    return {
         "model": DEMO,
         "prompt": f"{number}. Tell me of mountains.",
         "max_tokens": TOKENS,
@@ -78,10 +83,13 @@ async def by_http(url: str, number: int, follower: Follower) -> None:
         "stream": True,
         **sampling(number),
     }
+
+
+async def by_http(url: str, number: int, follower: Follower) -> None:
     try:
         async with (
             httpx.AsyncClient(timeout=DEADLINE_S) as client,
-            client.stream("POST", f"{url}/v1/completions", json=body) as answer,
+            client.stream("POST", f"{url}/v1/completions", json=http_body(number)) as answer,
         ):
             if answer.status_code != 200:
                 follower.error = f"status {answer.status_code}: {(await answer.aread()).decode()}"
@@ -115,7 +123,7 @@ async def follow(
         if fault is None:
             return followers, 0.0
         await asyncio.sleep(wait_s)
-        assert all(follower.pieces and not follower.finish and not follower.error for follower in followers), "too late"
+        assert all(follower.is_under_way for follower in followers), "too late"
         begun_s = time.monotonic()
         if (more := fault()) is not None:
             tasks.create_task(more)

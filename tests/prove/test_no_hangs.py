@@ -6,6 +6,8 @@ import signal
 import subprocess
 import sys
 import threading
+import time
+from typing import Any
 
 import httpx
 import pytest
@@ -25,7 +27,9 @@ def undisturbed(fresh: Installation) -> list[object]:
     return [follower.answer for follower in followers]
 
 
-def test_a_machine_that_slept_fails_nothing(fresh: Installation, undisturbed: list[object]) -> None:
+def test_a_machine_that_slept_fails_nothing(
+    fresh: Installation, undisturbed: list[object], evidence: dict[str, Any]
+) -> None:
     until("a good answer", fresh.answers, 60)
     before = fresh.processes()
 
@@ -40,14 +44,19 @@ def test_a_machine_that_slept_fails_nothing(fresh: Installation, undisturbed: li
 
     followers, slept_s = asyncio.run(follow(fresh, sleep, 0.5))
     assert [follower.answer for follower in followers] == undisturbed
-    assert max(follower.pause_s(slept_s) for follower in followers) > SLEPT_S - 1, "the fault had no effect"
+    paused_s = max(follower.pause_s(slept_s) for follower in followers)
+    assert paused_s > SLEPT_S - 1, "the fault had no effect"
     assert fresh.processes() == before
     assert [one["state"] for one in fresh.deployments()] == ["DEPLOYMENT_STATE_READY"], DEMO
+    evidence["machine_slept_s"] = SLEPT_S
+    evidence["machine_slept_pause_s"] = round(paused_s, 2)
+    evidence["machine_slept_streams_equal"] = len(followers)
 
 
 @pytest.mark.timeout(900)
-def test_a_long_prompt_beside_two_busy_loops_is_no_hang(fresh: Installation) -> None:
+def test_a_long_prompt_beside_two_busy_loops_is_no_hang(fresh: Installation, evidence: dict[str, Any]) -> None:
     pid = fresh.pid("rank")
+    begun_s = time.monotonic()
     busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(2)]
     try:
         answer = httpx.post(
@@ -62,3 +71,5 @@ def test_a_long_prompt_beside_two_busy_loops_is_no_hang(fresh: Installation) -> 
     assert answer.status_code == 200, answer.text
     assert answer.json()["usage"]["prompt_tokens"] == PROMPT_TOKENS
     assert fresh.pid("rank") == pid
+    evidence["long_prompt_tokens"] = PROMPT_TOKENS
+    evidence["long_prompt_beside_two_busy_loops_s"] = round(time.monotonic() - begun_s, 1)
