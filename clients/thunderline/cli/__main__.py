@@ -11,7 +11,7 @@ GRPC_ENVIRONMENT = {
     "GRPC_VERBOSITY": "NONE",
     # Its newer event engine hands each message through two more threads, and a few sockets are polled faster than by
     # epoll: together a quarter of the CPU time that a token costs in the roles.
-    "GRPC_EXPERIMENTS": "-event_engine_client,-event_engine_listener,-event_engine_dns,-event_engine_callback_cq",
+    "GRPC_EXPERIMENTS": "-event_engine_client,-event_engine_listener,-event_engine_callback_cq",
     "GRPC_POLL_STRATEGY": "poll",
 }
 

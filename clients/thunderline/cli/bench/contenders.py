@@ -13,7 +13,6 @@ from typing import Any, Self
 import httpx
 import psutil
 
-from thunderline.cli.bench import direct
 from thunderline.cli.bench import load as http
 from thunderline.cli.bench.cells import (
     ENGINE,
@@ -100,19 +99,19 @@ class Question:
 
 @dataclass
 class Bare:
-    """The library's loop, fed by lines; or our engine with nothing around it."""
+    """What is fed by lines: the library's loop; our engine with nothing around it, or with its runner alone."""
 
     process: asyncio.subprocess.Process
     blas: str
 
     @classmethod
-    async def start(cls, model: Path, engine: bool = False) -> "Bare":
+    async def start(cls, module: str, model: Path, *flags: str) -> "Bare":
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
-            "thunderline.rank.bare_loop",
+            module,
             str(model),
-            *(["--engine"] if engine else []),
+            *flags,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             limit=2**24,
@@ -258,17 +257,6 @@ class Ours:
 
     async def stop(self) -> None:
         await self.tied.stop()
-
-
-class Runner(Ours):
-    """The same, asked by gRPC straight at its runner."""
-
-    async def _run(self, question: Question) -> Run:
-        return await direct.streams(
-            f"127.0.0.1:{self.base_port + 3}",
-            f"127.0.0.1:{self.base_port + 4}",
-            question.ids,
-        )
 
 
 async def tiny_copy(model: Path, folder: Path) -> Path:

@@ -20,6 +20,8 @@ from thunderline.cli.bench.load import WrongAnswer
 from thunderline.process.home import write_atomically
 
 BASE_PORT = 18000
+# What is fed by lines.
+LOOP = "thunderline.rank.bare_loop"
 
 
 async def serve(
@@ -98,7 +100,7 @@ class _Field:
 
     def _start(self, name: str) -> Awaitable[Any]:
         starts: dict[str, Callable[[], Awaitable[Any]]] = {
-            BARE: lambda: contenders.Bare.start(self._endless),
+            BARE: lambda: contenders.Bare.start(LOOP, self._endless),
             PEER: lambda: contenders.Peer.start(self._endless, BASE_PORT + 10, self._folder / "peer.log"),
             OURS: lambda: contenders.Ours.start(self._endless, BASE_PORT, self._folder / "home"),
             ENGINE: self._engine,
@@ -107,10 +109,10 @@ class _Field:
         return starts[name]()
 
     async def _engine(self) -> contenders.Bare:
-        return await contenders.Bare.start(await self._tiny_model(), engine=True)
+        return await contenders.Bare.start(LOOP, await self._tiny_model(), "--engine")
 
-    async def _runner(self) -> contenders.Ours:
-        return await contenders.Runner.start(await self._tiny_model(), BASE_PORT + 20, self._folder / "tiny-home")
+    async def _runner(self) -> contenders.Bare:
+        return await contenders.Bare.start("thunderline.runner.bare_runner", await self._tiny_model())
 
     async def _tiny_model(self) -> Path:
         if self._tiny is None:
