@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +12,7 @@ import httpx
 import pytest
 
 from faults import hooked_rank
+from faults.onlooker import READY, Look, Onlooker, longest_disagreement_s
 from installation import DEMO, Installation, end, until
 
 OPEN_WITHIN_S = 120.0
@@ -31,38 +31,6 @@ def up(new_home: Callable[[str], Path]) -> Iterator[Installation]:
         yield installation
     finally:
         end(installation)
-
-
-class Onlooker(threading.Thread):
-    """Asks for status and for a chat, again and again: (when, state, status of the chat, its message)."""
-
-    def __init__(self, up: Installation) -> None:
-        super().__init__(daemon=True)
-        self.up = up
-        self.over = threading.Event()
-        self.seen: list[tuple[float, str, int, str]] = []
-
-    def run(self) -> None:
-        body = {"model": DEMO, "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 1}
-        with httpx.Client(base_url=self.up.url, timeout=30) as client:
-            while not self.over.wait(0.5):
-                begun_s = time.monotonic()
-                found = client.get("/readyz").json()["deployments"][0]
-                answer = client.post("/v1/chat/completions", json=body)
-                # A chat that a crash met on its way goes on until the next epoch: it tells nothing of this moment.
-                if time.monotonic() - begun_s < 1.0:
-                    message = "" if answer.status_code == 200 else answer.json()["error"]["message"]
-                    self.seen.append((begun_s, found["state"], answer.status_code, message))
-
-    def longest_disagreement_s(self) -> float:
-        longest_s, since_s = 0.0, None
-        for at_s, state, status, _ in self.seen:
-            if (state == "READY") == (status == 200):
-                since_s = None
-            else:
-                since_s = at_s if since_s is None else since_s
-                longest_s = max(longest_s, at_s - since_s)
-        return longest_s
 
 
 def crash(up: Installation, how: str) -> None:
@@ -102,34 +70,49 @@ def test_a_model_that_crashes_each_time_opens_the_circuit_and_a_human_closes_it(
     up: Installation, how: str, phase: str, count: int, evidence: dict[str, Any]
 ) -> None:
     until("a good answer", up.answers, 60)
-    onlooker = Onlooker(up)
-    # What it asks would answer for epochs that crash with the next request.
-    watched = how != hooked_rank.ABORT_AT_REQUESTS
-    if watched:
-        onlooker.start()
-        until("a look at READY", lambda: any(state == "READY" for _, state, _, _ in onlooker.seen), 10)
-    before = told(up)
-    crash(up, how)
-    until("an open circuit", lambda: is_open(up, how), OPEN_WITHIN_S, every_s=0.5)
-    reason = up.deployments()[0]["reason"]
-    assert "SIGABRT" in reason and "deploy" in reason, reason
-    # The same sentence everywhere, at once.
-    begun_s = time.monotonic()
-    answer = httpx.post(f"{up.url}/v1/completions", json={"model": DEMO, "prompt": "Once"}, timeout=10)
-    assert (answer.status_code, time.monotonic() - begun_s < 1.0) == (503, True)
-    assert reason in answer.json()["error"]["message"]
-    assert httpx.get(f"{up.url}/readyz").json()["deployments"][0]["reason"] == reason
-    events = [one for one in told(up) if int(one["number"]) > int(before[-1]["number"])]
-    ends = [one["text"] for one in events if one["kind"] == "EPOCH_ENDED" and f"SIGABRT while {phase}" in one["text"]]
-    assert len(ends) == count, events
-    assert "DEPLOYMENT_CRASH_LOOP" in {one["kind"] for one in events}
+    with Onlooker(up) as onlooker:
+        until("a look at READY", lambda: any((one.after, one.status) == (READY, 200) for one in onlooker.looks), 10)
+        before = told(up)
+        crash(up, how)
+        until("an open circuit", lambda: is_open(up, how), OPEN_WITHIN_S, every_s=0.5)
+        reason = up.deployments()[0]["reason"]
+        assert "SIGABRT" in reason and "deploy" in reason, reason
+        # The same sentence everywhere, at once.
+        begun_s = time.monotonic()
+        answer = httpx.post(f"{up.url}/v1/completions", json={"model": DEMO, "prompt": "Once"}, timeout=10)
+        assert (answer.status_code, time.monotonic() - begun_s < 1.0) == (503, True)
+        assert reason in answer.json()["error"]["message"]
+        assert httpx.get(f"{up.url}/readyz").json()["deployments"][0]["reason"] == reason
+        events = [one for one in told(up) if int(one["number"]) > int(before[-1]["number"])]
+        words = f"SIGABRT while {phase}"
+        assert sum(one["kind"] == "EPOCH_ENDED" and words in one["text"] for one in events) == count, events
+        assert "DEPLOYMENT_CRASH_LOOP" in {one["kind"] for one in events}
+        (up.home / hooked_rank.FOLDER / how).unlink()
+        deployed = up.run("deploy", str(up.home / "models" / DEMO), timeout_s=60)
+        assert deployed.returncode == 0, deployed.stdout + deployed.stderr
+        until("a good answer", up.answers, 30)
+    assert any((one.after, one.status) == ("CRASH_LOOP", 503) for one in onlooker.looks)
+    longest_s = longest_disagreement_s(onlooker.looks)
+    assert longest_s <= DISAGREE_MAX_S, [one for one in onlooker.looks if not one.agreed_s]
     evidence[f"crashes_{phase.lower()}"] = reason
-    (up.home / hooked_rank.FOLDER / how).unlink()
-    deployed = up.run("deploy", str(up.home / "models" / DEMO), timeout_s=60)
-    assert deployed.returncode == 0, deployed.stdout + deployed.stderr
-    until("a good answer", up.answers, 30)
-    if watched:
-        onlooker.over.set()
-        onlooker.join(60)
-        assert "CRASH_LOOP" in {state for _, state, _, _ in onlooker.seen}
-        assert onlooker.longest_disagreement_s() <= DISAGREE_MAX_S, onlooker.seen
+    evidence[f"crashes_{phase.lower()}_looks"] = len(onlooker.looks)
+    evidence[f"crashes_{phase.lower()}_longest_disagreement_s"] = round(longest_s, 2)
+
+
+def look(at_s: float, before: str, status: int, after: str, took_s: float = 0.1) -> Look:
+    return Look(at_s, before, status, "", at_s + took_s, after)
+
+
+@pytest.mark.parametrize(
+    ("seen", "expected_s"),
+    [
+        pytest.param([look(3.0, READY, 503, READY, took_s=5.0)], 5.3, id="READY, refused after five seconds"),
+        pytest.param([look(3.0, READY, 503, READY)], 0.4, id="seen once: from the agreement before to the next"),
+        pytest.param([look(3.0, "REPAIRING", 200, "REPAIRING")], 0.4, id="not READY, and answered"),
+        pytest.param([look(3.0, READY, 503, "CRASH_LOOP", took_s=5.0)], 0.0, id="a crash met it on its way"),
+        pytest.param([look(3.0, READY, 200, READY, took_s=5.0)], 0.0, id="answered in the next epoch"),
+    ],
+)
+def test_the_onlooker_counts(seen: list[Look], expected_s: float) -> None:
+    around = [look(2.7, READY, 200, READY), look(3.2, READY, 200, READY), look(8.1, READY, 200, READY)]
+    assert longest_disagreement_s([*around, *seen]) == pytest.approx(expected_s)

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import uuid
 from collections.abc import Coroutine
 from typing import Any
 
@@ -17,9 +18,9 @@ from thunderline.v1 import cluster_pb2
 WAIT_S = 120.0
 
 
-async def poisonous(up: Installation, seed: int, ends: list[str]) -> None:
+async def poisonous(up: Installation, seed: int, request_id: str, ends: list[str]) -> None:
     wish = cluster_pb2.Generation(model=DEMO, text=f"{seed} Once", max_tokens=20, ignore_eos=True)
-    wish.sampling.seed = seed
+    wish.request_id, wish.sampling.seed = request_id, seed
     async with SchedulerClient(up.target("scheduler")) as client:
         try:
             async for delta in client.generate(wish, WAIT_S):
@@ -45,13 +46,13 @@ def undisturbed(hooked: Installation) -> list[object]:
     ],
 )
 def test_a_poisonous_request_is_isolated_and_refused(
-    hooked: Installation, undisturbed: list[object], seed: int, loses_ranks: bool
+    hooked: Installation, undisturbed: list[object], seed: int, loses_ranks: bool, evidence: dict[str, Any]
 ) -> None:
     until("a good answer", hooked.answers, 60)
-    pid, ends = hooked.pid("rank"), list[str]()
+    pid, request_id, ends = hooked.pid("rank"), str(uuid.uuid4()), list[str]()
 
     def fault() -> Coroutine[Any, Any, None]:
-        return poisonous(hooked, seed, ends)
+        return poisonous(hooked, seed, request_id, ends)
 
     followers, _ = asyncio.run(follow(hooked, fault))
     assert [one.answer for one in followers] == undisturbed
@@ -60,4 +61,8 @@ def test_a_poisonous_request_is_isolated_and_refused(
     until("a good answer", hooked.answers, 60)
     assert [one["state"] for one in hooked.deployments()] == ["DEPLOYMENT_STATE_READY"]
     told = [json.loads(line) for line in hooked.run("events", "--json", timeout_s=20).stdout.splitlines()]
-    assert any(one["kind"] == "REQUEST_POISONED" for one in told)
+    poisoned = [one["text"] for one in told if one["kind"] == "REQUEST_POISONED" and request_id in one["text"]]
+    assert len(poisoned) == 1, told
+    how = "ends_every_rank" if loses_ranks else "raises_in_every_engine"
+    evidence[f"poison_{how}_streams_equal"] = len(followers)
+    evidence[f"poison_{how}_told"] = ends[0]
