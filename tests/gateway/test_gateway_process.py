@@ -1,5 +1,6 @@
 """`thunderline gateway` as it is started, with nobody behind it: its connections are bounded."""
 
+import asyncio
 import os
 import signal
 import socket
@@ -10,6 +11,7 @@ from pathlib import Path
 import httpx
 
 from installation import BIN, until
+from thunderline.gateway.__main__ import listen
 
 WAIT_S = 20
 
@@ -49,3 +51,18 @@ def alive(port: int) -> bool:
         return httpx.get(f"http://127.0.0.1:{port}/healthz", timeout=WAIT_S).status_code == 200
     except httpx.TransportError:
         return False
+
+
+async def test_an_accepted_connection_does_not_wait_for_more_to_send() -> None:
+    answered: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        accepted = writer.get_extra_info("socket")
+        answered.set_result(accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+        writer.close()
+
+    listener = listen("127.0.0.1", 0)
+    async with await asyncio.start_server(answer, sock=listener), asyncio.timeout(WAIT_S):
+        _, writer = await asyncio.open_connection(*listener.getsockname())
+        assert await answered
+        writer.close()
