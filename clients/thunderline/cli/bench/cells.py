@@ -179,6 +179,7 @@ def summary(cell: Cell, rounds: Sequence[Mapping[str, Run]]) -> dict[str, Any]:
             "first_token_p95_s": round(percentile(firsts, 0.95), 4),
             "gap_p95_s": round(statistics.median(run.gap_p95_s for run in runs), 4),
             "gap_max_s": round(statistics.median(run.gap_max_s for run in runs), 4),
+            "gap_worst_s": round(max(run.gap_max_s for run in runs), 4),
         }
         costs = [run.cpu_outside_s / run.tokens for run in runs if run.cpu_outside_s is not None and run.tokens]
         if costs:
