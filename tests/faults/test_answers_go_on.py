@@ -16,9 +16,8 @@ from installation import Installation, until
 from thunderline.client import SchedulerClient
 from thunderline.v1 import cluster_pb2
 
-# Of the rank, and of the roles; each once in `make test`.
+# Of the rank, and of each role.
 ROUNDS = 20 if os.environ.get("PROVE") else 1
-ROLE_KILLS = 80 if os.environ.get("PROVE") else 4
 CONTROL = ("discovery", "topology", "scheduler", "runner")
 PAUSE_MAX_S = 2.0
 RANK_MARGIN_S = 1.0
@@ -38,14 +37,14 @@ def p95(values: list[float]) -> float:
     return round(ordered[min(len(ordered) - 1, int(0.95 * len(ordered)))], 2)
 
 
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(3600)
 def test_roles_that_are_killed_cost_a_pause_and_nothing_else(
     fresh: Installation, undisturbed: list[object], evidence: dict[str, Any]
 ) -> None:
     draw = random.Random(5)
-    rank, pauses = fresh.pid("rank"), dict[str, list[float]]()
-    for number in range(ROLE_KILLS):
-        role = CONTROL[number % len(CONTROL)] if number < len(CONTROL) else draw.choice(CONTROL)
+    rank, pauses = fresh.pid("rank"), {role: list[float]() for role in CONTROL}
+    rounds = draw.sample(CONTROL, k=len(CONTROL) * ROUNDS, counts=[ROUNDS] * len(CONTROL))
+    for number, role in enumerate(rounds):
         pid = fresh.pid(role)
         followers, killed_s = asyncio.run(
             follow(fresh, lambda pid=pid: os.kill(pid, signal.SIGKILL), draw.random())  # type: ignore[misc]
@@ -53,13 +52,15 @@ def test_roles_that_are_killed_cost_a_pause_and_nothing_else(
         assert [follower.answer for follower in followers] == undisturbed, f"round {number}, {role}"
         assert fresh.pid("rank") == rank, "the model was loaded again"
         assert fresh.pid(role, other_than=pid) != pid
-        pauses.setdefault(role, []).extend(follower.pause_s(killed_s) for follower in followers)
+        pauses[role] += [follower.pause_s(killed_s) for follower in followers]
     for role, found in pauses.items():
         evidence[f"pause_p95_s_{role}"] = p95(found)
+        evidence[f"kills_{role}"] = rounds.count(role)
     everything = [pause for found in pauses.values() for pause in found]
     evidence["pause_p95_s_roles"] = p95(everything)
     evidence["streams_equal_roles"] = len(everything)
-    assert p95(everything) <= PAUSE_MAX_S, {role: sorted(found) for role, found in pauses.items()}
+    late = {role: sorted(found) for role, found in pauses.items() if p95(found) > PAUSE_MAX_S}
+    assert not late, late
 
 
 async def ready_again(up: Installation, pid: int, starts_s: list[float]) -> None:

@@ -69,7 +69,9 @@ def end_rank_as(store_id: str, up: Installation, rank: dict[str, Any]) -> grpc.R
     return caught.value
 
 
-def test_two_homes_beside_each_other_never_command_each_others_ranks(fresh: Installation, up: Installation) -> None:
+def test_two_homes_beside_each_other_never_command_each_others_ranks(
+    fresh: Installation, up: Installation, evidence: dict[str, Any]
+) -> None:
     homes = [fresh, up]
     pids = [home.pid("rank") for home in homes]
     found = [status(home) for home in homes]
@@ -86,9 +88,10 @@ def test_two_homes_beside_each_other_never_command_each_others_ranks(fresh: Inst
         assert "`thunderline cluster adopt`" in error.details()
     assert [home.pid("rank") for home in homes] == pids
     assert all(home.answers() for home in homes)
+    evidence["two_homes_ranks_kept_their_pids"] = len(pids)
 
 
-def test_a_deleted_store_is_rebuilt_without_a_reload(up: Installation) -> None:
+def test_a_deleted_store_is_rebuilt_without_a_reload(up: Installation, evidence: dict[str, Any]) -> None:
     rank, former = up.pid("rank"), status(up)["store_id"]
     put_store(up, None)
     problem = until("the problem", lambda: next(iter(status(up)["problems"]), None), SOON_S)
@@ -109,9 +112,13 @@ def test_a_deleted_store_is_rebuilt_without_a_reload(up: Installation) -> None:
     assert "STORE_ADOPTED" in up.run("events", DEMO).stdout
     again = up.run("cluster", "adopt", "--yes")
     assert (again.returncode, "nothing to adopt" in again.stdout) == (0, True)
+    evidence["deleted_store_told"] = problem
+    evidence["deleted_store_rebuilt_without_a_reload"] = True
 
 
-def test_an_older_copy_of_the_store_ends_only_what_it_does_not_know(up: Installation, tmp_path: Path) -> None:
+def test_an_older_copy_of_the_store_ends_only_what_it_does_not_know(
+    up: Installation, tmp_path: Path, evidence: dict[str, Any]
+) -> None:
     until("an answer", up.answers, SOON_S)
     copy_store(up, tmp_path / "copy.db")
     rank = up.pid("rank")
@@ -126,10 +133,11 @@ def test_an_older_copy_of_the_store_ends_only_what_it_does_not_know(up: Installa
     assert newest == number + 1
     assert newer not in up.processes()
     until("an answer", up.answers, SOON_S)
+    evidence["older_copy_kept_the_rank_that_it_knew"] = True
 
 
 def test_a_copy_on_a_second_home_is_refused_until_it_is_adopted(
-    up: Installation, demo_folder: Path, tmp_path: Path
+    up: Installation, demo_folder: Path, tmp_path: Path, evidence: dict[str, Any]
 ) -> None:
     until("an answer", up.answers, SOON_S)
     rank, former = up.pid("rank"), status(up)["store_id"]
@@ -150,5 +158,6 @@ def test_a_copy_on_a_second_home_is_refused_until_it_is_adopted(
         assert status(second)["store_id"] != former
         assert (up.pid("rank"), status(up)["store_id"]) == (rank, former)
         assert up.answers()
+        evidence["copied_store_told"] = refused.stderr.strip().splitlines()[-1]
     finally:
         end(second)
