@@ -114,20 +114,23 @@ def test_a_parked_sequence_goes_on_without_a_prefill(tiny: Any, number: int, beh
     assert sum(report.prefill_tokens for report in one.reports) == prefilled
 
 
-def test_a_resume_is_told_again_what_was_cached_of_its_prompt(tiny: Any) -> None:
+def test_each_resume_is_told_again_what_was_cached_of_its_prompt(tiny: Any) -> None:
     prompt = PROMPTS[3] * 20
     one = story(tiny)
     one.insert(prompt)
     one.run()
-    key = one.insert(prompt)
-    one.run(until=lambda: len(one.tokens[key]) >= 4)
-    assert one.cached[key] == len(prompt) - 1
-    one.engine.park(key)
-    again = len(one.tokens) + 1
-    one.tokens[again], one.logprobs[again] = [], []
-    one.engine.insert(Insert(again, f"request {key}", tuple(prompt), tuple(one.tokens[key]), SAMPLED[0], 24))
+    key = first = one.insert(prompt)
+    had: list[int] = []
+    for _ in range(2):
+        one.run(until=lambda key=key: len(one.tokens[key]) >= 4)  # type: ignore[misc]
+        assert one.cached[key] == len(prompt) - 1
+        one.engine.park(key)
+        had += one.tokens[key]
+        key = len(one.tokens) + 1
+        one.tokens[key], one.logprobs[key] = [], []
+        one.engine.insert(Insert(key, f"request {first}", tuple(prompt), tuple(had), SAMPLED[0], 24, ignore_eos=True))
     one.run()
-    assert one.cached[again] == len(prompt) - 1
+    assert one.cached[key] == len(prompt) - 1
 
 
 def test_the_neighbours_of_a_parked_sequence_keep_their_tokens(tiny: Any) -> None:
