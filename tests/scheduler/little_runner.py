@@ -9,7 +9,7 @@ import grpc
 from google.protobuf.message import Message
 
 from thunderline.cluster import InstanceId, NodeId, RankId, StoreId
-from thunderline.cluster.errors import ClusterError
+from thunderline.cluster.errors import RANK_LOST_FACT, ClusterError, InstanceFailed
 from thunderline.process.changes import Changes, watch
 from thunderline.rpc.server import Server, serving
 from thunderline.runner.fence import Fence, Goal, Verdict, adopt, judge
@@ -23,6 +23,7 @@ PREPARED, LOADING, READY = (
     cluster_pb2.RANK_STATE_READY,
 )
 ABSENT, FAILED = cluster_pb2.RANK_STATE_ABSENT, cluster_pb2.RANK_STATE_FAILED
+LOST = InstanceFailed("the rank died", retry_after_s=None, **{RANK_LOST_FACT: "SIGKILL"})
 CRASH = cluster_pb2.ExitCause(name="SIGNAL", detail="SIGSEGV", state=LOADING)
 
 # What a Generate sends, given the request and gRPC's context.
@@ -220,6 +221,10 @@ class LittleRunner:
         await self.cancels.wait()
         self.cancelled.append(request.request_id)
         return runner_pb2.CancelGenerationResponse()
+
+
+async def at_once() -> None:
+    """Nothing to wait for."""
 
 
 def first_then(wait: Callable[[], Awaitable[Any]], first: bytes = FIRST) -> Answer:

@@ -6,7 +6,7 @@ import socket
 import sqlite3
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import grpc
@@ -29,6 +29,7 @@ from thunderline.v1 import cluster_pb2, discovery_pb2_grpc
 NODE = NodeId("node")
 WAIT_S = 0.3
 LIMITS = Limits(epoch_wait_min_s=WAIT_S, epoch_wait_max_s=WAIT_S, queue_wait_s=5.0, rank_request_count_max=1)
+ROOM = replace(LIMITS, rank_request_count_max=8)
 SOON_S = 15.0
 NAMES = {value: name.removeprefix("DEPLOYMENT_STATE_") for name, value in cluster_pb2.DeploymentState.items()}
 

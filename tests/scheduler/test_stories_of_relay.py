@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,9 @@ import grpc
 import pytest
 from prometheus_client import REGISTRY
 
-from scheduler.little_runner import FIRST, LAST, PROMPT, first_then, message
-from scheduler.little_scheduler import LIMITS, Life, house, served
+from scheduler.little_client import answered, calling, resume_of, until
+from scheduler.little_runner import FIRST, LAST, LOST, at_once, first_then, message
+from scheduler.little_scheduler import LIMITS, house, served
 from thunderline.cluster.errors import (
     RANK_LOST_FACT,
     ClusterError,
@@ -22,46 +23,17 @@ from thunderline.cluster.errors import (
     EngineReset,
     InstanceFailed,
     InvalidRequest,
-    NoReadyInstance,
     NotFound,
     RankHung,
-    RequestPoisoned,
     Superseded,
     Unreachable,
 )
-from thunderline.rpc.channel import dial
 from thunderline.rpc.errors import from_call
-from thunderline.v1 import cluster_pb2, scheduler_pb2
+from thunderline.v1 import cluster_pb2
 
-METHOD = "/thunderline.v1.SchedulerService/Generate"
 # A field that this version does not know, and one delta in two parts, the later field first: no serializer of ours
 # would write it so.
 ODD = b"\x9a\x06\x05later" + b"\x0a\x02\x20\x01" + b"\x0a\x07\x1a\x05three"
-
-
-@contextlib.asynccontextmanager
-async def calling(
-    life: Life, wish: cluster_pb2.Generation, timeout_s: float | None = 20
-) -> AsyncIterator["grpc.aio.UnaryStreamCall[Any, bytes]"]:
-    """A client that reads bytes; it leaves at the end of the block."""
-    async with dial(life.address) as channel:
-        method: grpc.aio.UnaryStreamMultiCallable[Any, bytes] = channel.unary_stream(
-            METHOD, request_serializer=scheduler_pb2.SchedulerServiceGenerateRequest.SerializeToString
-        )
-        call = method(scheduler_pb2.SchedulerServiceGenerateRequest(generation=wish), timeout=timeout_s)
-        try:
-            yield call
-        finally:
-            call.cancel()
-
-
-async def answered(life: Life, wish: cluster_pb2.Generation | None = None, timeout_s: float | None = 20) -> list[bytes]:
-    """Every message. Raises the typed error that ended the stream."""
-    async with calling(life, wish or life.generation(), timeout_s) as call:
-        try:
-            return [message async for message in call]
-        except grpc.aio.AioRpcError as error:
-            raise from_call(error) from None
 
 
 def outcomes(outcome: str) -> float:
@@ -139,16 +111,9 @@ async def test_after_the_runner_came_back_the_next_request_is_answered(tmp_path:
         with pytest.raises(InstanceFailed):
             await ending
         home.runner.begin_afresh()
-        home.runner.answer = first_then(_at_once)
+        home.runner.answer = first_then(at_once)
         await home.start_runner()
         assert await answered(life) == [FIRST, LAST], "the one place of the instance was given back"
-
-
-async def _at_once() -> None:
-    """Nothing to wait for."""
-
-
-LOST = InstanceFailed("the rank died", retry_after_s=None, **{RANK_LOST_FACT: "SIGKILL"})
 
 
 @pytest.mark.parametrize(
@@ -167,7 +132,7 @@ async def test_a_runners_typed_error_is_passed_on_and_nothing_is_cancelled(tmp_p
             await answered(life)
         assert told.value.facts == error.facts
         assert outcomes(error.reason) == before + 1
-        home.runner.answer = first_then(_at_once)
+        home.runner.answer = first_then(at_once)
         assert await answered(life) == [FIRST, LAST]
         assert home.runner.cancelled == []
 
@@ -182,7 +147,7 @@ async def test_a_caller_that_leaves_is_cancelled_at_the_runner_by_name(tmp_path:
         async with asyncio.timeout(5):
             await home.runner.cancel_seen.wait()
         assert home.runner.cancelled == [wish.request_id]
-        home.runner.answer = first_then(_at_once)
+        home.runner.answer = first_then(at_once)
         assert await answered(life) == [FIRST, LAST], "the one place of the instance was given back"
         assert home.runner.broken == [wish.request_id]
         assert outcomes("cancelled") == before + 1
@@ -195,8 +160,8 @@ async def test_a_caller_that_leaves_the_queue_is_not_sent_to_the_runner(tmp_path
         async with calling(life, life.generation()) as first:
             assert await first.read() == FIRST
             async with calling(life, life.generation()):
-                await _until(lambda: life.admission.depth("m") == 1)
-            await _until(lambda: life.admission.depth("m") == 0)
+                await until(lambda: life.admission.depth("m") == 1)
+            await until(lambda: life.admission.depth("m") == 0)
             more.set()
             assert await first.read() == LAST
             assert await first.read() is grpc.aio.EOF
@@ -208,7 +173,7 @@ async def test_a_second_request_waits_for_the_place_of_the_first(tmp_path: Path)
     async with served(tmp_path) as (home, life):
         home.runner.answer = first_then(more.wait)
         first, second = (asyncio.create_task(answered(life)) for _ in range(2))
-        await _until(lambda: life.admission.depth("m") == 1)
+        await until(lambda: life.admission.depth("m") == 1)
         more.set()
         assert await first == await second == [FIRST, LAST]
 
@@ -256,144 +221,7 @@ async def test_a_stream_that_ends_with_the_role_leaves_nothing_behind(tmp_path: 
             assert await call.read() == FIRST
             life.task.cancel()
             await asyncio.wait({life.task})
-        await _until(lambda: len(home.runner.broken) == 1)
-
-
-ROOM = replace(LIMITS, rank_request_count_max=8)
-
-
-def resume_of(life: Life, lost_rank_count: int) -> cluster_pb2.Generation:
-    wish = life.generation()
-    wish.resume = True
-    wish.lost_rank_count = lost_rank_count
-    return wish
-
-
-async def test_a_resume_with_nothing_delivered_outlasts_the_queue_wait(tmp_path: Path) -> None:
-    async with house(tmp_path) as home, home.scheduler(replace(LIMITS, queue_wait_s=0.1)) as life:
-        home.runner.holds_loading = True
-        await life.deploy()
-        await life.until("the command", lambda: ("READY", 1) in home.runner.commands)
-        resume = asyncio.create_task(answered(life, resume_of(life, 1)))
-        with pytest.raises(NoReadyInstance):
-            await answered(life)
-        home.runner.move(1, cluster_pb2.RANK_STATE_READY)
-        assert await resume == [FIRST, LAST]
-
-
-async def test_one_that_ranks_were_lost_under_runs_alone_until_its_first_token(tmp_path: Path) -> None:
-    arrived: list[str] = []
-    neighbour_ends, speaks, ends = asyncio.Event(), asyncio.Event(), asyncio.Event()
-
-    async def answer(wish: cluster_pb2.Generation, _: Any) -> AsyncIterator[bytes]:
-        arrived.append(wish.request_id)
-        yield PROMPT
-        if wish.lost_rank_count:
-            await speaks.wait()
-            yield FIRST
-            await ends.wait()
-        elif len(arrived) == 1:
-            await neighbour_ends.wait()
-        yield LAST
-
-    async with served(tmp_path, ROOM) as (home, life), asyncio.TaskGroup() as group:
-        home.runner.answer = answer
-        wishes = [life.generation(), resume_of(life, 2), life.generation()]
-        for wish in wishes:
-            group.create_task(answered(life, wish))
-            await _until(lambda: len(arrived) == 1)
-            await asyncio.sleep(0.05)
-        assert (len(arrived), life.admission.depth("m")) == (1, 2)
-        neighbour_ends.set()
-        await _until(lambda: len(arrived) == 2)
-        await asyncio.sleep(0.05)
-        assert arrived == [wish.request_id for wish in wishes[:2]], "its prompt is no new token"
-        speaks.set()
-        await _until(lambda: len(arrived) == 3)
-        ends.set()
-
-
-async def test_the_rank_that_one_ends_alone_is_its_last_and_is_told(tmp_path: Path) -> None:
-    async def fail() -> None:
-        raise LOST
-
-    async with served(tmp_path, ROOM) as (home, life):
-        home.runner.answer = first_then(fail, PROMPT)
-        wish = resume_of(life, 2)
-        with pytest.raises(InstanceFailed):
-            await answered(life, wish)
-        async with asyncio.timeout(5):
-            async for event in life.client.watch_events():
-                if event.kind == "REQUEST_POISONED":
-                    break
-        assert wish.request_id in event.text and event.subject == "m"
-        home.runner.answer = first_then(_at_once)
-        assert await answered(life) == [FIRST, LAST]
-
-
-async def test_one_that_three_ranks_were_lost_under_is_refused(tmp_path: Path) -> None:
-    async with served(tmp_path) as (home, life):
-        with pytest.raises(RequestPoisoned) as refused:
-            await answered(life, resume_of(life, 3))
-        assert not refused.value.resumable
-        assert home.runner.broken == []
-
-
-async def test_the_end_of_an_older_call_does_not_cancel_the_resume_that_took_over(tmp_path: Path) -> None:
-    """Its stream broke at the client first, and here only later."""
-    async with served(tmp_path, ROOM) as (home, life):
-        home.runner.answer = first_then(asyncio.Event().wait)
-        wish = life.generation()
-        async with contextlib.AsyncExitStack() as newer:
-            async with calling(life, wish) as older:
-                assert await older.read() == FIRST
-                call = await newer.enter_async_context(calling(life, wish))
-                assert await call.read() == FIRST
-            await _until(lambda: len(home.runner.broken) == 1)
-            assert home.runner.cancelled == []
-        await asyncio.wait_for(home.runner.cancel_seen.wait(), 5)
-        assert home.runner.cancelled == [wish.request_id]
-
-
-async def test_a_resume_is_not_overtaken_by_the_cancel_of_the_call_before(tmp_path: Path) -> None:
-    async with served(tmp_path, ROOM) as (home, life):
-        home.runner.answer = first_then(asyncio.Event().wait)
-        wish = life.generation()
-        home.runner.cancels.clear()
-        async with calling(life, wish) as call:
-            assert await call.read() == FIRST
-        await asyncio.wait_for(home.runner.cancel_seen.wait(), 5)
-        home.runner.answer = first_then(_at_once)
-        resume = asyncio.create_task(answered(life, wish))
-        done, _ = await asyncio.wait({resume}, timeout=0.1)
-        assert not done
-        home.runner.cancels.set()
-        assert await resume == [FIRST, LAST]
-        assert home.runner.cancelled == [wish.request_id]
-
-
-async def test_a_resume_that_leaves_the_queue_is_dropped_where_it_is_parked(tmp_path: Path) -> None:
-    async with served(tmp_path) as (home, life):
-        home.runner.answer = first_then(asyncio.Event().wait)
-        resume = resume_of(life, 0)
-        async with calling(life, life.generation()) as first:
-            assert await first.read() == FIRST
-            async with calling(life, resume):
-                await _until(lambda: life.admission.depth("m") == 1)
-            await asyncio.wait_for(home.runner.cancel_seen.wait(), 5)
-            assert home.runner.cancelled == [resume.request_id]
-
-
-async def test_a_resume_whose_time_is_over_in_the_queue_is_dropped_too(tmp_path: Path) -> None:
-    async with served(tmp_path) as (home, life):
-        home.runner.answer = first_then(asyncio.Event().wait)
-        resume = resume_of(life, 0)
-        async with calling(life, life.generation()) as first:
-            assert await first.read() == FIRST
-            with pytest.raises(DeadlinePassed):
-                await answered(life, resume, timeout_s=0.6)
-            await asyncio.wait_for(home.runner.cancel_seen.wait(), 5)
-            assert home.runner.cancelled == [resume.request_id]
+        await until(lambda: len(home.runner.broken) == 1)
 
 
 async def test_a_role_that_stops_breaks_its_streams_at_once_and_cancels_none(tmp_path: Path) -> None:
@@ -406,7 +234,7 @@ async def test_a_role_that_stops_breaks_its_streams_at_once_and_cancels_none(tmp
             for call in calls:
                 assert await call.read() == FIRST
             waiting = [asyncio.create_task(answered(life, wish)) for wish in (life.generation(), resume_of(life, 1))]
-            await _until(lambda: life.admission.depth("m") == 2)
+            await until(lambda: life.admission.depth("m") == 2)
             begun_s = time.monotonic()
             life.relay.stop()
             for call in calls:
@@ -419,7 +247,7 @@ async def test_a_role_that_stops_breaks_its_streams_at_once_and_cancels_none(tmp
             with pytest.raises(Unreachable):
                 await answered(life)
             assert time.monotonic() - begun_s < 1
-        await _until(lambda: len(home.runner.broken) == 2)
+        await until(lambda: len(home.runner.broken) == 2)
         await asyncio.sleep(0.1)
         assert home.runner.cancelled == []
 
@@ -439,12 +267,6 @@ async def test_whose_call_ends_while_the_role_stops_is_not_taken_for_one_that_le
             assert await call.read() == more
             await asyncio.sleep(0.3)
             life.relay.stop()
-        await _until(lambda: outcomes("cancelled") == before + 1)
+        await until(lambda: outcomes("cancelled") == before + 1)
         await asyncio.sleep(0.1)
         assert home.runner.cancelled == []
-
-
-async def _until(look: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
-        while not look():
-            await asyncio.sleep(0.01)

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from prometheus_client import REGISTRY
 
+from scheduler.little_client import answered, calling
 from scheduler.little_runner import FIRST, LAST, READY, finished, first_then
-from scheduler.little_scheduler import NAMES, House, Life, served
-from scheduler.test_stories_of_relay import ROOM, answered, calling
+from scheduler.little_scheduler import NAMES, ROOM, House, Life, served
 from thunderline.cluster.errors import EngineReset, NotFound
 from thunderline.v1 import cluster_pb2
 
