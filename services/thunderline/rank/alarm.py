@@ -33,7 +33,8 @@ class _MacAction(ctypes.Structure):
 
 # By platform: the structure, and SA_RESTART | SA_RESETHAND.
 _ACTIONS = {"linux": (_LinuxAction, 0x10000000 | 0x80000000), "darwin": (_MacAction, 0x0002 | 0x0004)}
-_LIBC = ctypes.CDLL(None)
+# PyDLL keeps the interpreter's lock through a call: the engine arms before each step and would wait to have it again.
+_LIBC = ctypes.PyDLL(None)
 
 
 def arm(allowed_s: float) -> None:
