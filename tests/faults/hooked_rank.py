@@ -1,7 +1,7 @@
 """A test build: `thunderline` as it is, but for its rank, whose engine has a hook.
 
-Before each step's computation the hook writes down whom the engine holds, and raises once for each time that it is
-told to. What it does lies in HOME/hook: `steps.jsonl`, one `Held` a line; `raise`, a file that is removed as the
+Before each step's computation the hook writes down whom the engine holds, and for each time that it is told to it
+raises once, in the middle of a decode step: the caches hold its tokens, and none is sampled. What it does lies in HOME/hook: `steps.jsonl`, one `Held` a line; `raise`, a file that is removed as the
 exception is raised; `end`, which names one of endings.py and is removed as that comes; and while they are there,
 `abort`, with which every step aborts the process, `abort_in_load` and `abort_at_requests`.
 """
@@ -36,20 +36,22 @@ class Held:
     parked_count: int
 
 
-def hook(home: Path) -> Callable[[Any], None]:
+def hook(home: Path) -> Callable[[Any], Any]:
     folder = home / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     steps, trigger = (folder / "steps.jsonl").open("a", buffering=1), folder / "raise"
 
-    def on_step(engine: Any) -> None:
+    def raise_once() -> None:
+        if trigger.exists():
+            trigger.unlink()
+            raise RuntimeError(INJECTED)
+
+    def on_step(engine: Any) -> Callable[[], None]:
         from time import monotonic
 
         running = [one.insert.params.seed for one in engine._running.values()]
         waiting = [one.params.seed for one in engine._waiting.values()]
         steps.write(json.dumps(asdict(Held(monotonic(), running, waiting, engine.parked_count))) + "\n")
-        if trigger.exists():
-            trigger.unlink()
-            raise RuntimeError(INJECTED)
         endings.end_as_told(folder / "end")
         if (folder / ABORT).exists():
             os.abort()
@@ -61,6 +63,7 @@ def hook(home: Path) -> Callable[[Any], None]:
             raise RuntimeError(INJECTED)
         if KILLS in running:
             os.abort()
+        return raise_once
 
     return on_step
 

@@ -373,13 +373,20 @@ def test_logprobs_are_the_models_and_only_where_asked(tiny: Any) -> None:
         assert found.top_values[0] == pytest.approx(wanted[i].max().item(), abs=1e-3)
 
 
-def test_an_exception_in_a_step_loses_its_requests_and_nothing_else(tiny: Any) -> None:
+@pytest.mark.parametrize("in_the_middle", [False, True])
+def test_an_exception_in_a_step_loses_its_requests_and_nothing_else(tiny: Any, in_the_middle: bool) -> None:
     raise_at = {6}
 
-    def hook(engine: Engine) -> None:
+    def raise_once() -> None:
         if len(one.reports) in raise_at:
             raise_at.clear()
             raise RuntimeError("injected")
+
+    def hook(engine: Engine) -> Callable[[], None] | None:
+        if in_the_middle:
+            return raise_once
+        raise_once()
+        return None
 
     one = story(tiny, on_step=hook)
     first, second = one.insert(PROMPTS[5]), one.insert(PROMPTS[3])

@@ -7,8 +7,9 @@ import pytest
 
 from runner.little_model import make
 from thunderline.cluster.errors import DeadlinePassed, InstanceFailed
+from thunderline.cluster.limits import DEFAULTS
 from thunderline.runner import tokenizing
-from thunderline.runner.generation import Generation
+from thunderline.runner.generation import DELTA_TOKENS_MAX, Generation
 from thunderline.runner.tokenizing import ModelText
 from thunderline.v1 import cluster_pb2, rank_pb2
 
@@ -48,6 +49,21 @@ async def test_a_reader_that_comes_late_gets_one_delta(words: ModelText) -> None
     assert list(delta.token_ids) == [*ids, 2]
     assert delta.text == words.decode(ids)
     assert delta.usage.completion_tokens == len(ids) + 1
+
+
+async def test_what_a_late_reader_gets_is_cut_to_what_a_message_may_hold(words: ModelText) -> None:
+    made = generation(words, max_tokens=100_000)
+    tops = list(range(20))
+    logprobs = [rank_pb2.SequenceLogprobs(logprob=-1.0, top_token_ids=tops, top_logprobs=[-2.0] * 20)]
+    count = 2 * DELTA_TOKENS_MAX + 100
+    for number in range(count):
+        made.on_tokens(news(10 + number % 50, logprobs=logprobs))
+    made.on_tokens(news(2, finish_reason=S.FINISH_REASON_STOP))
+    deltas = await rest(made)
+    assert [len(delta.token_ids) for delta in deltas] == [DELTA_TOKENS_MAX, DELTA_TOKENS_MAX, 101]
+    assert sum(len(delta.logprobs) for delta in deltas) == count
+    assert max(delta.ByteSize() for delta in deltas) < DEFAULTS.message_bytes_max / 2
+    assert "".join(delta.text for delta in deltas) == words.decode([10 + number % 50 for number in range(count)])
 
 
 async def test_the_prompt_ids_come_before_the_first_token(words: ModelText) -> None:

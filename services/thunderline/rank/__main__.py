@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 
 async def attend(
-    arguments: argparse.Namespace, computes: blas.Blas, mark: Mark, on_step: Callable[[Any], None] | None
+    arguments: argparse.Namespace, computes: blas.Blas, mark: Mark, on_step: Callable[[Any], Any] | None
 ) -> int:
     """From hello to the end. Returns the exit code."""
     from thunderline.rank.attach import Attachment
@@ -101,8 +101,8 @@ def probe(computes: blas.Blas) -> dict[str, object]:
     }
 
 
-def main(argv: Sequence[str], on_step: Callable[[Any], None] | None = None) -> int:
-    """`on_step` is the engine's hook: a test build's `thunderline` gives one."""
+def main(argv: Sequence[str], on_step: Callable[[Any], Any] | None = None) -> int:
+    """`on_step` is the engine's hook (rank/engine.py): a test build's `thunderline` gives one."""
     parser = argparse.ArgumentParser(prog="thunderline rank", description=__doc__)
     parser.add_argument("--probe", action="store_true", help="print what MLX can do here, as JSON")
     parser.add_argument("--audit", type=Path, metavar="FOLDER", help="print what may be done with a model, as JSON")

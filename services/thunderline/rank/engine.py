@@ -54,10 +54,10 @@ class Engine:
         kv_budget_tokens: int,
         batch_size_max: int = SEQUENCE_COUNT_MAX,
         prompt_count_max: int = PROMPT_COUNT_MAX,
-        on_step: Callable[["Engine"], None] | None = None,
+        on_step: Callable[["Engine"], Callable[[], None] | None] | None = None,
         clock_s: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`on_step` is called before each step's computation: a test build's place to raise."""
+        """`on_step` is called before each step, and what it returns between model and sampler: a test build's hooks."""
         self._model = model
         self._end_token_ids = tuple(end_token_ids)
         self._kv_budget_tokens = kv_budget_tokens
@@ -204,7 +204,7 @@ class Engine:
         counters = generator.counters
         before = (counters.prompt_tokens, counters.prompt_time, counters.decode_time)
         if self._on_step is not None:
-            self._on_step(self)
+            generator.on_decode(self._on_step(self))
         _, responses = self._generator.next()
         news = [*self._owed, *(self._absorb(response) for response in responses)]
         self._owed = []
@@ -321,8 +321,8 @@ class Engine:
         self._generator.rows.pop(uid, None)
 
     def _keep(self, tokens: Sequence[int], caches: list[Any]) -> None:
-        """Into the prefix cache."""
-        if caches and len(tokens) > 0:
+        """Into the prefix cache; a copy is made only of what it takes."""
+        if caches and self._cache.wants(tokens):
             kept = _computed(caches)
             self._cache.put(tokens, kept, bool(can_trim_prompt_cache(kept)))
 

@@ -73,6 +73,10 @@ class RowGenerator(BatchGenerator):  # type: ignore[misc]
         place = batch.uids.index(uid)
         return int(batch._next_tokens[place].item()), batch._next_logprobs[place]
 
+    def on_decode(self, hook: Callable[[], None] | None) -> None:
+        """Called in the next decode step, once the caches hold its tokens and none is sampled."""
+        self._generation_batch.hook = hook
+
     def plan(self, plan: Plan) -> None:
         """What the next step takes of the prompts."""
         self._plan = plan

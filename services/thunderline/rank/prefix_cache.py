@@ -46,13 +46,17 @@ class PrefixCache(Generic[T]):
         self._entries.move_to_end(best[1])
         return Hit(self._entries[best[1]][0], best[0], len(best[1]))
 
+    def wants(self, tokens: Sequence[int]) -> bool:
+        """Whether `put` would keep an entry of these: it has a fitting length, and no longer one serves for it."""
+        key = tuple(tokens)
+        if not PREFIX_TOKENS_MIN <= len(key) <= self._budget_tokens:
+            return False
+        return not any(one[: len(key)] == key and cut for one, (_, cut) in self._entries.items() if len(one) > len(key))
+
     def put(self, tokens: Sequence[int], kept: T, can_cut: bool) -> None:
         """Keeps an entry; entries that are its prefixes go when it can be cut, since it serves for them too."""
         key = tuple(tokens)
-        if not PREFIX_TOKENS_MIN <= len(key) <= self._budget_tokens:
-            return
-        if any(one[: len(key)] == key and cut for one, (_, cut) in self._entries.items() if len(one) > len(key)):
-            # A longer one serves for it.
+        if not self.wants(key):
             return
         if can_cut:
             for other in [one for one in self._entries if len(one) <= len(key) and key[: len(one)] == one]:

@@ -5,7 +5,7 @@ Caches, padding, joining and leaving are mlx-lm's.
 """
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,6 +40,7 @@ class RowBatch(GenerationBatch):  # type: ignore[misc]
     _next_logprobs: list[RowLogprobs | None]
     _for: list[int] | None = None
     _is_built: bool
+    hook: Callable[[], None] | None = None
 
     @classmethod
     def of(cls, rows: dict[int, Row], model: Any, uids: list[int], inputs: mx.array, *lists: Any) -> "RowBatch":
@@ -84,6 +85,8 @@ class RowBatch(GenerationBatch):  # type: ignore[misc]
         inputs = self._current_tokens = self._next_tokens
         current_logprobs = self._current_logprobs = self._next_logprobs
         logits = self.model(inputs[:, None], cache=self.prompt_cache)[:, -1, :]
+        if self.hook is not None:
+            self.hook()
         rows = [self.rows[uid] for uid in self.uids]
         # `tokens` are those in the KV cache; `inputs` is on its way there.
         positions = [len(held) + 1 - row.prompt_length for held, row in zip(self.tokens, rows, strict=True)]

@@ -9,6 +9,7 @@ from enum import Enum, auto
 from pathlib import Path
 from typing import Any
 
+from thunderline.cluster.context import context_length_tokens
 from thunderline.cluster.rank_map import Stand
 from thunderline.cluster.ranks import RankState
 from thunderline.rank import wire
@@ -51,7 +52,7 @@ class Worker:
         unsent_count: Callable[[], int],
         ready: Callable[[], None],
         ended: Callable[[int], None],
-        on_step: Callable[[Any], None] | None = None,
+        on_step: Callable[[Any], Any] | None = None,
     ) -> None:
         """All are called from the engine thread: `ready` just before READY is said, `ended` with an exit code."""
         self._on_step = on_step
@@ -134,7 +135,7 @@ class Worker:
         values = {**config, **config.get("text_config", {})}
         self.facts = cluster_pb2.EngineFacts(
             kv_budget_tokens=budget,
-            context_length_tokens=int(values.get("max_position_embeddings") or CONTEXT_DEFAULT),
+            context_length_tokens=context_length_tokens(config) or CONTEXT_DEFAULT,
             vocabulary_size=int(values.get("vocab_size") or model_vocabulary(model)),
             batching=batching.name,
             batching_reason=load.batching_reason,

@@ -1,6 +1,7 @@
 """One request at its rank: ids in, certain text out. Tokens that wait for a slow reader are joined into one delta."""
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator, Iterable
 
 from thunderline.cluster.errors import ClusterError, DeadlinePassed
@@ -8,6 +9,9 @@ from thunderline.runner.detokenize import Detokenizer
 from thunderline.runner.stop_strings import StopMatcher
 from thunderline.runner.tokenizing import ModelText
 from thunderline.v1 import cluster_pb2, rank_pb2
+
+# With 20 log-probabilities each these are 3 MB; a message may have 16.
+DELTA_TOKENS_MAX = 4096
 
 
 class Generation:
@@ -26,6 +30,8 @@ class Generation:
         self._token_count = 0
         self._cached_tokens = 0
         self._pending = cluster_pb2.GenerationDelta(prompt_token_ids=prompt_token_ids)
+        # Those before it, which are as large as one may be.
+        self._full: deque[cluster_pb2.GenerationDelta] = deque()
         self._error: ClusterError | None = None
         # Whether its rank keeps it for a resume though its stream has ended.
         self.is_parked = False
@@ -53,6 +59,9 @@ class Generation:
         if self.finished:
             return
         self._cached_tokens = max(self._cached_tokens, news.cached_tokens)
+        if len(self._pending.token_ids) >= DELTA_TOKENS_MAX:
+            self._full.append(self._pending)
+            self._pending = cluster_pb2.GenerationDelta()
         taken, reason = self._take(news.token_ids)
         for token_id, logprob in zip(news.token_ids[:taken], news.logprobs, strict=False):
             self._pending.logprobs.append(self._logprob(token_id, logprob))
@@ -118,6 +127,8 @@ class Generation:
             except TimeoutError:
                 raise DeadlinePassed("the request's deadline passed before its answer was complete") from None
             self._news.clear()
+            while self._full:
+                yield self._full.popleft()
             delta, self._pending = self._pending, cluster_pb2.GenerationDelta()
             if delta.finish_reason:
                 self._pending.finish_reason = delta.finish_reason

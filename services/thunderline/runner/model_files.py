@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from thunderline.cluster.context import context_length_tokens
+
 HEADER_BYTES_MAX = 100 * 1024 * 1024
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
 # Formats in which an engine may compute, as safetensors names them.
@@ -106,7 +108,7 @@ def facts(config: Mapping[str, Any], weight_bytes: int, heads: Sequence[bytes]) 
         layer_count=_whole(values, "num_hidden_layers", "n_layers", "n_layer"),
         weight_bytes=weight_bytes,
         kv_bytes_per_token=kv_bytes_per_token(values, element_bytes(heads)),
-        context_length_tokens=_whole(values, "max_position_embeddings", "n_positions", "max_seq_len"),
+        context_length_tokens=context_length_tokens(config),
         vocabulary_size=_whole(values, "vocab_size"),
         digest=digest.hexdigest(),
     )
