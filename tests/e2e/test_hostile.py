@@ -50,13 +50,13 @@ async def told(target: str, max_tokens: int) -> Told:
 
 
 def cases(count: int) -> list[Case]:
-    """The corpus, up to half of them, then drawn ones: of ten, two have two faults and two are right but odd."""
+    """So many malformed: the corpus, up to half of them, then drawn ones, a fifth with two faults. And odd right ones."""
     fixed = corpus()
     random.Random(7).shuffle(fixed)
     fixed = fixed[: count // 2]
     rest = count - len(fixed)
     some = rest // 5
-    return [*fixed, *drawn(faults(), rest - 2 * some), *drawn(pairs(), some), *drawn(oddities(), some)]
+    return [*fixed, *drawn(faults(), rest - some), *drawn(pairs(), some), *drawn(oddities(), some)]
 
 
 @dataclass(frozen=True)
@@ -102,6 +102,7 @@ class Siege:
     neighbours: Neighbours
     wrong: list[str] = field(default_factory=list)
     malformed_over_http: int = 0
+    odd_over_http: int = 0
     malformed_by_grpc: int = 0
     cached_prompts: int = 0
     # How many neighbours had a token already and not their last, as each killer was sent.
@@ -121,11 +122,12 @@ class Siege:
 
     async def post(self, case: Case) -> None:
         response = await self._post(case.path, case.body)
-        self.malformed_over_http += 1
         wanted: object = set(case.params)
         if case.params:
+            self.malformed_over_http += 1
             fine = is_refusal(response, case.params)
         else:
+            self.odd_over_http += 1
             answers = [await self._plain(case.path, body) for body in case.plain]
             wanted = sum(answers[1:], start=answers[0])
             fine = response.status_code == 200 and answer_of(response.json()) == wanted
@@ -160,7 +162,7 @@ class Siege:
         assert self.rank.is_running() and self.rank.status() != psutil.STATUS_ZOMBIE, f"the rank died of {what}"
 
     async def call_all(self, fresh: Installation, count: int) -> None:
-        """By gRPC, each wish straight to the scheduler and straight to the runner."""
+        """By gRPC, each malformed wish straight to the scheduler and straight to the runner."""
         async with (
             grpc.aio.insecure_channel(fresh.target("scheduler")) as scheduling,
             grpc.aio.insecure_channel(fresh.target("runner")) as running,
@@ -169,12 +171,12 @@ class Siege:
             runner: Any = runner_pb2_grpc.RunnerServiceStub(running)
             listed = await scheduler.ListDeployments(scheduler_pb2.ListDeploymentsRequest(), timeout=10)
             target = next(one.ranks[0].id for one in listed.deployments if one.spec.name == DEMO)
-            for wish, param in drawn(wrong_wishes(), count // 2):
+            for wish, param in drawn(wrong_wishes(), count):
                 routed = scheduler_pb2.SchedulerServiceGenerateRequest(generation=wish)
                 direct = runner_pb2.RunnerServiceGenerateRequest(generation=wish, target=target)
+                self.malformed_by_grpc += 1
                 for call in (scheduler.Generate(routed, timeout=60), runner.Generate(direct, timeout=60)):
                     problem = await outcome(call)
-                    self.malformed_by_grpc += 1
                     if not isinstance(problem, InvalidRequest) or problem.param != param:
                         self.wrong.append(f"{wish}: {problem!r}, not {param}")
 
@@ -209,7 +211,7 @@ async def besieged(fresh: Installation, rank: psutil.Process) -> tuple[Siege, li
     return siege, beyond, whole.text.removeprefix(cached.text)
 
 
-# 600 requests beside four streams; a whole installation may have to be made first.
+# 1,000 requests beside four streams; a whole installation may have to be made first.
 @pytest.mark.timeout(900)
 def test_hostile_requests_disturb_nobody(fresh: Installation, evidence: dict[str, Any]) -> None:
     rank = psutil.Process(fresh.pid("rank"))
@@ -217,7 +219,7 @@ def test_hostile_requests_disturb_nobody(fresh: Installation, evidence: dict[str
     siege, beyond, right = asyncio.run(besieged(fresh, rank))
     assert not siege.wrong, "\n".join(siege.wrong)
     assert right and set(beyond) == {right}
-    assert siege.malformed_over_http == COUNT + len(KILLERS) and siege.malformed_by_grpc == COUNT
+    assert siege.malformed_over_http >= COUNT and siege.odd_over_http >= COUNT // 10 and siege.malformed_by_grpc == COUNT
     assert len(siege.beside_killers) == len(KILLERS) + siege.cached_prompts
     assert min(siege.beside_killers) >= neighbours.COUNT
     for one, tokens in zip(siege.neighbours.each, wanted, strict=True):
@@ -228,6 +230,7 @@ def test_hostile_requests_disturb_nobody(fresh: Installation, evidence: dict[str
     assert fresh.pid("rank") == rank.pid
     until("a good answer", fresh.answers, 30)
     evidence["malformed_over_http"] = siege.malformed_over_http
+    evidence["odd_but_right_over_http"] = siege.odd_over_http
     evidence["malformed_by_grpc"] = siege.malformed_by_grpc
     evidence["prompts_equal_to_a_cached_sequence"] = siege.cached_prompts
     evidence["killers"] = len(siege.beside_killers)
