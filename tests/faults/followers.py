@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 
-from installation import DEMO, Installation
+from installation import DEMO, Installation, until
 from thunderline.client import SchedulerClient
 from thunderline.cluster.errors import ClusterError
 from thunderline.v1 import cluster_pb2
@@ -128,6 +128,14 @@ async def follow(
         if (more := fault()) is not None:
             tasks.create_task(more)
     return followers, begun_s
+
+
+def undisturbed_answers(up: Installation) -> list[object]:
+    """Of all eight, when nothing goes wrong: what the other runs are compared with."""
+    until("a good answer", up.answers, 60)
+    followers, _ = asyncio.run(follow(up, None))
+    assert not any(follower.error for follower in followers)
+    return [follower.answer for follower in followers]
 
 
 async def prefill_s(up: Installation, followers: list[Follower]) -> float:

@@ -11,8 +11,8 @@ from typing import Any
 import psutil
 import pytest
 
-from faults.followers import follow, prefill_s
-from installation import Installation, until
+from faults.followers import follow, prefill_s, undisturbed_answers
+from installation import Installation
 from thunderline.client import SchedulerClient
 from thunderline.v1 import cluster_pb2
 
@@ -26,10 +26,7 @@ READY_S = 60.0
 
 @pytest.fixture(scope="module")
 def undisturbed(fresh: Installation) -> list[object]:
-    until("a good answer", fresh.answers, 60)
-    followers, _ = asyncio.run(follow(fresh, None))
-    assert not any(follower.error for follower in followers)
-    return [follower.answer for follower in followers]
+    return undisturbed_answers(fresh)
 
 
 def p95(values: list[float]) -> float:

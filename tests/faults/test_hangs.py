@@ -10,7 +10,7 @@ import psutil
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from faults.followers import follow
+from faults.followers import follow, undisturbed_answers
 from faults.stopped import FOUND_WITHIN_S, Stopped, stop
 from installation import Installation, installed, until
 from thunderline.runner.hang import UNTAKEN_S
@@ -29,9 +29,7 @@ def up(new_home: Callable[[str], Path]) -> Iterator[Installation]:
 
 @pytest.fixture(scope="module")
 def undisturbed(up: Installation) -> list[object]:
-    followers, _ = asyncio.run(follow(up, None))
-    assert not any(follower.error for follower in followers)
-    return [follower.answer for follower in followers]
+    return undisturbed_answers(up)
 
 
 def end_of(up: Installation, pid: int) -> dict[str, Any] | None:

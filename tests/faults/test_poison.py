@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from faults import hooked_rank
-from faults.followers import follow
+from faults.followers import follow, undisturbed_answers
 from installation import DEMO, Installation, until
 from thunderline.client import SchedulerClient
 from thunderline.cluster.errors import RequestPoisoned
@@ -31,10 +31,7 @@ async def poisonous(up: Installation, seed: int, request_id: str, ends: list[str
 
 @pytest.fixture(scope="module")
 def undisturbed(hooked: Installation) -> list[object]:
-    until("a good answer", hooked.answers, 60)
-    followers, _ = asyncio.run(follow(hooked, None))
-    assert not any(follower.error for follower in followers)
-    return [follower.answer for follower in followers]
+    return undisturbed_answers(hooked)
 
 
 @pytest.mark.timeout(300)

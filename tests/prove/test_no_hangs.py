@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
-from faults.followers import follow
+from faults.followers import follow, undisturbed_answers
 from installation import DEMO, Installation, until
 
 SLEPT_S = 15.0
@@ -21,10 +21,7 @@ PROMPT_TOKENS = 6000
 
 @pytest.fixture(scope="module")
 def undisturbed(fresh: Installation) -> list[object]:
-    until("a good answer", fresh.answers, 60)
-    followers, _ = asyncio.run(follow(fresh, None))
-    assert not any(follower.error for follower in followers)
-    return [follower.answer for follower in followers]
+    return undisturbed_answers(fresh)
 
 
 def test_a_machine_that_slept_fails_nothing(

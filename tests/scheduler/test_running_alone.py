@@ -4,56 +4,17 @@ import asyncio
 import contextlib
 import itertools
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
 
 import pytest
 
+from scheduler.requests_by_name import Requests
 from scheduler.test_admission import House, settled, soon
 from thunderline.cluster.errors import DeadlinePassed
-from thunderline.scheduler.admission import Admission, Place
+from thunderline.scheduler.admission import Admission
 from thunderline.scheduler.routing import Kind
 from thunderline.scheduler.values import DeploymentState
 
 NEVER_S = 1000.0
-
-
-@dataclass
-class Scene:
-    """Requests by name: who is inside, in the order of their coming."""
-
-    door: Admission
-    group: asyncio.TaskGroup
-    inside: dict[str, Place] = field(default_factory=dict)
-    _leaving: dict[str, asyncio.Event] = field(default_factory=dict)
-    _tasks: dict[str, "asyncio.Task[None]"] = field(default_factory=dict)
-
-    async def comes(self, name: str, kind: Kind) -> None:
-        self._leaving[name] = asyncio.Event()
-        self._tasks[name] = self.group.create_task(self._stay(name, kind))
-        await settled()
-
-    async def _stay(self, name: str, kind: Kind) -> None:
-        async with self.door.admitted("m", kind, soon()) as place:
-            self.inside[name] = place
-            await self._leaving[name].wait()
-        del self.inside[name]
-
-    async def leaves(self, *names: str) -> None:
-        for name in names:
-            self._leaving[name].set()
-        await settled()
-
-    async def gives_up(self, name: str) -> None:
-        self._tasks[name].cancel()
-        await settled()
-
-    async def speaks(self, name: str) -> None:
-        self.door.spoke(self.inside[name])
-        await settled()
-
-    @property
-    def names(self) -> list[str]:
-        return list(self.inside)
 
 
 @contextlib.asynccontextmanager
@@ -62,15 +23,11 @@ async def scene(
     wait_s: float = NEVER_S,
     hold_s: float = NEVER_S,
     again_s: float = NEVER_S,
-) -> AsyncIterator[tuple[House, Scene]]:
+) -> AsyncIterator[tuple[House, Requests]]:
     house = House(state)
-    door = Admission(house.look, 10, 10, 5.0, wait_s, hold_s, again_s)
-    async with asyncio.timeout(10), asyncio.TaskGroup() as group:
-        made = Scene(door, group)
+    made = Requests(Admission(house.look, 10, 10, 5.0, wait_s, hold_s, again_s))
+    async with made.coming():
         yield house, made
-        for _ in range(2):
-            await made.leaves(*made.names)
-    assert door.depth("m") == 0
 
 
 async def test_it_waits_until_nobody_else_is_there_and_holds_everybody_back_meanwhile() -> None:

@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 import pytest
 from prometheus_client import REGISTRY
 
+from scheduler.requests_by_name import Requests
 from scheduler.test_admission import settled, soon
 from thunderline.cluster import InstanceId
 from thunderline.cluster.errors import CrashLoop, NoReadyInstance, NotFound
-from thunderline.scheduler.admission import Admission, Place
-from thunderline.scheduler.routing import UNKNOWN, Door, Kind, Request
+from thunderline.scheduler.admission import Admission
+from thunderline.scheduler.routing import Door, Kind, Request
 from thunderline.scheduler.values import DeploymentState, Standing
 
 S = DeploymentState
@@ -31,31 +32,12 @@ class Houses:
         return [Door(name, InstanceId(f"i-{name}"), Standing(self.states[name], "because")) for name in known]
 
 
-@dataclass
-class Scene:
-    """Requests by name, with the deployment that each is at, in the order of their coming."""
+class Scene(Requests):
+    """At these houses."""
 
-    door: Admission
-    houses: Houses
-    group: asyncio.TaskGroup
-    inside: dict[str, Place] = field(default_factory=dict)
-    _leaving: dict[str, asyncio.Event] = field(default_factory=dict)
-
-    async def comes(self, name: str, word: str = "m", kind: Kind = Kind.NEW, request: Request = UNKNOWN) -> None:
-        self._leaving[name] = asyncio.Event()
-        self.group.create_task(self._stay(name, word, kind, request))
-        await settled()
-
-    async def _stay(self, name: str, word: str, kind: Kind, request: Request) -> None:
-        async with self.door.admitted(word, kind, soon(), request) as place:
-            self.inside[name] = place
-            await self._leaving[name].wait()
-        del self.inside[name]
-
-    async def leaves(self, *names: str) -> None:
-        for name in names:
-            self._leaving[name].set()
-        await settled()
+    def __init__(self, door: Admission, houses: Houses) -> None:
+        super().__init__(door)
+        self.houses = houses
 
     async def turns(self, name: str, state: DeploymentState) -> None:
         self.houses.states[name] = state
@@ -71,12 +53,9 @@ class Scene:
 async def scene(room: int = 1, wait_s: float = 5.0, alone_wait_s: float = NEVER_S) -> AsyncIterator[Scene]:
     houses = Houses()
     door = Admission(houses.look, 10, room, wait_s, alone_wait_s, NEVER_S)
-    async with asyncio.timeout(10), asyncio.TaskGroup() as group:
-        made = Scene(door, houses, group)
+    made = Scene(door, houses)
+    async with made.coming():
         yield made
-        while made.inside:
-            await made.leaves(*made.inside)
-    assert (door.depth("m"), door.depth("n")) == (0, 0)
 
 
 async def test_each_goes_where_the_fewest_tokens_are() -> None:
@@ -153,8 +132,7 @@ async def test_a_suspect_goes_to_the_empty_one_at_once_and_holds_nobody_back_at_
         await one.comes("new")
         await one.comes("by its name", word="n")
         assert one.at == {"neighbour": "m", "suspect": "n", "new": "m"}
-        one.door.spoke(one.inside["suspect"])
-        await settled()
+        await one.speaks("suspect")
         assert one.at["by its name"] == "n"
 
 

@@ -10,10 +10,10 @@ import itertools
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
 
 from simulation import scheduler_laws
-from simulation.runner_world import DEAD, KV_TOKENS, Broken, Judge, R, Runner, Temper
+from simulation.runner_world import Broken, Judge, R, Runner, Temper
+from simulation.scheduler_disk import Disk
 from thunderline.cluster import InstanceId, NodeId, RankId
 from thunderline.cluster.errors import ClusterError
 from thunderline.process.awake import LATE_S
@@ -24,18 +24,7 @@ from thunderline.scheduler.actions import Action, targets
 from thunderline.scheduler.ages import Ages
 from thunderline.scheduler.attempts import NextAttempt
 from thunderline.scheduler.reconciler import Decision, Waits
-from thunderline.scheduler.values import (
-    Audit,
-    Cause,
-    DeploymentState,
-    Epoch,
-    RunnerView,
-    Spec,
-    Standing,
-    Verdict,
-    Wish,
-    World,
-)
+from thunderline.scheduler.values import Audit, Cause, DeploymentState, RunnerView, Standing, Verdict, World
 
 Reconcile = Callable[[World, float, Waits, NextAttempt], Decision]
 
@@ -58,7 +47,7 @@ NODES = (NodeId("a"), NodeId("b"))
 # Room for one epoch of each of two deployments on a node, and for no third.
 MEMORY_BYTES = 12 * 2**30
 AUDIT = Audit(Verdict.USABLE, (), 4 * 2**30, 65_536, 32_768, 30, MEMORY_BYTES)
-EPOCHS_KEPT = 50
+LOST = Cause("LOST", "its runner was restarted", R.STARTING)
 GIVEN_UP = {DeploymentState.CRASH_LOOP, DeploymentState.IMPOSSIBLE}
 
 
@@ -81,11 +70,8 @@ class Cluster:
         # By deployment: what its files do, and which they are.
         self.files: dict[str, tuple[Temper, int]] = {}
         self.runners = {node: Runner(node, self.chance, adopts, self.tempers, core.judge) for node in NODES}
-        # What is on the scheduler's disk; and everything that ever was there, for the laws.
-        self.last_epoch = 0
-        self.wishes: dict[InstanceId, Wish] = {}
-        self.history: dict[InstanceId, list[Epoch]] = {}
-        # What is in its memory.
+        self.disk = Disk(self.runners.values())
+        # What is in the scheduler's memory.
         self.life = 0
         self.views: dict[NodeId, RunnerView] = {}
         self.audits: dict[tuple[NodeId, str], Audit] = {}
@@ -113,9 +99,8 @@ class Cluster:
 
     def deploy(self, name: str) -> None:
         instance = InstanceId(f"i{next(self._order)}")
-        self.wishes[instance] = Wish(Spec(name, f"org/{name}", KV_TOKENS), instance, self.wall_s)
+        self.disk.deploy(instance, name, self.wall_s)
         self.tempers[instance] = self.files[name][0]
-        self.history[instance] = []
 
     def later(self, least_s: float, most_s: float, call: Callable[[], None]) -> None:
         heapq.heappush(self._coming, (self.now_s + self.chance.uniform(least_s, most_s), next(self._order), call))
@@ -134,26 +119,26 @@ class Cluster:
                 self._report(runner)
             if self.now_s >= self._next_pass_s:
                 self._pass()
-            scheduler_laws.of_processes(self.runners.values(), self.wishes.keys(), MEMORY_BYTES)
+            scheduler_laws.of_processes(self.runners.values(), self.disk.wishes.keys(), MEMORY_BYTES)
 
     # The scheduler: what services/thunderline/scheduler/control.py does around the reconciler.
 
     def _pass(self) -> None:
         world = World(
-            tuple(sorted(self.wishes.values(), key=lambda wish: wish.spec.name)),
+            tuple(sorted(self.disk.wishes.values(), key=lambda wish: wish.spec.name)),
             dict(self.views),
             dict(self.audits),
             in_flight=frozenset(self.in_flight),
             served=self.served,
-            ages_s=self.ages.look(self.wishes.values(), self.now_s),
+            ages_s=self.ages.look(self.disk.wishes.values(), self.now_s),
         )
         decision = self.core.reconcile(world, self.wall_s, WAITS, self.core.next_attempt)
         self._next_pass_s = self.now_s + min(IDLE_PASS_S, decision.look_again_s)
         self.standings = dict(decision.standings)
         self.served |= {one for one, found in self.standings.items() if found.state is DeploymentState.READY}
-        living = {instance: wish.current.number for instance, wish in self.wishes.items() if wish.current}
+        living = {instance: wish.current.number for instance, wish in self.disk.wishes.items() if wish.current}
         lived_s = {instance: self.awake_s - self.begun[number] for instance, number in living.items()}
-        scheduler_laws.of_a_decision(world, decision, self.history, self.wall_s, WAITS, MEMORY_BYTES, lived_s)
+        scheduler_laws.of_a_decision(world, decision, self.disk.history, self.wall_s, WAITS, MEMORY_BYTES, lived_s)
         for action in decision.actions:
             self.action_count += not isinstance(action, actions.AuditModel)
             self.in_flight |= targets(action)
@@ -190,7 +175,8 @@ class Cluster:
                 audit = replace(AUDIT, at_s=self.wall_s, digest=digest)
                 here(lambda: self.audits.update({(node, model): audit}), most_s=1.0)
             case actions.StartEpoch(instance, placed, _, digest):
-                number = self._begin(instance, placed.node, placed.memory_bytes, digest)
+                number = self.disk.begin(instance, placed, digest, self.wall_s)
+                self.begun[number] = self.awake_s
                 self._set_rank(placed.node, RankId(instance, number, 0), Goal.PREPARED, done)
             case actions.MakePrepared(rank, node):
                 self._set_rank(node, rank, Goal.PREPARED, done)
@@ -199,64 +185,22 @@ class Cluster:
             case actions.MakeAbsent(rank, node):
                 self._set_rank(node, rank, Goal.ABSENT, done)
             case actions.MarkReady(instance, number):
-                here(lambda: self._change(instance, number, ready_s=self.wall_s))
+                here(lambda: self.disk.change(instance, number, ready_s=self.wall_s))
             case actions.EndEpoch(instance, number, cause):
-                here(lambda: self._end(instance, number, cause))
+                here(lambda: self.disk.end(instance, number, cause, self.wall_s))
             case actions.Forget(instance):
-                here(lambda: self._forget(instance))
+                here(lambda: self.deploy(self.disk.forget(instance)))
             case actions.FetchModel():
                 raise Broken("files that are there are fetched")
-
-    def _begin(self, instance: InstanceId, node: NodeId, memory_bytes: int, digest: str) -> int:
-        wish = self.wishes[instance]
-        if wish.current is not None:
-            raise Broken(f"epoch {wish.current.number} of {instance} lives, and another is started")
-        self.last_epoch += 1
-        newest = wish.epochs[-1].number if wish.epochs else 0
-        if self.last_epoch <= newest:
-            raise Broken(f"epoch {self.last_epoch} of {instance} follows {newest}")
-        epoch = Epoch(self.last_epoch, self.wall_s, node, KV_TOKENS, memory_bytes, digest=digest)
-        self.wishes[instance] = replace(wish, epochs=(*wish.epochs, epoch)[-EPOCHS_KEPT:])
-        self.history[instance].append(epoch)
-        self.begun[epoch.number] = self.awake_s
-        return epoch.number
-
-    def _change(self, instance: InstanceId, number: int, **values: Any) -> None:
-        """Writes an epoch down; one that is over only learns that it had answered."""
-        wish = self.wishes.get(instance)
-        before = next((one for one in wish.epochs if one.number == number), None) if wish else None
-        if wish is None or before is None or (before.is_over and "answered" not in values):
-            return
-        after = replace(before, **values)
-        self.wishes[instance] = replace(wish, epochs=tuple(after if one is before else one for one in wish.epochs))
-        self.history[instance] = [after if one.number == number else one for one in self.history[instance]]
-
-    def _end(self, instance: InstanceId, number: int, cause: Cause) -> None:
-        rank_id = RankId(instance, number, 0)
-        for runner in self.runners.values():
-            rank = runner.known.get(rank_id)
-            state = R.ABSENT if rank is None else rank.view.state
-            # A start that a former life of the scheduler sent may arrive after the answer: it is ended when it is seen.
-            is_late_start = cause == actions.UNDEPLOYED and state in {R.STARTING, R.PREPARED}
-            if state not in DEAD and cause.name != "PHASE_DEADLINE" and not is_late_start:
-                raise Broken(f"epoch {number} of {instance} is given up although its rank is {state.name}")
-        deaths = [runner.deaths[rank_id] for runner in self.runners.values() if rank_id in runner.deaths]
-        if cause.name in {"SIGNAL", "LOAD_FAILED"} and deaths != [cause.state]:
-            raise Broken(f"{rank_id} is written down as {cause}, and what happened was {deaths}")
-        self._change(instance, number, ended_s=self.wall_s, cause=cause)
-
-    def _forget(self, instance: InstanceId) -> None:
-        self.deploy(self.wishes.pop(instance).spec.name)
 
     def _set_rank(self, node: NodeId, rank: RankId, goal: Goal, done: Callable[[], None]) -> None:
         """A call: it may never arrive, arrive after its caller died, or have its answer lost."""
         life = self.life
-        wish = self.wishes.get(rank.instance)
-        memory = next((one.memory_bytes for one in wish.epochs if one.number == rank.epoch), 0) if wish else 0
+        memory_bytes = self.disk.memory_bytes(rank)
 
         def arrive() -> None:
             try:
-                absent = self.runners[node].command(rank, goal, memory, self.now_s)
+                absent = self.runners[node].command(rank, goal, memory_bytes, self.now_s)
             except ClusterError:
                 absent = False
             if self.faults and self.chance.random() < 0.1:
@@ -266,10 +210,10 @@ class Cluster:
                 if life != self.life:
                     return
                 if absent and goal is Goal.PREPARED:
-                    self._end(rank.instance, rank.epoch, Cause("LOST", "its runner was restarted", R.STARTING))
-                undeployed = self.wishes.get(rank.instance)
+                    self.disk.end(rank.instance, rank.epoch, LOST, self.wall_s)
+                undeployed = self.disk.wishes.get(rank.instance)
                 if absent and goal is Goal.ABSENT and undeployed is not None and undeployed.undeploying:
-                    self._end(rank.instance, rank.epoch, actions.UNDEPLOYED)
+                    self.disk.end(rank.instance, rank.epoch, actions.UNDEPLOYED, self.wall_s)
                 done()
 
             self.later(0.0, 0.3, answer)
@@ -322,11 +266,11 @@ class Cluster:
         elif kind < 0.074 and living:
             runner.lose_stream(self.chance.choice(living), self.now_s)
         elif kind < 0.078:
-            instance = self.chance.choice(list(self.wishes))
-            self.wishes[instance] = replace(self.wishes[instance], undeploying=True)
+            instance = self.chance.choice(list(self.disk.wishes))
+            self.disk.wishes[instance] = replace(self.disk.wishes[instance], undeploying=True)
             self._wake()
         elif kind < 0.084:
-            self.deploy_again(self.chance.choice(list(self.wishes)))
+            self.deploy_again(self.chance.choice(list(self.disk.wishes)))
         elif kind < 0.086:
             # The machine slept, or a night passed. Of that the next look takes so much for time.
             self.now_s += self.chance.choice((5.0, 60.0, 700.0))
@@ -338,9 +282,9 @@ class Cluster:
 
     def _answer_a_request(self) -> None:
         for instance, standing in self.standings.items():
-            wish = self.wishes.get(instance)
+            wish = self.disk.wishes.get(instance)
             if standing.state is DeploymentState.READY and wish and wish.current and self.chance.random() < 0.5:
-                self._change(instance, wish.current.number, answered=True)
+                self.disk.change(instance, wish.current.number, answered=True)
 
     def _cut(self, runner: Runner, for_s: float) -> None:
         """The scheduler cannot hear the runner for a while."""
@@ -355,20 +299,20 @@ class Cluster:
         self.ages = Ages()
         self._wake()
         if not self.core.numbers_survive:
-            self.last_epoch = 0
+            self.disk.last_epoch = 0
 
     def deploy_again(self, instance: InstanceId) -> None:
         """An operator's Deploy of what is deployed: it counts unless an epoch lives."""
-        wish = self.wishes[instance]
+        wish = self.disk.wishes[instance]
         if not wish.undeploying and wish.current is None:
-            self.wishes[instance] = wish.again(self.wall_s)
+            self.disk.wishes[instance] = wish.again(self.wall_s)
             self.audits = {key: audit for key, audit in self.audits.items() if key[1] != wish.spec.model}
             self._wake()
 
     def mend(self) -> None:
         """What was given up is mended: by other files alone, or under the same digest and with a Deploy."""
         self.mended = True
-        for instance, wish in self.wishes.items():
+        for instance, wish in self.disk.wishes.items():
             _, version = self.files[wish.spec.name]
             if self.standings[instance].state not in GIVEN_UP:
                 continue
@@ -384,7 +328,7 @@ class Cluster:
         if any(target[0] != "audit" for target in self.in_flight if isinstance(target, tuple)):
             return False
         wanted = set()
-        for instance, wish in self.wishes.items():
+        for instance, wish in self.disk.wishes.items():
             standing = self.standings.get(instance)
             if standing is None or wish.undeploying:
                 return False
