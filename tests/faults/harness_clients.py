@@ -18,6 +18,7 @@ from thunderline.client import SchedulerClient
 VARIANTS = 8
 GRPC, HTTPX, OPENAI = "grpc", "httpx", "openai"
 WAYS = (GRPC, HTTPX, GRPC, OPENAI)
+BY_HTTP = {number for number in range(COUNT) if WAYS[number % len(WAYS)] != GRPC}
 # Shorter silences are those between tokens.
 GAP_MIN_S = 0.5
 AGAIN_S = 0.2
@@ -33,6 +34,9 @@ class Gap:
     @property
     def length_s(self) -> float:
         return self.ended_s - self.begun_s
+
+    def overlaps(self, begun_s: float, ended_s: float) -> bool:
+        return self.begun_s <= ended_s and begun_s <= self.ended_s
 
 
 async def by_openai(up: Installation, number: int, follower: Follower) -> None:
@@ -74,6 +78,15 @@ async def undisturbed(up: Installation) -> dict[int, object]:
     return {variant: one.answer for variant, one in enumerate(followers)}
 
 
+@dataclass(frozen=True)
+class Excused:
+    """A request that a dead or draining gateway has not answered. `pieces`: of its answer, before it was closed."""
+
+    begun_s: float
+    ended_s: float
+    pieces: int
+
+
 class Load:
     """`streams` gets each client's newest one. `is_excused`: whether a request of that time met a dead gateway."""
 
@@ -89,19 +102,19 @@ class Load:
         self._streams = streams
         self._is_excused = is_excused
         self.answers = dict.fromkeys((GRPC, HTTPX, OPENAI), 0)
-        self.closed_by_gateway = 0
+        self.excused: list[Excused] = []
         self.wrong: list[str] = []
         self.gaps: list[Gap] = []
 
-    async def run(self, until_s: float) -> None:
-        """All clients; each ends with the answer that it has under way then."""
+    async def run(self, enough: asyncio.Event) -> None:
+        """All clients; each ends with the answer that it has under way when it is enough."""
         async with asyncio.TaskGroup() as clients:
             for number in range(COUNT):
-                clients.create_task(self._client(number, until_s))
+                clients.create_task(self._client(number, enough))
 
-    async def _client(self, number: int, until_s: float) -> None:
+    async def _client(self, number: int, enough: asyncio.Event) -> None:
         draw, way = random.Random(number), WAYS[number % len(WAYS)]
-        while time.monotonic() < until_s:
+        while not enough.is_set():
             variant = draw.randrange(VARIANTS // 2) + (0 if way == GRPC else VARIANTS // 2)
             follower = self._streams[number] = Follower()
             begun_s = time.monotonic()
@@ -112,7 +125,7 @@ class Load:
             if follower.answer == self._right[variant]:
                 self.answers[way] += 1
             elif way != GRPC and _is_of_gateway(follower.error) and self._is_excused(begun_s, ended_s):
-                self.closed_by_gateway += 1
+                self.excused.append(Excused(begun_s, ended_s, len(follower.pieces)))
             else:
                 when = f"{begun_s:.2f} to {ended_s:.2f} s"
                 self.wrong.append(f"{way}, {variant}, {when}: {follower.answer} instead of {self._right[variant]}")
