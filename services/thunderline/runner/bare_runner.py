@@ -42,7 +42,6 @@ async def measure(requests: Requests, prompts: Sequence[Sequence[int]], max_toke
         "tokens": max_tokens * len(rows),
         "wall_s": max(row[-1] for row in rows) - begun,
         "first_token_s": [row[0] - begun for row in rows],
-        "gap_p50_s": gaps[len(gaps) // 2],
         "gap_p95_s": gaps[int(0.95 * len(gaps))],
         "gap_max_s": gaps[-1],
     }
