@@ -1,14 +1,16 @@
 """The queues before the instances: one for each word, bounded, first in first out; a resume goes before new requests.
 
 Several words may mean one instance, and one word several instances: whose turn it is goes by the kind of a request and
-its arrival, whatever its word. A request that ranks were lost under goes first of all, and alone: never beside others
-that are under way, for whom it waits until its own deadline, and from time to time nobody new is let in there so that
-its moment may come. Until its first new token nobody else is let in where it goes, and after a while nobody but new
-requests and resumes: of two such requests one may be innocent.
+its arrival, whatever its word. One that cannot go holds back those who fit where it fits, and nobody elsewhere. A
+request that ranks were lost under goes first of all, and alone: never beside others that are under way, for whom it
+waits until its own deadline, and from time to time nobody new is let in there so that its moment may come. Until its
+first new token nobody else is let in where it goes, and after a while nobody but new requests and resumes: of two such
+requests one may be innocent.
 """
 
 import asyncio
 import contextlib
+import heapq
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +20,7 @@ from prometheus_client import Gauge, Histogram
 from thunderline.cluster import InstanceId
 from thunderline.cluster.errors import ClusterError, DeadlinePassed, Full, Unreachable
 from thunderline.scheduler import routing
+from thunderline.scheduler.lines import Look, Losses
 from thunderline.scheduler.routing import Candidate, Door, Kind, Request, Way
 
 FULL_RETRY_AFTER_S = 1.0
@@ -51,10 +54,8 @@ class _Waiter:
 @dataclass
 class _Queue:
     lines: tuple[deque[_Waiter], ...] = field(default_factory=lambda: tuple(deque() for _ in Kind))
-    # Since when no deployment of the word was seen to be READY, while somebody waits.
-    away_since_s: float | None = None
-    # When the oldest of the new ones has waited long enough for READY.
-    alarm: asyncio.TimerHandle | None = None
+    # Of the word's doors, while somebody waits.
+    losses: Losses = field(default_factory=Losses)
 
     def __len__(self) -> int:
         return sum(len(line) for line in self.lines)
@@ -107,6 +108,8 @@ class Admission:
         # Who waits to be alone at an instance; and when it was last kept free, for whomever.
         self._claims: dict[InstanceId, _Waiter] = {}
         self._turns: dict[InstanceId, float] = {}
+        # When the next of the new ones has waited long enough for READY.
+        self._alarm: asyncio.TimerHandle | None = None
         # Whose depth is shown: no longer than they are known.
         self._shown: set[str] = set()
         # Why nobody is let in any more.
@@ -185,28 +188,24 @@ class Admission:
                 # It held the others back.
                 self.pump()
 
-    def _way(self, word: str, queue: _Queue, waiter: _Waiter) -> tuple[Way, Door]:
-        """What the first of a line gets now, and where. Raises what it is refused with."""
+    def _way(self, queue: _Queue, look: Look, waiter: _Waiter) -> tuple[Way, Door]:
+        """What one of a line gets now, and where. Raises what it is refused with."""
         now_s = asyncio.get_running_loop().time()
-        doors = self._look(word)
-        found, door = routing.choose(word, [self._candidate(door, waiter, now_s) for door in doors], waiter.request)
-        if found is Way.WAIT_FOR_READY:
-            if queue.away_since_s is None:
-                queue.away_since_s = now_s
-            if waiter.kind is Kind.NEW:
-                self._give_up(queue, waiter, door, now_s)
-        else:
-            queue.away_since_s = None
+        candidates = [self._candidate(door, look, waiter, now_s) for door in look.doors]
+        found, door = routing.choose(look.word, candidates, waiter.request)
+        if found is Way.WAIT_FOR_READY and waiter.kind is Kind.NEW:
+            lost_s = queue.losses.away_since_s(routing.fitting(look.doors, waiter.request))
+            self._give_up(door, routing.gives_up_s(waiter.arrived_s, lost_s, self._queue_wait_s), now_s)
         if waiter.kind is Kind.ALONE:
             if found is Way.WAIT_FOR_ROOM:
-                self._claim(doors, waiter, now_s)
+                self._claim(look, waiter, now_s)
             else:
                 self._unclaim(waiter)
         return found, door
 
-    def _candidate(self, door: Door, waiter: _Waiter, now_s: float) -> Candidate:
+    def _candidate(self, door: Door, look: Look, waiter: _Waiter, now_s: float) -> Candidate:
         house = self._houses.get(door.instance) or _House()
-        is_open = self._may_enter(door.instance, house, waiter, now_s)
+        is_open = not look.is_kept(door.instance) and self._may_enter(door.instance, house, waiter, now_s)
         return Candidate(door, len(house.places), house.tokens, is_open)
 
     def _may_enter(self, instance: InstanceId, house: _House, waiter: _Waiter, now_s: float) -> bool:
@@ -217,17 +216,17 @@ class Admission:
         claim = self._claims.get(instance)
         if waiter.kind is Kind.ALONE:
             others = sum(one.kind is not Kind.ALONE for one in house.places)
-            return claim in (None, waiter) and routing.may_go_alone(others)
+            return _yields(claim, waiter) and routing.may_go_alone(others)
         return claim is None or not routing.is_kept_free(self._turns.get(instance), now_s, self._alone_wait_s)
 
-    def _claim(self, doors: Sequence[Door], waiter: _Waiter, now_s: float) -> None:
+    def _claim(self, look: Look, waiter: _Waiter, now_s: float) -> None:
         """It waits at one instance, the one with the least under way, so that the others stay open."""
-        ready = [door for door in routing.fitting(doors, waiter.request) if routing.is_ready(door)]
-        found = [door.instance for door in ready if self._may_claim(door.instance, waiter)]
-        claimed = [instance for instance in found if instance in self._claims]
+        ready = [door.instance for door in routing.fitting(look.doors, waiter.request) if routing.is_ready(door)]
+        found = [one for one in ready if not look.is_kept(one) and self._may_claim(one, waiter)]
+        claimed = [instance for instance in found if self._claims.get(instance) is waiter]
         if not claimed:
             self._unclaim(waiter)
-            claimed = sorted(found, key=lambda one: self._houses[one].tokens)[:1]
+            claimed = sorted(found, key=lambda one: (one in self._claims, self._houses[one].tokens))[:1]
         for instance in claimed:
             self._claims[instance] = waiter
             self._keep_free(instance, now_s)
@@ -247,7 +246,7 @@ class Admission:
         house, claim = self._houses.get(instance), self._claims.get(instance)
         if house is None or house.silent is not None or len(house.places) >= self._outstanding_max:
             return False
-        return claim in (None, waiter)
+        return _yields(claim, waiter)
 
     def _unclaim(self, waiter: _Waiter) -> bool:
         """Whether it held an instance."""
@@ -256,15 +255,17 @@ class Admission:
             del self._claims[instance]
         return bool(held)
 
-    def _give_up(self, queue: _Queue, waiter: _Waiter, door: Door, now_s: float) -> None:
-        """Raises NoReadyInstance when the oldest of the new ones has waited long enough for READY; looks again then."""
-        assert queue.away_since_s is not None
-        at_s = routing.gives_up_s(waiter.arrived_s, queue.away_since_s, self._queue_wait_s)
+    def _give_up(self, door: Door, at_s: float, now_s: float) -> None:
+        """Raises NoReadyInstance when a new one has waited long enough for READY; looks again then."""
         if now_s >= at_s:
             raise routing.waited_in_vain(door)
-        if queue.alarm is not None:
-            queue.alarm.cancel()
-        queue.alarm = asyncio.get_running_loop().call_at(at_s, self.pump)
+        if self._alarm is None or at_s < self._alarm.when():
+            self._set_alarm(at_s)
+
+    def _set_alarm(self, at_s: float | None) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+        self._alarm = None if at_s is None else asyncio.get_running_loop().call_at(at_s, self.pump)
 
     def _seat(self, door: Door, waiter: _Waiter) -> Place:
         loop = asyncio.get_running_loop()
@@ -301,27 +302,32 @@ class Admission:
             self._drop_empty(word)
 
     def _let_in(self) -> None:
+        now_s = asyncio.get_running_loop().time()
+        # Whoever waits for READY sets it again.
+        self._set_alarm(None)
+        doors = {word: self._look(word) for word in self._queues}
+        for word, queue in self._queues.items():
+            queue.losses.see(doors[word], now_s)
         for kind in Kind:
-            asking = {word: queue for word, queue in self._queues.items() if queue.lines[kind]}
-            while asking:
-                # Of several words the one whose first has waited longest.
-                word = min(asking, key=lambda one: asking[one].lines[kind][0].arrived_s)
-                if not self._let_first_in(word, asking[word], asking[word].lines[kind]) or not asking[word].lines[kind]:
-                    del asking[word]
+            lines = [(Look(word, doors[word]), queue.lines[kind]) for word, queue in self._queues.items()]
+            asking = [look.along(line) for look, line in lines if line]
+            # Of several words the one who has waited longest.
+            for look, waiter in heapq.merge(*asking, key=lambda one: one[1].arrived_s):
+                if not self._lets_in(look, waiter):
+                    look.stays(waiter.request)
 
-    def _let_first_in(self, word: str, queue: _Queue, line: deque[_Waiter]) -> bool:
-        """Whether the first of a line waits no longer: it goes, or is turned away."""
-        waiter = line[0]
+    def _lets_in(self, look: Look, waiter: _Waiter) -> bool:
+        """Whether it waits no longer: it goes, or is turned away."""
+        queue = self._queues[look.word]
         try:
-            way, door = self._way(word, queue, waiter)
+            way, door = self._way(queue, look, waiter)
+            if way is not Way.GO:
+                return False
+            waiter.turn.set_result(self._seat(door, waiter))
         except ClusterError as error:
-            self._unclaim(line.popleft())
+            self._unclaim(waiter)
             waiter.turn.set_exception(error)
-            return True
-        if way is not Way.GO:
-            return False
-        line.popleft()
-        waiter.turn.set_result(self._seat(door, waiter))
+        queue.lines[waiter.kind].remove(waiter)
         return True
 
     def close(self, why: str) -> None:
@@ -336,3 +342,8 @@ class Admission:
     def _drop_empty(self, word: str) -> None:
         if word in self._queues and not len(self._queues[word]):
             del self._queues[word]
+
+
+def _yields(claim: _Waiter | None, waiter: _Waiter) -> bool:
+    """Whether an instance that somebody waits to be alone at is free for another such one: who came first has it."""
+    return claim is None or waiter.arrived_s <= claim.arrived_s
