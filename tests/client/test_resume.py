@@ -92,6 +92,16 @@ def test_tokens_that_the_caller_brought_come_before_those_delivered() -> None:
     assert list(one.next_request(0.0).resume_token_ids) == [8, 9, 3]
 
 
+def test_a_resume_names_who_had_it_last_and_a_new_request_nobody() -> None:
+    one = held()
+    assert one.next_request(0.0).instance == ""
+    attempt(one, lost(), Delta(prompt_token_ids=[1, 2], instance="a"), Delta(token_ids=[3]))
+    assert one.next_request(0.0).instance == "a"
+    attempt(one, lost(), Delta(prompt_token_ids=[1, 2], instance="b"))
+    attempt(one, Unreachable("refused"))
+    assert one.next_request(0.0).instance == "b"
+
+
 UNHEARD: dict[str, tuple[ClusterError, bool, int]] = {
     "nobody was reached: still a new request": (Unreachable("refused"), False, 0),
     "the instance has had it": (lost(), True, 1),

@@ -224,6 +224,14 @@ async def test_tokens_that_wait_for_a_slow_reader_are_joined(tmp_path: Path) -> 
         assert rest[-1].usage.completion_tokens == 100
 
 
+async def test_the_first_message_says_who_generates_also_of_a_resume(tmp_path: Path) -> None:
+    async with running(tmp_path) as little:
+        await little.ready()
+        for wish in ({}, {"prompt_token_ids": cluster_pb2.TokenIds(ids=[5, 6]), "resume_token_ids": [7]}):
+            deltas = await little.deltas(max_tokens=3, **wish)
+            assert [one.instance for one in deltas] == ["i1"] + [""] * (len(deltas) - 1)
+
+
 async def test_special_tokens_have_no_text(tmp_path: Path) -> None:
     async with running(tmp_path) as little:
         await little.ready()

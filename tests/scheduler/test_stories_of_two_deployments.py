@@ -12,7 +12,7 @@ from prometheus_client import REGISTRY
 from scheduler.little_client import answered, calling
 from scheduler.little_runner import FIRST, LAST, READY, finished, first_then
 from scheduler.little_scheduler import NAMES, ROOM, House, Life, served
-from thunderline.cluster.errors import EngineReset, NotFound
+from thunderline.cluster.errors import NotFound
 from thunderline.v1 import cluster_pb2
 
 DEAD = cluster_pb2.ExitCause(name="SIGNAL", detail="SIGKILL", state=READY)
@@ -64,10 +64,7 @@ async def test_a_models_name_is_answered_also_when_no_deployment_bears_it(tmp_pa
             await answered(life, life.generation(model="org/m"))
 
 
-async def test_a_resume_goes_back_to_where_it_was(tmp_path: Path) -> None:
-    async def reset() -> None:
-        raise EngineReset("the engine was reset")
-
+async def test_a_resume_goes_back_to_where_its_client_says_it_was(tmp_path: Path) -> None:
     def wish(max_tokens: int) -> cluster_pb2.Generation:
         found = life.generation()
         found.max_tokens = max_tokens
@@ -81,23 +78,25 @@ async def test_a_resume_goes_back_to_where_it_was(tmp_path: Path) -> None:
             assert await call.read() == FIRST
 
         await keep_busy(100)
-        at_m, at_n = ended("m", "finished"), ended("n", "ENGINE_RESET")
-        home.runner.answer = first_then(reset)
-        parked, lost = wish(10), wish(10)
-        for one in (parked, lost):
-            with pytest.raises(EngineReset):
-                await answered(life, one)
-        assert ended("n", "ENGINE_RESET") == at_n + 2
-        # Much more is under way there than at m when it comes back.
+        # More is under way at n than at m: this scheduler has never heard of those that come back there.
         await keep_busy(5000)
+        at_m = ended("m", "finished")
+        at_n = next(one.ranks[0].id.instance for one in await life.client.deployments() if one.spec.name == "n")
+        parked, new, lost, unknown = (wish(10) for _ in range(4))
+        for one in (parked, new, lost):
+            one.instance = at_n
+        unknown.instance = "of a deployment that is gone"
         home.runner.answer = finished
         before = ended("n", "finished")
         parked.resume_token_ids.append(3)
         assert await answered(life, parked) == [FIRST, LAST]
         assert (ended("m", "finished"), ended("n", "finished")) == (at_m, before + 1)
-        assert await answered(life, wish(10)) == [FIRST, LAST]
+        assert await answered(life, new) == [FIRST, LAST]
         assert ended("m", "finished") == at_m + 1, "a new one goes where less is under way"
         lost.resume_token_ids.append(3)
         lost.lost_rank_count = 1
         assert await answered(life, lost) == [FIRST, LAST]
         assert ended("m", "finished") == at_m + 2, "with a rank all is lost that it had parked"
+        unknown.resume_token_ids.append(3)
+        assert await answered(life, unknown) == [FIRST, LAST]
+        assert ended("m", "finished") == at_m + 3

@@ -50,6 +50,8 @@ class HeldRequest:
     wish: cluster_pb2.Generation
     deadline_s: float
     prompt_token_ids: list[int] = field(default_factory=list)
+    # Who had it last: its sequence may be parked there.
+    instance: str = ""
     # Everything that was delivered.
     token_ids: list[int] = field(default_factory=list)
     finished: bool = False
@@ -80,12 +82,14 @@ class HeldRequest:
         request.resume_token_ids.extend(self.token_ids)
         request.lost_rank_count = self.lost_rank_count
         request.resume = self.wish.resume or self.admitted
+        request.instance = self.instance or self.wish.instance
         return request
 
     def take(self, delta: cluster_pb2.GenerationDelta) -> bool:
         """Notes what came, takes out the prompt's ids if they were passed on before; whether the rest is any news."""
         self.heard = self.admitted = True
         self.unreachable_since_s = None
+        self.instance = delta.instance or self.instance
         if self.prompt_token_ids:
             delta.ClearField("prompt_token_ids")
         self.prompt_token_ids.extend(delta.prompt_token_ids)

@@ -90,6 +90,9 @@ class RunnerService(runner_pb2_grpc.RunnerServiceServicer):
         context.add_done_callback(lambda _: running.lost())
         try:
             async for delta in running.generation.deltas(running.deadline_s):
+                if delta.prompt_token_ids:
+                    # The first one.
+                    delta.instance = request.target.instance
                 yield runner_pb2.RunnerServiceGenerateResponse(delta=delta)
         except ClusterError:
             running.end()

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import re
-from collections import OrderedDict
 from collections.abc import AsyncGenerator, AsyncIterator, Collection
 from typing import Any
 
@@ -34,8 +33,6 @@ STOPPING = "the scheduler is stopping; ask again in a moment, and the answer goe
 SERVICE = "thunderline.v1.SchedulerService"
 # A request's model that no deployment has: whatever clients send makes one series.
 UNKNOWN = "unknown"
-# Requests of which is known who had them last.
-HAD_COUNT_MAX = 4096
 REQUEST_ID = re.compile(r"[0-9a-fA-F-]{32,36}")
 
 GENERATIONS = Counter("thunderline_generations_total", "Requests by how they ended.", ["deployment", "outcome"])
@@ -54,8 +51,6 @@ class Relay:
         self._newest: dict[str, object] = {}
         # Cancels on their way to a runner: a resume of the same request must not be overtaken by one.
         self._cancels: dict[str, asyncio.Event] = {}
-        # Who had each request last, oldest first: there its sequence is parked, if anywhere.
-        self._had: OrderedDict[str, InstanceId] = OrderedDict()
         # One for each stream that waits for its runner's next message.
         self._patience: set[asyncio.Timeout] = set()
         self._stopping = False
@@ -86,7 +81,7 @@ class Relay:
         self._newest[wish.request_id] = context
         try:
             kind = routing.kind(_is_resume(wish), wish.lost_rank_count)
-            asked = self._asked(wish)
+            asked = _asked(wish)
             async with self._admission.admitted(wish.model, kind, deadline_s, asked) as place:
                 label = place.deployment
                 route = self._control.route(place.instance)
@@ -94,12 +89,10 @@ class Relay:
                     raise InstanceFailed("the instance was lost before the request reached it")
                 left_s = await self._time_left(wish.request_id, deadline_s)
                 settled = True
-                self._note_had(wish.request_id, place.instance)
                 async with contextlib.aclosing(self._routed(route, wish, place, left_s, context)) as messages:
                     async for message in messages:
                         yield message
             outcome = "finished"
-            self._had.pop(wish.request_id, None)
             self._control.spawn(self._control.answered(route[1]), "answered")
         except ClusterError as error:
             outcome = error.reason
@@ -112,18 +105,6 @@ class Relay:
                     self._drop_parked(wish)
             GENERATIONS.labels(label, outcome).inc()
             self._shown.add(label)
-
-    def _asked(self, wish: cluster_pb2.Generation) -> routing.Request:
-        resume_count = len(wish.resume_token_ids)
-        # With a rank, or its engine, what was parked there is lost too.
-        had = self._had.get(wish.request_id) if _is_resume(wish) and not wish.lost_rank_count else None
-        return routing.request(len(wish.prompt_token_ids.ids), wish.ByteSize(), resume_count, wish.max_tokens, had)
-
-    def _note_had(self, request_id: str, instance: InstanceId) -> None:
-        self._had[request_id] = instance
-        self._had.move_to_end(request_id)
-        if len(self._had) > HAD_COUNT_MAX:
-            self._had.popitem(last=False)
 
     async def _time_left(self, request_id: str, deadline_s: float) -> float:
         """After the cancel of an earlier call of this request has arrived. Raises DeadlinePassed."""
@@ -217,6 +198,14 @@ class Relay:
 
 def _is_resume(wish: cluster_pb2.Generation) -> bool:
     return wish.resume or bool(wish.resume_token_ids)
+
+
+def _asked(wish: cluster_pb2.Generation) -> routing.Request:
+    # Its client says who had it: a scheduler that was started anew could not know. With a rank, or its engine, what
+    # was parked there is lost too.
+    had = InstanceId(wish.instance) if _is_resume(wish) and wish.instance and not wish.lost_rank_count else None
+    resume_count = len(wish.resume_token_ids)
+    return routing.request(len(wish.prompt_token_ids.ids), wish.ByteSize(), resume_count, wish.max_tokens, had)
 
 
 def _has_news(message: bytes) -> bool:

@@ -855,6 +855,7 @@ class Generation(_message.Message):
     IGNORE_EOS_FIELD_NUMBER: _builtins.int
     LOST_RANK_COUNT_FIELD_NUMBER: _builtins.int
     RESUME_FIELD_NUMBER: _builtins.int
+    INSTANCE_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """A UUID made by the client library; one per choice of `n`."""
     model: _builtins.str
@@ -874,6 +875,8 @@ class Generation(_message.Message):
     """
     resume: _builtins.bool
     """An instance has had this request already: it goes before new ones and is never refused for a queue."""
+    instance: _builtins.str
+    """Of a resume: the instance that a delta named last. Its sequence may be parked there."""
     @_builtins.property
     def chat(self) -> Global___Chat:
         """Rendered with the model's chat template."""
@@ -909,10 +912,11 @@ class Generation(_message.Message):
         ignore_eos: _builtins.bool = ...,
         lost_rank_count: _builtins.int = ...,
         resume: _builtins.bool = ...,
+        instance: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["chat", b"chat", "prompt", b"prompt", "prompt_token_ids", b"prompt_token_ids", "sampling", b"sampling", "text", b"text"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chat", b"chat", "ignore_eos", b"ignore_eos", "logprobs", b"logprobs", "lost_rank_count", b"lost_rank_count", "max_tokens", b"max_tokens", "model", b"model", "prompt", b"prompt", "prompt_token_ids", b"prompt_token_ids", "request_id", b"request_id", "resume", b"resume", "resume_token_ids", b"resume_token_ids", "sampling", b"sampling", "stop", b"stop", "text", b"text", "top_logprob_count", b"top_logprob_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chat", b"chat", "ignore_eos", b"ignore_eos", "instance", b"instance", "logprobs", b"logprobs", "lost_rank_count", b"lost_rank_count", "max_tokens", b"max_tokens", "model", b"model", "prompt", b"prompt", "prompt_token_ids", b"prompt_token_ids", "request_id", b"request_id", "resume", b"resume", "resume_token_ids", b"resume_token_ids", "sampling", b"sampling", "stop", b"stop", "text", b"text", "top_logprob_count", b"top_logprob_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_prompt: _TypeAlias = _typing.Literal["chat", "text", "prompt_token_ids"]  # noqa: Y015
     _WhichOneofArgType_prompt: _TypeAlias = _typing.Literal["prompt", b"prompt"]  # noqa: Y015
@@ -990,10 +994,13 @@ class GenerationDelta(_message.Message):
     FINISH_REASON_FIELD_NUMBER: _builtins.int
     USAGE_FIELD_NUMBER: _builtins.int
     LOGPROBS_FIELD_NUMBER: _builtins.int
+    INSTANCE_FIELD_NUMBER: _builtins.int
     text: _builtins.str
     """Text that no later token can change or take back; may lag behind the ids."""
     finish_reason: Global___FinishReason.ValueType
     """Set in the last message of a stream."""
+    instance: _builtins.str
+    """Only in the first message of a stream: who generates."""
     @_builtins.property
     def prompt_token_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Only in the first message of a stream."""
@@ -1017,10 +1024,11 @@ class GenerationDelta(_message.Message):
         finish_reason: Global___FinishReason.ValueType = ...,
         usage: Global___Usage | None = ...,
         logprobs: _abc.Iterable[Global___TokenLogprob] | None = ...,
+        instance: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["finish_reason", b"finish_reason", "logprobs", b"logprobs", "prompt_token_ids", b"prompt_token_ids", "text", b"text", "token_ids", b"token_ids", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["finish_reason", b"finish_reason", "instance", b"instance", "logprobs", b"logprobs", "prompt_token_ids", b"prompt_token_ids", "text", b"text", "token_ids", b"token_ids", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
