@@ -16,6 +16,9 @@ MEMORY_SLACK_MIB, SOCKETS_SLACK, FILES_SLACK = 8.0, 3.0, 6.0
 EVERY_S = 1.0
 COUNTS = ("processes", "files", "sockets", "memory_mib")
 SLACK = {"processes": 0.0, "files": FILES_SLACK, "sockets": SOCKETS_SLACK, "memory_mib": MEMORY_SLACK_MIB}
+# A runner that has prepared a model holds half as much again until its next: its median is one or the other by chance.
+# What grows has both a higher median and a higher peak.
+PEAK = "memory_peak_mib"
 
 
 @dataclass(frozen=True)
@@ -51,28 +54,36 @@ async def samples(up: Installation, found: list[Sample]) -> None:
         found.append(await asyncio.to_thread(sample, up))
 
 
-def _medians(sampled: Sequence[Sample], name: str) -> dict[str, float]:
-    """Over the samples in which there was one of the name; two at once count as two."""
+def _typical(sampled: Sequence[Sample], name: str) -> dict[str, float]:
+    """Medians over the samples in which there was one of the name, two at once count as two; and the peak."""
     present = [one[name] for one in sampled if one.get(name)]
-    return {key: statistics.median(sum(getattr(held, key) for held in one) for one in present) for key in COUNTS}
+    sums = {key: [sum(getattr(held, key) for held in one) for one in present] for key in COUNTS}
+    return {**{key: statistics.median(values) for key, values in sums.items()}, PEAK: max(sums["memory_mib"])}
 
 
 def thirds(sampled: Sequence[Sample]) -> dict[str, dict[str, tuple[float, float]]]:
-    """By name and by what is held: the medians of the middle third, and of the last."""
+    """By name and by what is held: of the middle third, and of the last."""
     size = len(sampled) // 3
     middle, last = sampled[size : 2 * size], sampled[2 * size :]
-    names = sorted(set.intersection(*({name for one in part for name in one} for part in (middle, last))))
-    return {name: {key: (_medians(middle, name)[key], _medians(last, name)[key]) for key in COUNTS} for name in names}
+    found = {}
+    for name in sorted({name for one in middle for name in one} & {name for one in last for name in one}):
+        before, after = _typical(middle, name), _typical(last, name)
+        found[name] = {key: (round(before[key], 1), round(after[key], 1)) for key in before}
+    return found
 
 
 def grown(found: dict[str, dict[str, tuple[float, float]]], keys: Iterable[str] = COUNTS) -> list[str]:
     """What has grown by more than it may."""
     return [
-        f"{name}: {key} {before:.1f} to {after:.1f}"
+        f"{name}: {key} {held[key][0]} to {held[key][1]}"
         for name, held in found.items()
-        for key, (before, after) in held.items()
-        if key in keys and after > GROWTH_MAX * before + SLACK[key]
+        for key in keys
+        if _is_grown(*held[key], SLACK[key]) and (key != "memory_mib" or _is_grown(*held[PEAK], MEMORY_SLACK_MIB))
     ]
+
+
+def _is_grown(before: float, after: float, slack: float) -> bool:
+    return after > GROWTH_MAX * before + slack
 
 
 def ratio(sampled: Sequence[Sample], of: Callable[[Held], float]) -> float:
