@@ -264,8 +264,8 @@ class Striker:
 
     def is_struck_otherwise(self, strike: Strike, begun_s: float, ended_s: float, reload_s: float) -> bool:
         """Whether another fault, or the reload after it, may be why a stream was silent then."""
-        others = [one for one in self.strikes if one is not strike]
-        return any(one.at_s <= ended_s and begun_s <= one.over_s + reload_s for one in others)
+        others = [(one, reload_s if one.fault.target == RANK else SEEN_S) for one in self.strikes if one is not strike]
+        return any(one.at_s <= ended_s and begun_s <= one.over_s + felt_s for one, felt_s in others)
 
     def stall_s(self, begun_s: float, ended_s: float) -> float:
         """How much of a silence a rank that stood may have taken, until it had to be found."""
