@@ -1,7 +1,9 @@
 """Eight streams, half of them by gRPC and half by HTTP, that note every token and when it came."""
 
 import asyncio
+import itertools
 import json
+import math
 import random
 import time
 from collections.abc import Callable, Coroutine
@@ -45,6 +47,17 @@ class Follower:
     def is_under_way(self) -> bool:
         """It has a token, and is unfinished."""
         return bool(self.pieces and not self.finish and not self.error)
+
+    def first_difference(self, undisturbed: Any) -> str:
+        """Where its answer leaves the undisturbed one, in words; nothing when they are equal."""
+        if self.answer == undisturbed:
+            return ""
+        ours: Any = self.answer
+        if ours[2]:
+            return f"error {ours[2]}"
+        pairs = enumerate(itertools.zip_longest(ours[0], undisturbed[0]))
+        place, (found, expected) = next(((at, pair) for at, pair in pairs if pair[0] != pair[1]), (-1, ("", "")))
+        return f"piece {place}: {found!r} for {expected!r}" if place >= 0 else f"{ours[1:]} for {undisturbed[1:]}"
 
     def pause_s(self, after_s: float) -> float:
         """The longest silence that ended after a moment."""
@@ -136,6 +149,17 @@ def undisturbed_answers(up: Installation) -> list[object]:
     followers, _ = asyncio.run(follow(up, None))
     assert not any(follower.error for follower in followers)
     return [follower.answer for follower in followers]
+
+
+def first_differences(followers: list[Follower], undisturbed: list[object]) -> list[str]:
+    """By stream. A near tie, which protocols F would let pass for a greedy one, counts as any other."""
+    found = [follower.first_difference(whole) for follower, whole in zip(followers, undisturbed, strict=True)]
+    return [f"stream {number}, {sampling(number)}: {words}" for number, words in enumerate(found) if words]
+
+
+def p95(values: list[float]) -> float:
+    """The nearest rank: of 160 the 152nd."""
+    return round(sorted(values)[math.ceil(0.95 * len(values)) - 1], 2)
 
 
 async def prefill_s(up: Installation, followers: list[Follower]) -> float:

@@ -32,22 +32,39 @@ class Look:
     after: str
 
     @property
+    def told(self) -> tuple[tuple[float, str], tuple[float, str]]:
+        return (self.begun_s, self.before), (self.ended_s, self.after)
+
+    def says(self, state: str) -> bool:
+        """Whether the chat's end is what this state promises."""
+        return (state == READY) == (self.status == 200)
+
+    @property
     def agreed_s(self) -> list[float]:
-        """When state and chat said the same. One that a crash met on its way is to be compared with its end."""
-        moments = ((self.begun_s, self.before), (self.ended_s, self.after))
-        return [at_s for at_s, state in moments if (state == READY) == (self.status == 200)]
+        """When state and chat said the same."""
+        return [at_s for at_s, state in self.told if self.says(state)]
+
+
+def disagreement_s(look: Look, looks: Sequence[Look]) -> float:
+    """For how long the state promised something else than the chat got that was sent then.
+
+    A state may turn while a chat is on its way: a crash meets it, or the deployment is READY a moment later. So it
+    counts until anybody was told the other state; where chat and state differ at its end too, from the last agreement
+    before it to the first after it.
+    """
+    if look.says(look.before):
+        return 0.0
+    if look.says(look.after):
+        turned_s = (at_s for one in looks for at_s, state in one.told if at_s >= look.begun_s and look.says(state))
+        return min(turned_s, default=look.ended_s) - look.begun_s
+    agreed = [at_s for one in looks for at_s in one.agreed_s]
+    before_s = max((at_s for at_s in agreed if at_s <= look.begun_s), default=look.begun_s)
+    after_s = min((at_s for at_s in agreed if at_s >= look.ended_s), default=look.ended_s)
+    return after_s - before_s
 
 
 def longest_disagreement_s(looks: Sequence[Look]) -> float:
-    """What one look saw counts from the last agreement before it to the first after it."""
-    agreed = [at_s for look in looks for at_s in look.agreed_s]
-    longest_s = 0.0
-    for look in looks:
-        if not look.agreed_s:
-            before_s = max((at_s for at_s in agreed if at_s <= look.begun_s), default=look.begun_s)
-            after_s = min((at_s for at_s in agreed if at_s >= look.ended_s), default=look.ended_s)
-            longest_s = max(longest_s, after_s - before_s)
-    return longest_s
+    return max((disagreement_s(look, looks) for look in looks), default=0.0)
 
 
 class Onlooker(threading.Thread):

@@ -11,7 +11,7 @@ from typing import Any
 import psutil
 import pytest
 
-from faults.followers import follow, prefill_s, undisturbed_answers
+from faults.followers import Follower, first_differences, follow, p95, prefill_s, undisturbed_answers
 from installation import Installation
 from thunderline.client import SchedulerClient
 from thunderline.v1 import cluster_pb2
@@ -29,24 +29,21 @@ def undisturbed(fresh: Installation) -> list[object]:
     return undisturbed_answers(fresh)
 
 
-def p95(values: list[float]) -> float:
-    ordered = sorted(values)
-    return round(ordered[min(len(ordered) - 1, int(0.95 * len(ordered)))], 2)
-
-
 @pytest.mark.timeout(3600)
 def test_roles_that_are_killed_cost_a_pause_and_nothing_else(
     fresh: Installation, undisturbed: list[object], evidence: dict[str, Any]
 ) -> None:
     draw = random.Random(5)
     rank, pauses = fresh.pid("rank"), {role: list[float]() for role in CONTROL}
+    differences = list[str]()
     rounds = draw.sample(CONTROL, k=len(CONTROL) * ROUNDS, counts=[ROUNDS] * len(CONTROL))
     for number, role in enumerate(rounds):
         pid = fresh.pid(role)
         followers, killed_s = asyncio.run(
             follow(fresh, lambda pid=pid: os.kill(pid, signal.SIGKILL), draw.random())  # type: ignore[misc]
         )
-        assert [follower.answer for follower in followers] == undisturbed, f"round {number}, {role}"
+        differences += first_differences(followers, undisturbed)
+        assert not differences, f"round {number}, {role}: {differences}"
         assert fresh.pid("rank") == rank, "the model was loaded again"
         assert fresh.pid(role, other_than=pid) != pid
         pauses[role] += [follower.pause_s(killed_s) for follower in followers]
@@ -56,6 +53,7 @@ def test_roles_that_are_killed_cost_a_pause_and_nothing_else(
     everything = [pause for found in pauses.values() for pause in found]
     evidence["pause_p95_s_roles"] = p95(everything)
     evidence["streams_equal_roles"] = len(everything)
+    evidence["first_differences_roles"] = len(differences)
     late = {role: sorted(found) for role, found in pauses.items() if p95(found) > PAUSE_MAX_S}
     assert not late, late
 
@@ -78,6 +76,7 @@ def test_a_rank_that_is_killed_costs_its_start_and_a_prefill_and_nothing_else(
 ) -> None:
     draw = random.Random(6)
     over, pauses, starts, prefills = list[float](), list[float](), list[float](), list[float]()
+    differences = list[str]()
     for number in range(ROUNDS):
         how = (signal.SIGKILL, signal.SIGABRT)[number % 2]
         pid = fresh.pid("rank")
@@ -87,7 +86,8 @@ def test_a_rank_that_is_killed_costs_its_start_and_a_prefill_and_nothing_else(
             return ready_again(fresh, pid, starts)
 
         followers, killed_s = asyncio.run(follow(fresh, fault, draw.random()))
-        assert [follower.answer for follower in followers] == undisturbed, f"round {number}, {how.name}"
+        differences += first_differences(followers, undisturbed)
+        assert not differences, f"round {number}, {how.name}: {differences}"
         assert fresh.pid("rank", other_than=pid) != pid
         prefills.append(asyncio.run(prefill_s(fresh, followers)))
         pauses += [follower.pause_s(killed_s) for follower in followers]
@@ -98,4 +98,26 @@ def test_a_rank_that_is_killed_costs_its_start_and_a_prefill_and_nothing_else(
     evidence["rank_prefill_s"] = round(sorted(prefills)[len(prefills) // 2], 2)
     evidence["rank_pause_beyond_start_and_prefill_p95_s"] = p95(over)
     evidence["streams_equal_rank"] = len(pauses)
+    evidence["first_differences_rank"] = len(differences)
     assert p95(over) <= RANK_MARGIN_S, sorted(over)
+
+
+@pytest.mark.parametrize(("count", "rank"), [(1, 1), (8, 8), (20, 19), (21, 20), (160, 152), (640, 608)])
+def test_p95_is_the_nearest_rank(count: int, rank: int) -> None:
+    assert p95([float(value) for value in range(count, 0, -1)]) == rank
+
+
+@pytest.mark.parametrize(
+    ("pieces", "finish", "error", "expected"),
+    [
+        ([1, 2, 3], "stop 1 3", "", []),
+        ([1, 9, 3], "stop 1 3", "", ["piece 1: 9 for 2"]),
+        ([1, 2], "stop 1 3", "", ["piece 2: None for 3"]),
+        ([1, 2, 3], "length 1 3", "", ["('length 1 3', '') for ('stop 1 3', '')"]),
+        ([1, 2], "", "LOST: why", ["error LOST: why"]),
+    ],
+)
+def test_a_stream_that_differs_is_named(pieces: list[int | str], finish: str, error: str, expected: list[str]) -> None:
+    equal, other = Follower([1], finish="stop"), Follower(pieces, finish=finish, error=error)
+    found = first_differences([equal, other], [equal.answer, ((1, 2, 3), "stop 1 3", "")])
+    assert found == [f"stream 1, {{'temperature': 0.0}}: {words}" for words in expected]

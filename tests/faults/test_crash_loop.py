@@ -93,7 +93,7 @@ def test_a_model_that_crashes_each_time_opens_the_circuit_and_a_human_closes_it(
         until("a good answer", up.answers, 30)
     assert any((one.after, one.status) == ("CRASH_LOOP", 503) for one in onlooker.looks)
     longest_s = longest_disagreement_s(onlooker.looks)
-    assert longest_s <= DISAGREE_MAX_S, [one for one in onlooker.looks if not one.agreed_s]
+    assert longest_s <= DISAGREE_MAX_S, [one for one in onlooker.looks if not one.says(one.before)]
     evidence[f"crashes_{phase.lower()}"] = reason
     evidence[f"crashes_{phase.lower()}_looks"] = len(onlooker.looks)
     evidence[f"crashes_{phase.lower()}_longest_disagreement_s"] = round(longest_s, 2)
@@ -103,16 +103,29 @@ def look(at_s: float, before: str, status: int, after: str, took_s: float = 0.1)
     return Look(at_s, before, status, "", at_s + took_s, after)
 
 
+AROUND = [look(2.7, READY, 200, READY), look(3.2, READY, 200, READY), look(8.1, READY, 200, READY)]
+REPAIRED = [look(2.5, "REPAIRING", 503, "REPAIRING"), look(5.8, "REPAIRING", 503, READY)]
+
+
 @pytest.mark.parametrize(
     ("seen", "expected_s"),
     [
-        pytest.param([look(3.0, READY, 503, READY, took_s=5.0)], 5.3, id="READY, refused after five seconds"),
-        pytest.param([look(3.0, READY, 503, READY)], 0.4, id="seen once: from the agreement before to the next"),
-        pytest.param([look(3.0, "REPAIRING", 200, "REPAIRING")], 0.4, id="not READY, and answered"),
-        pytest.param([look(3.0, READY, 503, "CRASH_LOOP", took_s=5.0)], 0.0, id="a crash met it on its way"),
-        pytest.param([look(3.0, READY, 200, READY, took_s=5.0)], 0.0, id="answered in the next epoch"),
+        pytest.param([*AROUND, look(3.0, READY, 503, READY, 5.0)], 5.3, id="READY, refused after five seconds"),
+        pytest.param([*AROUND, look(3.0, READY, 503, READY)], 0.4, id="seen once: from an agreement to the next"),
+        pytest.param([*AROUND, look(3.0, "REPAIRING", 200, "REPAIRING")], 0.4, id="not READY, and answered"),
+        pytest.param([*AROUND, look(3.0, READY, 200, READY, 5.0)], 0.0, id="answered in the next epoch"),
+        pytest.param([look(3.0, READY, 503, "CRASH_LOOP", 5.0)], 5.0, id="READY, and refused as late as that was told"),
+        pytest.param([*AROUND, look(3.0, READY, 503, "CRASH_LOOP", 5.0)], 5.0, id="the others were told READY too"),
+        pytest.param(
+            [look(3.0, READY, 503, "CRASH_LOOP", 5.0), look(3.3, "REPAIRING", 503, "REPAIRING")],
+            0.3,
+            id="a crash met it on its way, and the others were told",
+        ),
+        pytest.param([*REPAIRED, look(3.0, "REPAIRING", 200, READY, 3.0)], 2.9, id="not READY, and kept for READY"),
+        pytest.param([*REPAIRED, look(5.7, "REPAIRING", 200, READY, 0.3)], 0.2, id="READY a moment later"),
+        pytest.param([*REPAIRED, look(5.0, "REPAIRING", 503, READY, 3.0)], 0.0, id="refused as it was told"),
+        pytest.param([], 0.0, id="nobody looked"),
     ],
 )
 def test_the_onlooker_counts(seen: list[Look], expected_s: float) -> None:
-    around = [look(2.7, READY, 200, READY), look(3.2, READY, 200, READY), look(8.1, READY, 200, READY)]
-    assert longest_disagreement_s([*around, *seen]) == pytest.approx(expected_s)
+    assert longest_disagreement_s(seen) == pytest.approx(expected_s)

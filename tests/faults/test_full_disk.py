@@ -5,6 +5,8 @@ import contextlib
 import os
 import signal
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,8 +84,9 @@ def serves_on(up: Installation) -> None:
     assert up.processes() == before
 
 
-def test_a_full_disk_under_the_logs_is_no_matter(place: Place) -> None:
+def test_a_full_disk_under_the_logs_is_no_matter(place: Place, evidence: dict[str, Any]) -> None:
     up = place.up
+    evidence["is_real_disk"] = place.home.is_real and place.logs.is_real
     until("a good answer", lambda: up.answers(MODEL), SOON_S)
     place.logs.fill(place.writers())
     log = up.home / "logs" / "runner.log"
@@ -155,3 +158,23 @@ def test_a_store_that_takes_nothing_stops_only_what_is_new(
     ask(up, lambda client: client.undeploy(OTHER))
     until("nothing of it", lambda: names(up) == [MODEL], SOON_S)
     evidence[f"a_{fault.__name__}_store_told"] = kinds(up)[told:]
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="there an image needs no root")
+@pytest.mark.parametrize(
+    ("environment", "uid", "is_refused"),
+    [({"PROVE": "stores"}, 1, True), ({"CI": "true"}, 0, True), ({"CI": "true"}, 1, False), ({}, 0, False)],
+)
+def test_no_other_thing_stands_for_the_disk_where_it_counts(
+    environment: dict[str, str], uid: int, is_refused: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failed = subprocess.CompletedProcess(["mount"], 32, b"", b"mount: permission denied")
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: failed)
+    monkeypatch.setattr(os, "geteuid", lambda: uid)
+    for name in ("PROVE", "CI"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    refused = pytest.raises(AssertionError, match="permission denied") if is_refused else contextlib.nullcontext()
+    with refused, small_disk(tmp_path / "disk", 1) as disk:
+        assert not disk.is_real

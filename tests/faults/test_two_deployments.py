@@ -7,8 +7,11 @@ the model's name whoever is READY answers it, also when the dead deployment is t
 import asyncio
 import contextlib
 import os
+import signal
 import threading
+import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import httpx
@@ -27,6 +30,8 @@ BUSY_COUNT, BUSY_TOKENS = 24, 250
 NEW_COUNT, NEW_TOKENS, AT_ONCE = (100 if os.environ.get("PROVE") else 10), 2, 8
 DEADLINE_S = 120.0
 KILL_EVERY_S = 0.1
+# Sent across the death, one half before it and one half before it is noticed; none may take longer.
+CROSSING_COUNT, CROSSING_TOKENS, CROSSING_MAX_S = (20 if os.environ.get("PROVE") else 4), 16, 60.0
 
 
 class Reaper(threading.Thread):
@@ -108,7 +113,7 @@ async def answer(client: SchedulerClient, model: str, token_count: int, begun: l
 
 
 async def until_dead(client: SchedulerClient) -> None:
-    """Until the scheduler knows it: what is sent in the moment of the death may meet it, and goes on elsewhere."""
+    """Until the scheduler knows it."""
     while True:
         found = {one.spec.name: one.state for one in await client.deployments()}
         if found[DEMO] != cluster_pb2.DEPLOYMENT_STATE_READY:
@@ -116,8 +121,44 @@ async def until_dead(client: SchedulerClient) -> None:
         await asyncio.sleep(0.02)
 
 
-async def new_requests_beside_a_dead_one(up: Installation) -> tuple[list[int], list[scheduler_pb2.Event]]:
-    """Their counts of tokens, and what was told of the dead one since before its death."""
+@dataclass(frozen=True)
+class Seen:
+    """Tokens of each new request; tokens and seconds of each that crossed the death; the dead one's events.
+
+    `met`: how many requests the dead one took with it.
+    """
+
+    answers: list[int]
+    crossing: list[tuple[int, float]]
+    since: list[scheduler_pb2.Event]
+    met: int
+
+
+async def cross(client: SchedulerClient, begun: list[int] | None = None) -> tuple[int, float]:
+    """One by the model's name; what the death meets goes on elsewhere."""
+    begun_s = time.monotonic()
+    async with asyncio.timeout(CROSSING_MAX_S):
+        count = await answer(client, DEMO, CROSSING_TOKENS, begun)
+    return count, time.monotonic() - begun_s
+
+
+async def across_the_death(
+    client: SchedulerClient, group: asyncio.TaskGroup
+) -> list["asyncio.Task[tuple[int, float]]"]:
+    """Kills the first deployment's rank as some are under way there, and sends others before that is noticed."""
+    begun: list[int] = []
+    ranks = [rank for one in await client.deployments() if one.spec.name == DEMO for rank in one.ranks]
+    crossing = [group.create_task(cross(client, begun)) for _ in range(CROSSING_COUNT // 2)]
+    while not begun:
+        await asyncio.sleep(0.005)
+    assert not any(one.done() for one in crossing), "the death came too late"
+    os.kill(ranks[0].pid, signal.SIGKILL)
+    # Nobody but us knows it.
+    crossing += [group.create_task(cross(client)) for _ in range(CROSSING_COUNT // 2)]
+    return crossing
+
+
+async def requests_beside_a_dead_one(up: Installation) -> Seen:
     begun: list[int] = []
     slots = asyncio.Semaphore(AT_ONCE)
 
@@ -132,13 +173,17 @@ async def new_requests_beside_a_dead_one(up: Installation) -> tuple[list[int], l
             busy = [group.create_task(answer(client, OTHER, BUSY_TOKENS, begun)) for _ in range(BUSY_COUNT)]
             while len(begun) < BUSY_COUNT:
                 await asyncio.sleep(0.02)
+            crossing = await across_the_death(client, group)
             with reaper:
                 await until_dead(client)
                 answers = await asyncio.gather(*(new(client) for _ in range(NEW_COUNT)))
+                crossed = await asyncio.gather(*crossing)
             assert not any(one.done() for one in busy), "the living one was not busy"
             for one in busy:
                 one.cancel()
-        return answers, [event for event in await told(client, DEMO) if event.number > seen]
+        since = [event for event in await told(client, DEMO) if event.number > seen]
+        first = next(event for event in since if event.kind == "EPOCH_ENDED")
+        return Seen(answers, crossed, since, first.request_count)
 
 
 @pytest.mark.timeout(300)
@@ -146,15 +191,23 @@ def test_a_dead_empty_instance_gets_none_of_the_models_new_requests(
     two: Installation, evidence: dict[str, Any]
 ) -> None:
     until("a good answer", two.answers, 60)
-    reached_before = requests_of(two, DEMO)
-    answers, since = asyncio.run(new_requests_beside_a_dead_one(two))
-    assert answers == [NEW_TOKENS] * NEW_COUNT
-    assert requests_of(two, DEMO) == reached_before
-    assert requests_of(two, OTHER)["finished"] == NEW_COUNT
-    # Dead all the time, and its deaths touched nobody.
-    kinds = [event.kind for event in since]
-    assert "EPOCH_ENDED" in kinds and "DEPLOYMENT_READY" not in kinds, since
-    reached = sum(event.request_count for event in since)
-    assert reached == 0, since
+    before = requests_of(two, DEMO)
+    seen = asyncio.run(requests_beside_a_dead_one(two))
+    assert seen.answers == [NEW_TOKENS] * NEW_COUNT
+    assert [count for count, _ in seen.crossing] == [CROSSING_TOKENS] * CROSSING_COUNT
+    # It had some of those that crossed its death, each once and none to its end: they went on elsewhere.
+    assert 1 <= seen.met <= CROSSING_COUNT, seen
+    after = requests_of(two, DEMO)
+    reached = {outcome: count - before.get(outcome, 0) for outcome, count in after.items()}
+    assert {outcome: count for outcome, count in reached.items() if count} == {"INSTANCE_FAILED": seen.met}, seen
+    assert requests_of(two, OTHER)["finished"] == NEW_COUNT + CROSSING_COUNT
+    # Dead all the time, and its later deaths touched nobody.
+    kinds = [event.kind for event in seen.since]
+    assert "EPOCH_ENDED" in kinds and "DEPLOYMENT_READY" not in kinds, seen
+    reached_later = sum(event.request_count for event in seen.since) - seen.met
+    assert reached_later == 0, seen
     evidence["new_requests_beside_a_dead_empty_instance"] = NEW_COUNT
-    evidence["of_these_reached_the_dead_one"] = reached
+    evidence["of_these_reached_the_dead_one"] = reached_later
+    evidence["requests_across_its_death"] = CROSSING_COUNT
+    evidence["of_these_it_had_as_it_died"] = seen.met
+    evidence["across_its_death_longest_s"] = round(max(took_s for _, took_s in seen.crossing), 2)
