@@ -30,6 +30,7 @@ PROOFS = {
     "seeds": ["tests/faults/test_seeds.py"],
     "crowd": ["tests/faults/test_crowd.py"],
     "containment": ["tests/faults/test_broken_step.py", "tests/faults/test_poison.py"],
+    "hop": ["tests/prove/test_hop.py"],
     "serve": ["tests/e2e/test_bench.py"],
     "serve_16": ["tests/e2e/test_bench.py"],
     "serve_seeded": ["tests/e2e/test_bench.py"],

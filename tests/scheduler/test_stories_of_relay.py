@@ -153,6 +153,24 @@ async def test_a_caller_that_leaves_is_cancelled_at_the_runner_by_name(tmp_path:
         assert outcomes("cancelled") == before + 1
 
 
+async def test_a_caller_that_leaves_at_the_last_message_was_answered(tmp_path: Path) -> None:
+    async def lingers(_: cluster_pb2.Generation, __: Any) -> AsyncIterator[bytes]:
+        yield FIRST
+        yield LAST
+        await asyncio.Event().wait()
+
+    async with served(tmp_path) as (home, life):
+        home.runner.answer = lingers
+        before = outcomes("finished"), outcomes("cancelled")
+        wish = life.generation()
+        async with calling(life, wish) as call:
+            assert [await call.read(), await call.read()] == [FIRST, LAST]
+        await life.until("the epoch to be no crash", lambda: life.wish.epochs[0].answered)
+        assert (outcomes("finished"), outcomes("cancelled")) == (before[0] + 1, before[1])
+        await until(lambda: home.runner.broken == [wish.request_id])
+        assert home.runner.cancelled == [], "nothing is left to be cancelled"
+
+
 async def test_a_caller_that_leaves_the_queue_is_not_sent_to_the_runner(tmp_path: Path) -> None:
     more = asyncio.Event()
     async with served(tmp_path) as (home, life):

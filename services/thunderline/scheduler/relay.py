@@ -75,7 +75,7 @@ class Relay:
         deadline_s = loop.time() + min(self._deadline_s, given_s or self._deadline_s) - DEADLINE_MARGIN_S
         doors = self._control.doors(wish.model)
         label = doors[0].name if doors else UNKNOWN
-        outcome = "cancelled"
+        outcome, message = "cancelled", b""
         # Whether nothing of it can be at a runner that only we would end: it was routed, or its holder asks again.
         settled = False
         self._newest[wish.request_id] = context
@@ -88,12 +88,11 @@ class Relay:
                 if route is None:
                     raise InstanceFailed("the instance was lost before the request reached it")
                 left_s = await self._time_left(wish.request_id, deadline_s)
-                settled = True
+                settled, answering = True, route[1]
                 async with contextlib.aclosing(self._routed(route, wish, place, left_s, context)) as messages:
                     async for message in messages:
                         yield message
             outcome = "finished"
-            self._control.spawn(self._control.answered(route[1]), "answered")
         except ClusterError as error:
             outcome = error.reason
             settled = settled or error.resumable
@@ -103,6 +102,11 @@ class Relay:
                 del self._newest[wish.request_id]
                 if not settled and _is_resume(wish):
                     self._drop_parked(wish)
+            if outcome == "cancelled" and _is_last(message):
+                # Its client had all it wanted, and did not wait for the end of the stream.
+                outcome = "finished"
+            if outcome == "finished":
+                self._control.spawn(self._control.answered(answering), "answered")
             GENERATIONS.labels(label, outcome).inc()
             self._shown.add(label)
 
@@ -122,7 +126,7 @@ class Relay:
     ) -> AsyncGenerator[bytes, None]:
         """The messages of one rank. Whoever stops reading early is cancelled there, unless it is us who stop."""
         node, rank = route
-        ended = False
+        ended, message = False, None
         try:
             async with contextlib.aclosing(self._control.runners.generate(node, rank, wish, left_s)) as messages:
                 while (message := await self._next(messages)) is not None:
@@ -137,7 +141,7 @@ class Relay:
                 self._control.note_poisoned(place.deployment, wish.request_id, error.message)
             raise
         finally:
-            if not ended and self._newest.get(wish.request_id, call) is call:
+            if not ended and not _is_last(message or b"") and self._newest.get(wish.request_id, call) is call:
                 # Our caller has left: the runner could not tell that from our death.
                 self._begin_cancel({node}, wish.request_id)
 
@@ -206,6 +210,10 @@ def _asked(wish: cluster_pb2.Generation) -> routing.Request:
     had = InstanceId(wish.instance) if _is_resume(wish) and wish.instance and not wish.lost_rank_count else None
     resume_count = len(wish.resume_token_ids)
     return routing.request(len(wish.prompt_token_ids.ids), wish.ByteSize(), resume_count, wish.max_tokens, had)
+
+
+def _is_last(message: bytes) -> bool:
+    return bool(scheduler_pb2.SchedulerServiceGenerateResponse.FromString(message).delta.finish_reason)
 
 
 def _has_news(message: bytes) -> bool:
