@@ -29,8 +29,10 @@ BOUNDS = {
     "serve_waits": {
         "1500_tokens_beside_4_streams_first_token_to_best_chunk": (le, 1.3),
         "1500_tokens_beside_4_streams_ours_gap_max_s": (le, 1.2),
+        "1500_tokens_beside_4_streams_ours_steps_over_1_s": (le, 0),
         "8_x_1000_tokens_beside_4_streams_first_answer_to_all_at_once": (le, 1 / 3),
         "8_x_1000_tokens_beside_4_streams_ours_gap_max_s": (le, 1.3),
+        "8_x_1000_tokens_beside_4_streams_ours_steps_over_1_s": (le, 0),
         "1000_tokens_twice_second_time_to_first": (le, 0.1),
     },
 }

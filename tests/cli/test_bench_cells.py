@@ -3,8 +3,10 @@
 import itertools
 
 import pytest
+from prometheus_client import CollectorRegistry, Histogram, generate_latest
 
 from thunderline.cli.bench.cells import BARE, OURS, PEER, Cell, Run, cells, order, percentile, prompts, summary, warm_up
+from thunderline.cli.bench.contenders import long_steps
 
 STREAMS, SEEDED, BESIDE, EIGHT, TWICE, HOP = cells([4], [8], waits=True, hop=True)
 
@@ -139,3 +141,12 @@ def test_cpu_is_told_per_token() -> None:
 )
 def test_percentile(values: list[float], share: float, expected: float) -> None:
     assert percentile(values, share) == expected
+
+
+def test_steps_of_more_than_a_second_are_counted_from_the_runners_metrics() -> None:
+    registry = CollectorRegistry()
+    steps = Histogram("thunderline_step_seconds", "Engine steps.", buckets=(0.5, 1, 2), registry=registry)
+    for seconds in (0.1, 0.9, 1.0, 1.1, 7):
+        steps.observe(seconds)
+    assert long_steps(generate_latest(registry).decode()) == 2
+    assert long_steps("") == 0

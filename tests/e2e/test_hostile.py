@@ -50,7 +50,7 @@ async def told(target: str, max_tokens: int) -> Told:
 
 
 def cases(count: int) -> list[Case]:
-    """So many malformed: the corpus, up to half of them, then drawn ones, a fifth with two faults. And odd right ones."""
+    """So many malformed: the corpus, up to half of them, then drawn ones, some with two faults; and odd right ones."""
     fixed = corpus()
     random.Random(7).shuffle(fixed)
     fixed = fixed[: count // 2]
@@ -219,7 +219,9 @@ def test_hostile_requests_disturb_nobody(fresh: Installation, evidence: dict[str
     siege, beyond, right = asyncio.run(besieged(fresh, rank))
     assert not siege.wrong, "\n".join(siege.wrong)
     assert right and set(beyond) == {right}
-    assert siege.malformed_over_http >= COUNT and siege.odd_over_http >= COUNT // 10 and siege.malformed_by_grpc == COUNT
+    assert (
+        siege.malformed_over_http >= COUNT and siege.odd_over_http >= COUNT // 10 and siege.malformed_by_grpc == COUNT
+    )
     assert len(siege.beside_killers) == len(KILLERS) + siege.cached_prompts
     assert min(siege.beside_killers) >= neighbours.COUNT
     for one, tokens in zip(siege.neighbours.each, wanted, strict=True):

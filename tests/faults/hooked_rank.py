@@ -1,9 +1,10 @@
 """A test build: `thunderline` as it is, but for its rank, whose engine has a hook.
 
-Before each step's computation the hook writes down whom the engine holds, and for each time that it is told to it
-raises once, in the middle of a decode step: the caches hold its tokens, and none is sampled. What it does lies in HOME/hook: `steps.jsonl`, one `Held` a line; `raise`, a file that is removed as the
-exception is raised; `end`, which names one of endings.py and is removed as that comes; and while they are there,
-`abort`, with which every step aborts the process, `abort_in_load` and `abort_at_requests`.
+Before each step's computation the hook writes down whom the engine holds. For each time that it is told to it raises
+once, in the middle of a decode step: the caches hold the step's tokens, and none is sampled. What it does lies in
+HOME/hook: `steps.jsonl`, one `Held` a line; `raise`, a file that is removed as the exception is raised; `end`, which
+names one of endings.py and is removed as that comes; and while they are there, `abort`, with which every step aborts
+the process, `abort_in_load` and `abort_at_requests`.
 """
 
 import json

@@ -79,6 +79,8 @@ class Run:
     gap_max_s: float = 0.0
     # CPU time of gateway, scheduler and runner; None where there are none.
     cpu_outside_s: float | None = None
+    # Engine steps that took longer than a second, as the runner counts them; None where there is no runner.
+    long_steps: int | None = None
 
     @property
     def tokens_per_s(self) -> float:
@@ -181,6 +183,8 @@ def summary(cell: Cell, rounds: Sequence[Mapping[str, Run]]) -> dict[str, Any]:
             "gap_max_s": round(statistics.median(run.gap_max_s for run in runs), 4),
             "gap_worst_s": round(max(run.gap_max_s for run in runs), 4),
         }
+        if counted := [run.long_steps for run in runs if run.long_steps is not None]:
+            found[turn.name]["steps_over_1_s"] = sum(counted)
         costs = [run.cpu_outside_s / run.tokens for run in runs if run.cpu_outside_s is not None and run.tokens]
         if costs:
             found[turn.name]["cpu_ms_per_token_outside"] = round(1000 * statistics.median(costs), 3)

@@ -12,6 +12,7 @@ from typing import Any, Self
 
 import httpx
 import psutil
+from prometheus_client.parser import text_string_to_metric_families
 
 from thunderline.cli.bench import load as http
 from thunderline.cli.bench.cells import (
@@ -33,6 +34,7 @@ from thunderline.cli.bench.cells import (
 from thunderline.cli.bench.load import WrongAnswer
 from thunderline.client.scheduler import SchedulerClient
 from thunderline.process import stopping, tethered
+from thunderline.process.metrics import PORT_OFFSET
 
 START_DEADLINE_S = 180.0
 RUN_DEADLINE_S = 900.0
@@ -230,9 +232,15 @@ class Ours:
         return cls(tied, base_port, model.name.lower(), blas)
 
     async def run(self, question: Question) -> Run:
-        before = self._outside_s()
+        before, before_steps = self._outside_s(), await self._long_steps()
         run = await self._run(question)
-        return replace(run, cpu_outside_s=self._outside_s() - before)
+        spent_s, steps = self._outside_s() - before, await self._long_steps() - before_steps
+        return replace(run, cpu_outside_s=spent_s, long_steps=steps)
+
+    async def _long_steps(self) -> int:
+        async with httpx.AsyncClient() as client:
+            runner = self.base_port + 4 + PORT_OFFSET
+            return long_steps((await client.get(f"http://127.0.0.1:{runner}/metrics", timeout=10)).text)
 
     async def _run(self, question: Question) -> Run:
         url = f"http://127.0.0.1:{self.base_port}/v1"
@@ -257,6 +265,14 @@ class Ours:
 
     async def stop(self) -> None:
         await self.tied.stop()
+
+
+def long_steps(metrics: str) -> int:
+    """Of a runner's metrics: the engine steps so far that took longer than a second."""
+    steps = [family for family in text_string_to_metric_families(metrics) if family.name == "thunderline_step_seconds"]
+    samples = [sample for family in steps for sample in family.samples]
+    total = sum(sample.value for sample in samples if sample.name.endswith("_count"))
+    return int(total - sum(sample.value for sample in samples if sample.labels.get("le") == "1.0"))
 
 
 async def tiny_copy(model: Path, folder: Path) -> Path:
