@@ -93,9 +93,8 @@ class Contender:
         return found
 
     def end(self) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.close()
-        self.process.wait(30)
+        # Its input ends, and it with it.
+        self.process.communicate(timeout=30)
 
 
 @contextmanager
