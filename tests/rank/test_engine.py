@@ -373,6 +373,19 @@ def test_logprobs_are_the_models_and_only_where_asked(tiny: Any) -> None:
         assert found.top_values[0] == pytest.approx(wanted[i].max().item(), abs=1e-3)
 
 
+def test_others_may_run_once_in_each_step_that_decodes(tiny: Any) -> None:
+    called: list[int] = []
+
+    def call() -> None:
+        called.append(len(one.reports))
+
+    one = story(tiny, on_dispatch=call)
+    one.insert(prompt(1, 1200), max_tokens=4)
+    one.run()
+    decoding = [number for number, report in enumerate(one.reports) if not report.prefill_tokens]
+    assert called == decoding and len(decoding) == 5
+
+
 @pytest.mark.parametrize("in_the_middle", [False, True])
 def test_an_exception_in_a_step_loses_its_requests_and_nothing_else(tiny: Any, in_the_middle: bool) -> None:
     raise_at = {6}

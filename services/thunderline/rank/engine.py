@@ -56,14 +56,19 @@ class Engine:
         prompt_count_max: int = PROMPT_COUNT_MAX,
         on_step: Callable[["Engine"], Callable[[], None] | None] | None = None,
         clock_s: Callable[[], float] = time.monotonic,
+        on_dispatch: Callable[[], None] | None = None,
     ) -> None:
-        """`on_step` is called before each step, and what it returns between model and sampler: a test build's hooks."""
+        """`on_step` is called before each step, and what it returns between model and sampler: a test build's hooks.
+
+        `on_dispatch` is called in each decode step as its computation begins: then others may have the interpreter.
+        """
         self._model = model
         self._end_token_ids = tuple(end_token_ids)
         self._kv_budget_tokens = kv_budget_tokens
         self._batch_size_max = batch_size_max
         self._prompt_count_max = prompt_count_max
         self._on_step = on_step
+        self._on_dispatch = on_dispatch
         self._cache: PrefixCache[list[Any]] = PrefixCache(int(kv_budget_tokens * CACHE_SHARE))
         self._clock_s = clock_s
         self._parking: Parking[_Kept] = Parking()
@@ -72,7 +77,9 @@ class Engine:
         self._reset()
 
     def _reset(self) -> None:
-        self._generator = RowGenerator(self._model, self._end_token_ids, self._batch_size_max, self._keep)
+        self._generator = RowGenerator(
+            self._model, self._end_token_ids, self._batch_size_max, self._keep, self._on_dispatch
+        )
         self._waiting: OrderedDict[int, Insert] = OrderedDict()
         self._running: dict[int, _Running] = {}
         self._uids: dict[int, int] = {}
@@ -84,6 +91,11 @@ class Engine:
     @property
     def has_work(self) -> bool:
         return bool(self._waiting or self._running or self._owed)
+
+    @property
+    def is_decoding(self) -> bool:
+        """Whether the next step makes tokens for somebody."""
+        return self._generator.decoding_count > 0
 
     @property
     def is_stuck(self) -> bool:

@@ -26,8 +26,18 @@ class RowGenerator(BatchGenerator):  # type: ignore[misc]
     # Of each prompt that is being processed: [segments, tokens done, tokens in all].
     _currently_processing: list[list[Any]]
 
-    def __init__(self, model: Any, end_token_ids: Sequence[int], batch_size_max: int, keep_prompt: Keep) -> None:
-        """`keep_prompt` gets the tokens and caches of a prompt that is done, if they cannot be cut back to it later."""
+    def __init__(
+        self,
+        model: Any,
+        end_token_ids: Sequence[int],
+        batch_size_max: int,
+        keep_prompt: Keep,
+        on_dispatch: Callable[[], None] | None = None,
+    ) -> None:
+        """`keep_prompt` gets the tokens and caches of a prompt that is done, if they cannot be cut back to it later.
+
+        `on_dispatch` is called in each decode step as its computation begins.
+        """
         super().__init__(
             model,
             stop_tokens=[[token] for token in end_token_ids],
@@ -44,6 +54,7 @@ class RowGenerator(BatchGenerator):  # type: ignore[misc]
         self._prompt_batch.rows = self.rows
         empty: list[Any] = [[], [], [], greedy_sampler, [], [], []]
         self._generation_batch = RowBatch.of(self.rows, model, [], mx.array([], dtype=mx.uint32), *empty)
+        self._generation_batch.on_dispatch = on_dispatch
 
     @property
     def begun(self) -> list[int]:

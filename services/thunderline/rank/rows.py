@@ -41,6 +41,7 @@ class RowBatch(GenerationBatch):  # type: ignore[misc]
     _for: list[int] | None = None
     _is_built: bool
     hook: Callable[[], None] | None = None
+    on_dispatch: Callable[[], None] | None = None
 
     @classmethod
     def of(cls, rows: dict[int, Row], model: Any, uids: list[int], inputs: mx.array, *lists: Any) -> "RowBatch":
@@ -100,6 +101,10 @@ class RowBatch(GenerationBatch):  # type: ignore[misc]
         # async_eval returns when about a hundred operations are left to do, and these must last while the next step is
         # prepared: the model's last ones do, the sampler's are short. So these come first in the next step.
         mx.async_eval(inputs, *(array for one in current_logprobs if one is not None for array in one.step.arrays()))
+        # Between the two the core has little to do: whoever is woken now gets the interpreter's lock with the second,
+        # which is long, and not with the first.
+        if self.on_dispatch is not None:
+            self.on_dispatch()
         mx.async_eval(logits)
         mx.eval(inputs)
         tokens: Any = inputs.tolist()

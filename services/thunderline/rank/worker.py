@@ -60,7 +60,9 @@ class Worker:
         self._ready = ready
         self._mark = mark
         self._blas = blas
-        self._send = send
+        self._post = send
+        # A step's report, which goes as the next step's computation begins.
+        self._held: rank_pb2.AttachRequest | None = None
         self._ended = ended
         self._operations: queue.SimpleQueue[rank_pb2.Operation | Order] = queue.SimpleQueue()
         self._stopping = threading.Event()
@@ -129,7 +131,13 @@ class Worker:
         budget = load.placement.kv_budget_tokens or KV_BUDGET_DEFAULT
         batching = BATCHINGS.get(load.batching, ONE_PROMPT)
         engine = Engine(
-            model, load.end_token_ids, budget, batching.batch_size_max, batching.prompt_count_max, self._on_step
+            model,
+            load.end_token_ids,
+            budget,
+            batching.batch_size_max,
+            batching.prompt_count_max,
+            self._on_step,
+            on_dispatch=self._send_held,
         )
         _warm_up(engine)
         values = {**config, **config.get("text_config", {})}
@@ -160,6 +168,9 @@ class Worker:
                 # Also of what needed no step it is seen that it was taken.
                 self._mark.step(step, Stand.IDLE)
                 continue
+            if not engine.is_decoding:
+                # Who was at work was removed.
+                self._send_held()
             if self._unsent_count() >= UNSENT_COUNT_MAX:
                 # Nothing that was generated may be lost on the way: who does not read, waits.
                 self._mark.step(step, Stand.IDLE)
@@ -173,9 +184,13 @@ class Worker:
                 self._reset(engine, error)
             else:
                 times.note(report.duration_s, report.prefill_tokens)
-                self._send(wire.step_report(report))
+                self._send_held()
+                self._held = wire.step_report(report)
+            if not engine.is_decoding:
+                self._send_held()
             if not engine.has_work:
                 self._mark.step(step, Stand.IDLE)
+        self._send_held()
 
     def _take(self, engine: Any, wait_s: float | None) -> None:
         """Applies what has come; waits so long for the first, with None as long as there is nothing to do."""
@@ -208,6 +223,16 @@ class Worker:
                     log.warning("an operation is not known", extra={"operation": other})
         except Exception as error:  # as in a step
             self._reset(engine, error)
+
+    def _send(self, message: rank_pb2.AttachRequest) -> None:
+        self._send_held()
+        self._post(message)
+
+    def _send_held(self) -> None:
+        """Held, because whoever sends it takes the interpreter for a while: after a step the engine waits for it."""
+        if self._held is not None:
+            held, self._held = self._held, None
+            self._post(held)
 
     def _reset(self, engine: Any, error: Exception) -> None:
         """Drops everything that the engine holds, and says so."""
