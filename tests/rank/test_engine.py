@@ -345,6 +345,18 @@ def test_the_cache_gives_way_to_admitted_requests(tiny: Any) -> None:
     assert all(report.kv_tokens <= 100 for report in one.reports)
 
 
+@pytest.mark.parametrize("max_tokens", [55, 20], ids=["a row that takes all", "a row that leaves little"])
+def test_a_prompt_that_is_kept_beside_its_row_stays_within_the_budget(stateful: Any, max_tokens: int) -> None:
+    one = story(stateful, kv_budget_tokens=100, prompt_count_max=1)
+    one.insert(prompt(1, 20), max_tokens=4)
+    one.run()
+    assert one.reports[-1].cache_tokens
+    one.insert(prompt(2, 45), max_tokens=max_tokens)
+    one.run()
+    assert max(report.kv_tokens for report in one.reports) <= 100
+    assert set(one.finish.values()) == {"length"}
+
+
 def test_a_step_takes_no_more_than_a_chunk_of_each_prompt(tiny: Any) -> None:
     one = story(tiny, prompt_count_max=2)
     for seed in range(4):

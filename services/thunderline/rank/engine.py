@@ -156,18 +156,11 @@ class Engine:
         self._forget(running.uid)
         logprobs = (*running.logprobs, _to_host(found)) if found is not None else tuple(running.logprobs)
         token_ids = (*held[len(insert.prompt_token_ids) :], token_id)
-        self._parking.put(
-            Parked(
-                key,
-                insert.request_id,
-                insert.prompt_token_ids,
-                token_ids,
-                insert.kv_tokens,
-                self._clock_s(),
-                _Kept(caches, logprobs),
-                running.cached_tokens,
-            )
+        kept, cached, now_s = _Kept(caches, logprobs), running.cached_tokens, self._clock_s()
+        parked = Parked(
+            key, insert.request_id, insert.prompt_token_ids, token_ids, insert.kv_tokens, now_s, kept, cached
         )
+        self._parking.put(parked)
 
     def park_all(self) -> None:
         """The readers of all are lost."""
@@ -249,6 +242,11 @@ class Engine:
     def _reserved_tokens(self) -> int:
         return padded_tokens(self._row_tokens) + self._parking.kv_tokens
 
+    @property
+    def _cache_room_tokens(self) -> int:
+        """The cache lives in what is left, and gives way to whoever waits."""
+        return min(self._kv_budget_tokens - self._reserved_tokens, int(self._kv_budget_tokens * CACHE_SHARE))
+
     def _admit(self) -> None:
         self.expire()
         while self._waiting and len(self._running) < self._batch_size_max:
@@ -258,9 +256,7 @@ class Engine:
             # Popped last: if it raises, `drop` still knows it.
             self._start(insert)
             self._waiting.popitem(last=False)
-        # The cache lives in what is left, and gives way to whoever waits.
-        room = self._kv_budget_tokens - self._reserved_tokens
-        self._cache.shrink(min(room, int(self._kv_budget_tokens * CACHE_SHARE)))
+        self._cache.shrink(self._cache_room_tokens)
 
     def _finds_room(self, insert: Insert) -> bool:
         """Parked sequences that are not safe any more give way, the oldest first, when that is enough."""
@@ -333,10 +329,12 @@ class Engine:
         self._generator.rows.pop(uid, None)
 
     def _keep(self, tokens: Sequence[int], caches: list[Any]) -> None:
-        """Into the prefix cache; a copy is made only of what it takes."""
-        if caches and self._cache.wants(tokens):
+        """Into the prefix cache; a copy is made only of what it takes. The row may have its whole room still."""
+        room = self._cache_room_tokens
+        if caches and len(tokens) <= room and self._cache.wants(tokens):
             kept = _computed(caches)
             self._cache.put(tokens, kept, bool(can_trim_prompt_cache(kept)))
+            self._cache.shrink(room)
 
 
 def _computed(caches: list[Any]) -> list[Any]:
