@@ -66,6 +66,24 @@ async def test_what_a_late_reader_gets_is_cut_to_what_a_message_may_hold(words: 
     assert "".join(delta.text for delta in deltas) == words.decode([10 + number % 50 for number in range(count)])
 
 
+@pytest.mark.parametrize("before", [0, 100], ids=["nothing waits", "some waits"])
+async def test_one_large_news_is_cut_as_well(words: ModelText, before: int) -> None:
+    made = generation(words, max_tokens=100_000)
+    count = 2 * DELTA_TOKENS_MAX + 50
+    ids = [10 + number % 50 for number in range(count)]
+    logprobs = [rank_pb2.SequenceLogprobs(logprob=-float(number)) for number in range(count)]
+    if before:
+        made.on_tokens(news(*ids[:before], logprobs=logprobs[:before]))
+    made.on_tokens(news(*ids[before:], logprobs=logprobs[before:], finish_reason=S.FINISH_REASON_LENGTH))
+    deltas = await rest(made)
+    assert [len(delta.token_ids) for delta in deltas] == [DELTA_TOKENS_MAX, DELTA_TOKENS_MAX, 50]
+    assert [token for delta in deltas for token in delta.token_ids] == ids
+    assert [one.token_id for delta in deltas for one in delta.logprobs] == ids
+    assert [one.logprob for delta in deltas for one in delta.logprobs] == [-float(number) for number in range(count)]
+    assert "".join(delta.text for delta in deltas) == words.decode(ids)
+    assert [bool(delta.finish_reason) for delta in deltas] == [False, False, True]
+
+
 async def test_the_prompt_ids_come_before_the_first_token(words: ModelText) -> None:
     made = generation(words)
     deltas = made.deltas(asyncio.get_running_loop().time() + SOON_S)

@@ -59,12 +59,17 @@ class Generation:
         if self.finished:
             return
         self._cached_tokens = max(self._cached_tokens, news.cached_tokens)
-        if len(self._pending.token_ids) >= DELTA_TOKENS_MAX:
-            self._full.append(self._pending)
-            self._pending = cluster_pb2.GenerationDelta()
-        taken, reason = self._take(news.token_ids)
-        for token_id, logprob in zip(news.token_ids[:taken], news.logprobs, strict=False):
-            self._pending.logprobs.append(self._logprob(token_id, logprob))
+        done, reason = 0, cluster_pb2.FINISH_REASON_UNSPECIFIED
+        # Once at least: news may be a finish alone.
+        while not reason and done < max(1, len(news.token_ids)):
+            if len(self._pending.token_ids) >= DELTA_TOKENS_MAX:
+                self._full.append(self._pending)
+                self._pending = cluster_pb2.GenerationDelta()
+            room = DELTA_TOKENS_MAX - len(self._pending.token_ids)
+            taken, reason = self._take(news.token_ids[done : done + room])
+            logprobs = zip(news.token_ids[done : done + taken], news.logprobs[done : done + taken], strict=False)
+            self._pending.logprobs.extend(self._logprob(token_id, logprob) for token_id, logprob in logprobs)
+            done += max(1, taken)
         if reason or news.finish_reason:
             self._finish(reason or news.finish_reason)
         self._news.set()
