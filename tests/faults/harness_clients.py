@@ -126,11 +126,18 @@ class Load:
                 self.answers[way] += 1
             elif way != GRPC and _is_of_gateway(follower.error) and self._is_excused(begun_s, ended_s):
                 self.excused.append(Excused(begun_s, ended_s, len(follower.pieces)))
+                if not _is_beginning(follower, self._right[variant]):
+                    self.wrong.append(f"{way}, {variant}, cut off: {follower.answer} is no beginning")
             else:
                 when = f"{begun_s:.2f} to {ended_s:.2f} s"
                 self.wrong.append(f"{way}, {variant}, {when}: {follower.answer} instead of {self._right[variant]}")
             if follower.error:
                 await asyncio.sleep(AGAIN_S)
+
+
+def _is_beginning(follower: Follower, right: Any) -> bool:
+    """Whether what came before an answer was cut off is what it begins with."""
+    return not follower.pieces or bool(right[0].startswith("".join(map(str, follower.pieces))))
 
 
 def _is_of_gateway(error: str) -> bool:

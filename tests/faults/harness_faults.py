@@ -39,6 +39,8 @@ BACK_WITHIN_S = 20.0
 # a gateway has left its clients to a rank that stands or loads.
 FIND_S, UNDER_WAY_WAIT_S = 2.0, 30.0
 LOCK_S = 1.0
+# Kept events are told at once.
+EVENTS_S = 30.0
 # A Deploy that meets a full disk is refused at once; the disk is not full for much longer.
 DEPLOY_S = 0.4
 # Until a client has seen that its connection is closed.
@@ -219,9 +221,10 @@ class Striker:
                     store.execute("ROLLBACK")
             strike.over_s = time.monotonic()
             with contextlib.suppress(ClusterError):
-                async for event in client.watch_events(kept_only=True):
-                    if event.kind == Kind.STORE_UNAVAILABLE and event.time.ToNanoseconds() / 1e9 >= locked_s - 0.1:
-                        strike.effect = strike.effect or event.text
+                async with asyncio.timeout(EVENTS_S):
+                    async for event in client.watch_events(kept_only=True):
+                        if event.kind == Kind.STORE_UNAVAILABLE and event.time.ToNanoseconds() / 1e9 >= locked_s - 0.1:
+                            strike.effect = strike.effect or event.text
 
     async def _fill(self, fault: Fault) -> None:
         """It was full if a byte of ours found no room, before and after; a Deploy may have met it too."""

@@ -16,9 +16,9 @@ MEMORY_SLACK_MIB, SOCKETS_SLACK, FILES_SLACK = 8.0, 3.0, 6.0
 EVERY_S = 1.0
 COUNTS = ("processes", "files", "sockets", "memory_mib")
 SLACK = {"processes": 0.0, "files": FILES_SLACK, "sockets": SOCKETS_SLACK, "memory_mib": MEMORY_SLACK_MIB}
-# A runner that has prepared a model holds half as much again until its next: its median is one or the other by chance.
-# What grows has both a higher median and a higher peak.
-PEAK = "memory_peak_mib"
+# A role that reads a model's files holds half as much again for a while: its median is one or the other by chance, its
+# peak too. What is never given back lifts the floor.
+FLOOR = "memory_floor_mib"
 
 
 @dataclass(frozen=True)
@@ -55,10 +55,11 @@ async def samples(up: Installation, found: list[Sample]) -> None:
 
 
 def _typical(sampled: Sequence[Sample], name: str) -> dict[str, float]:
-    """Medians over the samples in which there was one of the name, two at once count as two; and the peak."""
+    """Medians over the samples in which there was one of the name, two at once count as two; and the floor."""
     present = [one[name] for one in sampled if one.get(name)]
     sums = {key: [sum(getattr(held, key) for held in one) for one in present] for key in COUNTS}
-    return {**{key: statistics.median(values) for key, values in sums.items()}, PEAK: max(sums["memory_mib"])}
+    floor = statistics.quantiles(sums["memory_mib"], n=4)[0] if len(present) > 1 else sums["memory_mib"][0]
+    return {**{key: statistics.median(values) for key, values in sums.items()}, FLOOR: floor}
 
 
 def thirds(sampled: Sequence[Sample]) -> dict[str, dict[str, tuple[float, float]]]:
@@ -78,7 +79,7 @@ def grown(found: dict[str, dict[str, tuple[float, float]]], keys: Iterable[str] 
         f"{name}: {key} {held[key][0]} to {held[key][1]}"
         for name, held in found.items()
         for key in keys
-        if _is_grown(*held[key], SLACK[key]) and (key != "memory_mib" or _is_grown(*held[PEAK], MEMORY_SLACK_MIB))
+        if _is_grown(*held[key], SLACK[key]) and (key != "memory_mib" or _is_grown(*held[FLOOR], MEMORY_SLACK_MIB))
     ]
 
 

@@ -23,6 +23,7 @@ from thunderline.cluster.errors import (
     Superseded,
 )
 from thunderline.rpc.errors import from_call
+from thunderline.runner import requests as requests_module
 from thunderline.runner.requests import Requests
 from thunderline.v1 import cluster_pb2, runner_pb2
 
@@ -107,6 +108,59 @@ async def test_a_takeover_frees_the_older_sequence_though_nobody_reads_it(tmp_pa
         older.end()
         requests.cancel(wish.request_id)
         assert older.rank.generations == {}
+
+
+async def test_a_resume_that_takes_over_goes_on_with_what_the_older_call_had(tmp_path: Path) -> None:
+    async with running(tmp_path) as little:
+        await little.ready()
+        request_id = str(uuid.uuid4())
+        older = little.generate(request_id=request_id, text=FOX, max_tokens=190)
+        await first(older)
+        whole = await little.deltas(request_id=request_id, text=FOX, resume=True, max_tokens=40)
+        assert whole[-1].finish_reason == LENGTH
+        await parked(little)
+        assert "operation remove" not in little.log()
+
+
+async def test_what_is_parked_is_remembered_as_long_as_the_rank_keeps_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(requests_module, "PARKED_S", 0.1)
+    async with running(tmp_path) as little:
+        await little.ready()
+        requests = Requests(little.ranks, little.settings.limits)
+        target = RankId(InstanceId("i1"), 1, 0)
+        wishes = [S.Generation(request_id=str(uuid.uuid4()), text=FOX, max_tokens=190) for _ in range(2)]
+        for wish, waited_s in zip(wishes, (0.0, 0.2), strict=True):
+            (await requests.begin(target, wish, 20.0)).lost()
+            await asyncio.sleep(waited_s)
+            requests.cancel(wish.request_id)
+        await removed(little)
+        await asyncio.sleep(0.1)
+        assert little.log().count("operation remove") == 1
+
+
+async def test_a_cancel_drops_what_was_parked_by_a_break_before_it(tmp_path: Path) -> None:
+    async with running(tmp_path) as little:
+        await little.ready()
+        requests = Requests(little.ranks, little.settings.limits)
+        wish = S.Generation(request_id=str(uuid.uuid4()), text=FOX, max_tokens=190)
+        begun = await requests.begin(RankId(InstanceId("i1"), 1, 0), wish, 20.0)
+        begun.rank.park(begun.key)
+        begun.generation.is_parked = True
+        requests.cancel(wish.request_id)
+        await removed(little)
+
+
+async def test_a_rank_that_is_gone_keeps_no_tokenizer(tmp_path: Path) -> None:
+    async with running(tmp_path) as little:
+        pid = (await little.ready()).pid
+        rank = little.ranks.find(RankId(InstanceId("i1"), 1, 0))
+        assert rank is not None
+        assert rank.words is not None
+        os.kill(pid, signal.SIGKILL)
+        await little.until(S.RANK_STATE_ABSENT)
+        assert rank.words is None
 
 
 @pytest.mark.parametrize(("left_s", "then"), [(0.05, "remove"), (20.0, "park")], ids=["at its deadline", "before it"])

@@ -12,7 +12,7 @@ import pytest
 from scheduler.little_client import answered, calling, resume_of, until
 from scheduler.little_runner import FIRST, LAST, LOST, PROMPT, at_once, first_then
 from scheduler.little_scheduler import LIMITS, ROOM, house, served
-from thunderline.cluster.errors import DeadlinePassed, InstanceFailed, NoReadyInstance, RequestPoisoned
+from thunderline.cluster.errors import DeadlinePassed, InstanceFailed, NoReadyInstance, RequestPoisoned, Superseded
 from thunderline.v1 import cluster_pb2
 
 
@@ -100,6 +100,24 @@ async def test_the_end_of_an_older_call_does_not_cancel_the_resume_that_took_ove
             assert home.runner.cancelled == []
         await asyncio.wait_for(home.runner.cancel_seen.wait(), 5)
         assert home.runner.cancelled == [wish.request_id]
+
+
+async def test_an_older_call_that_leaves_the_queue_last_does_not_take_over_from_the_newer_one(tmp_path: Path) -> None:
+    more = asyncio.Event()
+    async with served(tmp_path) as (home, life):
+        home.runner.answer = first_then(more.wait)
+        wish = life.generation()
+        async with calling(life, life.generation()) as first:
+            assert await first.read() == FIRST
+            older = asyncio.create_task(answered(life, wish))
+            await until(lambda: life.admission.depth("m") == 1)
+            newer = asyncio.create_task(answered(life, wish))
+            await until(lambda: life.admission.depth("m") == 2)
+            more.set()
+            assert await newer == [FIRST, LAST]
+            with pytest.raises(Superseded):
+                await older
+        assert home.runner.cancelled == []
 
 
 async def test_a_resume_is_not_overtaken_by_the_cancel_of_the_call_before(tmp_path: Path) -> None:

@@ -55,12 +55,15 @@ def show_step(rank: RankId, step: rank_pb2.StepReport) -> None:
     steps.clear()
 
 
+def ended(rank: RankId) -> None:
+    """What it reported last and nobody was shown is not kept."""
+    _unshown.pop(rank, None)
+    _shown_s.pop(rank, None)
+
+
 def forget(rank: RankId) -> None:
     """Instances come and go: their labels go with them."""
     for one in RankState:
         RANK_STATE.remove_by_labels({"instance": rank.instance, "rank": str(rank.rank), "state": one.name})
-    for steps in (_unshown, _shown_s):
-        for known in [known for known in steps if known.instance == rank.instance]:
-            del steps[known]
     for gauge in (RUNNING, KV, KEPT, PARKED):
         gauge.remove_by_labels({"instance": rank.instance})

@@ -312,6 +312,9 @@ class Ranks:
         if cause.name != "STOPPED":
             measures.RESTARTS.labels(cause.name).inc()
         rank.fail_generations(rank.lost(f"ended: {cause.name}: {cause.detail}"))
+        # What is told of it for a while is its end; a tokenizer is ten megabytes and more.
+        rank.words = None
+        measures.ended(rank.id)
         rank_process.forget_map(self._settings, rank.id)
         if not any(one.id.instance == rank.id.instance for one in self._living()):
             measures.forget(rank.id)

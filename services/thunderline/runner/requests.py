@@ -20,8 +20,8 @@ RETRY_AFTER_S = 1.0
 RESUME_SHARE = 2
 # gRPC's clock and the loop's differ by this at most.
 DEADLINE_SLACK_S = 0.1
-# The rank forgets them by itself after a minute.
-PARKED_COUNT_MAX = 256
+# As long as the rank keeps them, and so many.
+PARKED_S, PARKED_COUNT_MAX = 60.0, 256
 
 
 @dataclass(eq=False)
@@ -80,11 +80,14 @@ class Requests:
             raise DeadlinePassed("the request's deadline passed before it reached the engine")
         if older := self._running.get(wish.request_id):
             older.generation.fail(Superseded("a newer call with this request id took over"))
-            older.end()
+            # What it has is the newer one's, if that goes on with it.
+            older.lost() if is_resume(wish) else older.end()
         elif len(rank.generations) >= self._limits.rank_request_count_max * (RESUME_SHARE if is_resume(wish) else 1):
             raise Full(f"{len(rank.generations)} requests are at this rank", retry_after_s=RETRY_AFTER_S)
-        self._parked.pop(wish.request_id, None)
+        parked = self._parked.pop(wish.request_id, None)
         key = 0 if generation.finished else rank.insert(_insert(generation), generation)
+        if parked and (key == 0 or parked.rank is not rank):
+            parked.rank.forget_parked(parked.key)
         running = Running(self, rank, key, generation, deadline_s)
         self._running[wish.request_id] = running
         return running
@@ -105,13 +108,19 @@ class Requests:
         if running := self._running.get(request_id):
             running.generation.fail(Superseded("cancelled by CancelGeneration"))
             running.end()
-        elif parked := self._parked.pop(request_id, None):
+        # Its stream to the rank may have broken before its caller left.
+        if parked := self._parked.pop(request_id, None):
             parked.rank.forget_parked(parked.key)
 
     def remember_parked(self, running: Running) -> None:
         self._parked[running.generation.wish.request_id] = running
         while len(self._parked) > PARKED_COUNT_MAX:
             self._parked.popitem(last=False)
+        asyncio.get_running_loop().call_later(PARKED_S, self._expire, running)
+
+    def _expire(self, running: Running) -> None:
+        if self._parked.get(running.generation.wish.request_id) is running:
+            del self._parked[running.generation.wish.request_id]
 
     def forget(self, running: Running) -> bool:
         """A newer call with the same id stays; whether there is none."""
@@ -185,4 +194,5 @@ def _insert(generation: Generation) -> rank_pb2.Insert:
         logprobs=wish.logprobs,
         top_logprob_count=wish.top_logprob_count,
         ignore_eos=wish.ignore_eos,
+        resume=is_resume(wish),
     )

@@ -16,6 +16,7 @@ from thunderline.cluster.errors import (
     Draining,
     InstanceFailed,
     InvalidRequest,
+    Superseded,
     has_lost_a_rank,
 )
 from thunderline.scheduler import routing
@@ -88,6 +89,8 @@ class Relay:
                 if route is None:
                     raise InstanceFailed("the instance was lost before the request reached it")
                 left_s = await self._time_left(wish.request_id, deadline_s)
+                if self._newest.get(wish.request_id) is not context:
+                    raise Superseded("a newer call with this request id took over")
                 settled, answering = True, route[1]
                 async with contextlib.aclosing(self._routed(route, wish, place, left_s, context)) as messages:
                     async for message in messages:
