@@ -6,8 +6,10 @@ from typing import Any
 import pytest
 
 from rank.test_engine import PROMPTS, SAMPLED, Story, alone, story
+from thunderline.rank import wire
 from thunderline.rank.parking import PARKED_S, SAFE_S, Parked, Parking
 from thunderline.rank.values import Insert
+from thunderline.v1 import cluster_pb2, rank_pb2
 
 
 def parked(request_id: str = "a", since_s: float = 0.0, tokens: tuple[int, ...] = (7, 8, 9)) -> Parked[str]:
@@ -194,6 +196,25 @@ def test_where_one_runs_at_a_time_a_resume_waits_for_its_turn(tiny: Any) -> None
     assert max(report.running_count for report in one.reports) == 1
     assert one.tokens[other] == wanted[1]
     assert one.tokens[first] + one.tokens[key] == wanted[0]
+
+
+@pytest.mark.parametrize(
+    ("more", "order"),
+    [
+        pytest.param({"resume": True}, ["runs", "this", "new"], id="nothing was delivered"),
+        pytest.param({"resume_token_ids": [7]}, ["runs", "this", "new"], id="a token was delivered"),
+        pytest.param({}, ["runs", "new", "this"], id="a new one"),
+    ],
+)
+def test_a_resume_goes_before_new_requests_though_nothing_is_parked(
+    tiny: Any, more: dict[str, Any], order: list[str]
+) -> None:
+    one = story(tiny, batch_size_max=1)
+    names = {one.insert(PROMPTS[3]): "runs", one.insert(PROMPTS[5]): "new", 9: "this"}
+    one.step()
+    given: dict[str, Any] = {"key": 9, "request_id": "lost", "prompt_token_ids": PROMPTS[3], "max_tokens": 4}
+    one.engine.insert(wire.insert(rank_pb2.Insert(**given, sampling=cluster_pb2.Sampling(), **more)))
+    assert [names[key] for key in one.engine.running_keys] == order
 
 
 def test_a_resume_that_is_lost_while_it_waits_stays_parked_and_one_that_is_cancelled_does_not(tiny: Any) -> None:

@@ -118,7 +118,7 @@ class Engine:
                 self._waiting.move_to_end(key)
 
     def _is_resume(self, insert: Insert) -> bool:
-        return bool(insert.resume_token_ids) or self._parking.holds(insert.request_id)
+        return insert.resume or bool(insert.resume_token_ids) or self._parking.holds(insert.request_id)
 
     def _resume(self, insert: Insert, parked: Parked[_Kept]) -> None:
         """Tells the rest at once, and goes on from the last token, which is not in the KV yet."""

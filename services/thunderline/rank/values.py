@@ -20,6 +20,8 @@ class Insert:
     logprobs: bool = False
     top_logprob_count: int = 0
     ignore_eos: bool = False
+    # No new request, also where nothing of it was delivered yet.
+    resume: bool = False
 
     @property
     def kv_tokens(self) -> int:

@@ -32,6 +32,7 @@ def insert(wire: rank_pb2.Insert) -> Insert:
         logprobs=wire.logprobs,
         top_logprob_count=wire.top_logprob_count,
         ignore_eos=wire.ignore_eos,
+        resume=wire.resume,
     )
 
 

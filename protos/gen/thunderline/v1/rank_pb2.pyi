@@ -384,6 +384,7 @@ class Insert(_message.Message):
     LOGPROBS_FIELD_NUMBER: _builtins.int
     TOP_LOGPROB_COUNT_FIELD_NUMBER: _builtins.int
     IGNORE_EOS_FIELD_NUMBER: _builtins.int
+    RESUME_FIELD_NUMBER: _builtins.int
     key: _builtins.int
     request_id: _builtins.str
     max_tokens: _builtins.int
@@ -391,6 +392,8 @@ class Insert(_message.Message):
     logprobs: _builtins.bool
     top_logprob_count: _builtins.int
     ignore_eos: _builtins.bool
+    resume: _builtins.bool
+    """No new request, also where no token was delivered yet: it goes before those that are."""
     @_builtins.property
     def prompt_token_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
     @_builtins.property
@@ -411,10 +414,11 @@ class Insert(_message.Message):
         logprobs: _builtins.bool = ...,
         top_logprob_count: _builtins.int = ...,
         ignore_eos: _builtins.bool = ...,
+        resume: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["sampling", b"sampling"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ignore_eos", b"ignore_eos", "key", b"key", "logprobs", b"logprobs", "max_tokens", b"max_tokens", "prompt_token_ids", b"prompt_token_ids", "request_id", b"request_id", "resume_token_ids", b"resume_token_ids", "sampling", b"sampling", "top_logprob_count", b"top_logprob_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ignore_eos", b"ignore_eos", "key", b"key", "logprobs", b"logprobs", "max_tokens", b"max_tokens", "prompt_token_ids", b"prompt_token_ids", "request_id", b"request_id", "resume", b"resume", "resume_token_ids", b"resume_token_ids", "sampling", b"sampling", "top_logprob_count", b"top_logprob_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
