@@ -195,5 +195,4 @@ def _insert(generation: Generation) -> rank_pb2.Insert:
         top_logprob_count=wish.top_logprob_count,
         ignore_eos=wish.ignore_eos,
         resume=is_resume(wish),
-        resume=is_resume(wish),
     )
