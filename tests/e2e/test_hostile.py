@@ -4,7 +4,8 @@ import asyncio
 import json
 import os
 import random
-from collections.abc import Mapping
+import uuid
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -161,8 +162,10 @@ class Siege:
     def _look(self, what: str) -> None:
         assert self.rank.is_running() and self.rank.status() != psutil.STATUS_ZOMBIE, f"the rank died of {what}"
 
-    async def call_all(self, fresh: Installation, count: int) -> None:
-        """By gRPC, each malformed wish straight to the scheduler and straight to the runner."""
+    async def call_all(self, fresh: Installation, count: int, cached: Told) -> list[str]:
+        """By gRPC, straight to the scheduler and straight to the runner: each malformed wish; what follows a cached
+        sequence, which is returned.
+        """
         async with (
             grpc.aio.insecure_channel(fresh.target("scheduler")) as scheduling,
             grpc.aio.insecure_channel(fresh.target("runner")) as running,
@@ -171,14 +174,28 @@ class Siege:
             runner: Any = runner_pb2_grpc.RunnerServiceStub(running)
             listed = await scheduler.ListDeployments(scheduler_pb2.ListDeploymentsRequest(), timeout=10)
             target = next(one.ranks[0].id for one in listed.deployments if one.spec.name == DEMO)
-            for wish, param in drawn(wrong_wishes(), count):
+
+            def calls(wish: cluster_pb2.Generation) -> Iterator[Any]:
                 routed = scheduler_pb2.SchedulerServiceGenerateRequest(generation=wish)
+                yield scheduler.Generate(routed, timeout=60)
                 direct = runner_pb2.RunnerServiceGenerateRequest(generation=wish, target=target)
+                yield runner.Generate(direct, timeout=60)
+
+            wish = cluster_pb2.Generation(request_id=str(uuid.uuid4()), model=DEMO, max_tokens=BEYOND_TOKENS)
+            wish.prompt_token_ids.ids.extend([*cached.prompt_token_ids, *cached.token_ids])
+            beyond = []
+            for call in calls(wish):
+                await self._ready()
+                beyond.append("".join([response.delta.text async for response in call]))
+                self.cached_prompts += 1
+                self._look("a prompt equal to a cached sequence, by gRPC")
+            for wish, param in drawn(wrong_wishes(), count):
                 self.malformed_by_grpc += 1
-                for call in (scheduler.Generate(routed, timeout=60), runner.Generate(direct, timeout=60)):
+                for call in calls(wish):
                     problem = await outcome(call)
                     if not isinstance(problem, InvalidRequest) or problem.param != param:
                         self.wrong.append(f"{wish}: {problem!r}, not {param}")
+            return beyond
 
 
 async def outcome(call: Any) -> ClusterError | None:
@@ -205,7 +222,7 @@ async def besieged(fresh: Installation, rank: psutil.Process) -> tuple[Siege, li
             await siege.kill(case)
         for case in cases(COUNT):
             await siege.post(case)
-        await siege.call_all(fresh, COUNT)
+        beyond += await siege.call_all(fresh, COUNT, cached)
     whole = await told(target, CACHED_TOKENS + BEYOND_TOKENS)
     assert whole.text.startswith(cached.text)
     return siege, beyond, whole.text.removeprefix(cached.text)
