@@ -1,8 +1,10 @@
 """Stories of the engine thread, with a real model and a list in place of the stream."""
 
+import json
 import queue
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -65,6 +67,27 @@ def desk(tmp_path: Path, tiny_folder: Path) -> Iterator[Desk]:
     yield found
     found.worker.stop(WAIT_S)
     mark.close()
+
+
+def test_a_config_whose_text_config_is_null_is_served(
+    tmp_path: Path, tiny: Any, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = json.loads((tiny_folder / "config.json").read_text())
+    # mlx-lm refuses such a file, unless the config names a quantization.
+    loaded = (tiny, {**config, "text_config": None})
+    monkeypatch.setattr("thunderline.rank.load.load", lambda folder, progress: loaded)
+    path = tmp_path / "rank.map"
+    path.write_bytes(bytes(SIZE_BYTES))
+    mark = Mark(path)
+    desk = Desk(mark)
+    desk.worker.start(rank_pb2.Load(folder="any", end_token_ids=[2]))
+    ended = (RankState.READY.value, RankState.FAILED.value)
+    while (change := desk.next().state).state not in ended:
+        pass
+    desk.worker.stop(WAIT_S)
+    mark.close()
+    assert change.state == RankState.READY.value, change.cause
+    assert change.engine.vocabulary_size == config["vocab_size"]
 
 
 def test_a_sequence_that_the_generator_refuses_ends_by_name_and_the_next_one_works(desk: Desk) -> None:

@@ -140,7 +140,7 @@ class Worker:
             on_dispatch=self._send_held,
         )
         _warm_up(engine)
-        values = {**config, **config.get("text_config", {})}
+        values = {**config, **(config.get("text_config") or {})}
         self.facts = cluster_pb2.EngineFacts(
             kv_budget_tokens=budget,
             context_length_tokens=context_length_tokens(config) or CONTEXT_DEFAULT,
