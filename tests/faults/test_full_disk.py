@@ -144,7 +144,8 @@ def test_a_store_that_takes_nothing_stops_only_what_is_new(
             deploy(up)
         assert names(up) == [MODEL]
         serves_on(up)
-        assert "STORE_UNAVAILABLE" in kinds(up)[told:]
+        # It is told once it was tried to be written, and a lock is waited for.
+        until("the news of it", lambda: "STORE_UNAVAILABLE" in kinds(up)[told:], SOON_S)
         # No epoch that is not written down is started.
         pid = up.pid("rank")
         os.kill(pid, signal.SIGKILL)
