@@ -24,7 +24,7 @@ from thunderline.cluster.errors import (
 )
 from thunderline.rpc.errors import from_call
 from thunderline.runner import requests as requests_module
-from thunderline.runner.requests import Requests
+from thunderline.runner.requests import Requests, Running
 from thunderline.v1 import cluster_pb2, runner_pb2
 
 S = cluster_pb2
@@ -96,6 +96,12 @@ async def test_the_same_request_id_again_takes_over(tmp_path: Path) -> None:
         assert little.log().count("operation remove") == 1
 
 
+async def fox(requests: Requests, left_s: float = 20.0) -> Running:
+    """A long one that nobody reads."""
+    wish = S.Generation(request_id=str(uuid.uuid4()), text=FOX, max_tokens=190)
+    return await requests.begin(RankId(InstanceId("i1"), 1, 0), wish, left_s)
+
+
 async def test_a_takeover_frees_the_older_sequence_though_nobody_reads_it(tmp_path: Path) -> None:
     async with running(tmp_path) as little:
         await little.ready()
@@ -129,12 +135,11 @@ async def test_what_is_parked_is_remembered_as_long_as_the_rank_keeps_it(
     async with running(tmp_path) as little:
         await little.ready()
         requests = Requests(little.ranks, little.settings.limits)
-        target = RankId(InstanceId("i1"), 1, 0)
-        wishes = [S.Generation(request_id=str(uuid.uuid4()), text=FOX, max_tokens=190) for _ in range(2)]
-        for wish, waited_s in zip(wishes, (0.0, 0.2), strict=True):
-            (await requests.begin(target, wish, 20.0)).lost()
+        for waited_s in (0.0, 0.2):
+            begun = await fox(requests)
+            begun.lost()
             await asyncio.sleep(waited_s)
-            requests.cancel(wish.request_id)
+            requests.cancel(begun.generation.wish.request_id)
         await removed(little)
         await asyncio.sleep(0.1)
         assert little.log().count("operation remove") == 1
@@ -143,12 +148,10 @@ async def test_what_is_parked_is_remembered_as_long_as_the_rank_keeps_it(
 async def test_a_cancel_drops_what_was_parked_by_a_break_before_it(tmp_path: Path) -> None:
     async with running(tmp_path) as little:
         await little.ready()
-        requests = Requests(little.ranks, little.settings.limits)
-        wish = S.Generation(request_id=str(uuid.uuid4()), text=FOX, max_tokens=190)
-        begun = await requests.begin(RankId(InstanceId("i1"), 1, 0), wish, 20.0)
+        begun = await fox(Requests(little.ranks, little.settings.limits))
         begun.rank.park(begun.key)
         begun.generation.is_parked = True
-        requests.cancel(wish.request_id)
+        begun.requests.cancel(begun.generation.wish.request_id)
         await removed(little)
 
 
@@ -167,9 +170,7 @@ async def test_a_rank_that_is_gone_keeps_no_tokenizer(tmp_path: Path) -> None:
 async def test_a_stream_that_breaks_is_parked_but_not_at_its_deadline(tmp_path: Path, left_s: float, then: str) -> None:
     async with running(tmp_path) as little:
         await little.ready()
-        requests = Requests(little.ranks, little.settings.limits)
-        wish = S.Generation(request_id=str(uuid.uuid4()), text=FOX, max_tokens=190)
-        (await requests.begin(RankId(InstanceId("i1"), 1, 0), wish, left_s)).lost()
+        (await fox(Requests(little.ranks, little.settings.limits), left_s)).lost()
         async with asyncio.timeout(5):
             while f"operation {then}" not in little.log():
                 await asyncio.sleep(0.01)
