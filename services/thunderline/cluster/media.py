@@ -34,15 +34,22 @@ class Hardware:
     members: Sequence[str] = ()
 
 
-def medium(one: Hardware, all_of_node: Mapping[str, Hardware]) -> Medium:
-    """The medium of one interface; `all_of_node` by name, for the members of a bridge."""
+def medium(
+    one: Hardware, all_of_node: Mapping[str, Hardware], overrides: Mapping[str, Medium] | None = None
+) -> Medium:
+    """The medium of one interface; `all_of_node` by name, for the members of a bridge.
+
+    `overrides`: what the config says of interfaces, by name; it counts for members of bridges too.
+    """
+    if overrides and one.name in overrides:
+        return overrides[one.name]
     if one.kind == "loopback" or one.name in ("lo", "lo0"):
         return Medium.LOOPBACK
     if one.kind in VPN_KINDS or one.name.startswith(VPN_PREFIXES):
         return Medium.VPN
     if one.members:
         known = [all_of_node[name] for name in one.members if name in all_of_node]
-        media = [medium(member, {}) for member in known]
+        media = [medium(member, {}, overrides) for member in known]
         return max(media, key=ORDER.index, default=Medium.OTHER)
     if one.driver == "thunderbolt-net":
         return Medium.THUNDERBOLT

@@ -1,0 +1,229 @@
+"""What every node reports of its probes, and the one graph that follows from it. Pure.
+
+A node's newest report replaces its older ones, so reports may come in any order, twice, and by way of others: who has
+heard the same has the same graph.
+"""
+
+from collections.abc import Collection, Iterable, Mapping, Set
+from dataclasses import dataclass, replace
+
+from thunderline.cluster import NodeId
+from thunderline.cluster.addresses import is_address
+from thunderline.cluster.graph import SETTLED_FAILURE_COUNT, Cable, Graph, Outcome, Tried, Version
+from thunderline.cluster.links import SWITCH_GAIN_MIN, SWITCH_GAIN_MIN_US, Link, LinkId, LinkState, Mark
+from thunderline.cluster.paths import End, Path, link_medium
+from thunderline.topology.cables import lost
+from thunderline.topology.probes import Arrivals, Row, Rows
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """Probes of a peer that reach the node which tells of it."""
+
+    from_node: NodeId
+    to_node: NodeId
+    # Of `to_node`, which tells.
+    address: str
+    from_address: str
+    arrives: End
+    returns: End | None
+    state: LinkState
+    rtt_us: int
+    # Own probes to `from_address` have crossed. Without that anybody may have said this name to the echo.
+    is_proven: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """All that one node knows by itself. The parts are sorted."""
+
+    node: NodeId
+    version: Version
+    tried: tuple[Tried, ...] = ()
+    heard: tuple[Heard, ...] = ()
+    # Remembered ones with an end here.
+    cables: tuple[Cable, ...] = ()
+    # Every address of every peer has been answered or given up; of a role that has just started it has not.
+    is_complete: bool = False
+
+
+Reports = Mapping[NodeId, Report]
+
+
+def told(
+    node: NodeId,
+    version: Version,
+    rows: Rows,
+    arrivals: Arrivals,
+    cables: Collection[Cable],
+    knows_peers: bool,
+) -> Report:
+    """What is known now, as a report. `knows_peers`: the roster is complete, so there are rows for all."""
+    tried = sorted((_tried(node, row, arrivals) for row in rows.values()), key=_tried_key)
+    found = []
+    for one in arrivals.values():
+        last, back = one.last, rows.get((one.last.peer, one.last.peer_address))
+        is_proven = back is not None and back.health is not None and back.health.state is not LinkState.DOWN
+        heard = Heard(
+            last.peer,
+            node,
+            last.address,
+            last.peer_address,
+            last.arrives,
+            last.returns,
+            one.health.state,
+            one.health.rtt_us,
+            is_proven,
+        )
+        found.append(heard)
+    found.sort(key=lambda one: (one.from_node, one.address, one.from_address))
+    is_complete = knows_peers and all(one.is_settled for one in tried)
+    return Report(node, version, tuple(tried), tuple(found), tuple(sorted(cables)), is_complete)
+
+
+def _tried(node: NodeId, row: Row, arrivals: Arrivals) -> Tried:
+    back = arrivals.get((row.peer, row.local_address, row.address))
+    return Tried(
+        from_node=node,
+        to_node=row.peer,
+        address=row.address,
+        outcome=row.outcome,
+        errno=row.errno,
+        failure_count=min(row.failure_count, SETTLED_FAILURE_COUNT),
+        state=row.health.state if row.health else None,
+        rtt_us=row.health.rtt_us if row.health else 0,
+        local_address=row.local_address,
+        path=replace(row.path, comes_back=back.last.arrives if back else None),
+    )
+
+
+def _tried_key(one: Tried) -> tuple[NodeId, NodeId, str]:
+    return one.from_node, one.to_node, one.address
+
+
+def next_report(last: Report, now: Report) -> Report:
+    """The last one, unless something has changed that decides anything; then what is known now, with a new number.
+
+    An RTT within a fifth of the told one decides nothing: without this every probe would be news for everybody.
+    """
+    same = _without_rtts(last) == _without_rtts(replace(now, version=last.version))
+    if same and all(_is_near(before, after) for before, after in zip(_rtts(last), _rtts(now), strict=True)):
+        return last
+    return replace(now, version=Version(last.version.start, last.version.number + 1))
+
+
+def _without_rtts(report: Report) -> Report:
+    tried = tuple(replace(one, rtt_us=0) for one in report.tried)
+    return replace(report, tried=tried, heard=tuple(replace(one, rtt_us=0) for one in report.heard))
+
+
+def _rtts(report: Report) -> list[int]:
+    return [one.rtt_us for one in (*report.tried, *report.heard)]
+
+
+def _is_near(before_us: int, after_us: int) -> bool:
+    low, high = sorted((before_us, after_us))
+    return high < max(low * SWITCH_GAIN_MIN, low + SWITCH_GAIN_MIN_US)
+
+
+def newer(one: Report, other: Report) -> Report:
+    """Of two reports of one node. Equal versions of different content are a bug; even then all take the same."""
+    if one.version != other.version:
+        return max(one, other, key=lambda report: report.version)
+    return one if one == other or repr(one) > repr(other) else other
+
+
+def merge(reports: Reports, more: Iterable[Report]) -> dict[NodeId, Report]:
+    """The newest of every node: in any order, any number of times."""
+    found = dict(reports)
+    for report in more:
+        found[report.node] = newer(found[report.node], report) if report.node in found else report
+    return found
+
+
+def graph(reports: Reports, present: Collection[NodeId], alive: Collection[NodeId]) -> Graph:
+    """`present`: ALIVE and SUSPECT members; what others have said, or is said of others, is over.
+
+    A node's own word on its probes counts before what its peers hear of them: if its topology is away its peers hear
+    nothing, though the network is as it was.
+    """
+    there = frozenset(present)
+    known = {node: reports[node] for node in sorted(reports) if node in there}
+    incomplete = sorted(node for node in there if node not in known or not known[node].is_complete)
+    tried = {
+        LinkId(one.from_node, one.to_node, one.address): one
+        for report in known.values()
+        for one in report.tried
+        if one.from_node == report.node and _counts(one, there)
+    }
+    heard: dict[LinkId, list[Heard]] = {}
+    for report in known.values():
+        for word in report.heard:
+            if word.to_node == report.node and _counts(word, there):
+                heard.setdefault(LinkId(word.from_node, word.to_node, word.address), []).append(word)
+    found = [_link(each, tried.get(each), heard.get(each, [])) for each in sorted(tried.keys() | heard.keys())]
+    links = tuple(link for link in found if link is not None)
+    cables = {
+        cable
+        for report in known.values()
+        for cable in report.cables
+        if report.node in cable.nodes and set(cable.nodes) <= there
+    }
+    return Graph(
+        links,
+        tuple(sorted(tried.values(), key=_tried_key)),
+        tuple(sorted(cables)),
+        lost(cables, links, set(alive) - set(incomplete)),
+        tuple(incomplete),
+        tuple((node, report.version) for node, report in known.items()),
+    )
+
+
+def _counts(one: Tried | Heard, present: Set[NodeId]) -> bool:
+    """Whether it is of two members that are there. A report comes from another node: it may say anything."""
+    return one.from_node != one.to_node and {one.from_node, one.to_node} <= present and is_address(one.address)
+
+
+def _link(link_id: LinkId, tried: Tried | None, heard: list[Heard]) -> Link | None:
+    """One direction by what its two nodes say: the one that dials, and the one that is dialled."""
+    if tried is None or tried.outcome is Outcome.UNTRIED:
+        proven = [one for one in heard if one.is_proven and one.state is not LinkState.DOWN]
+        return _heard_link(link_id, min(proven, key=_heard_key)) if proven else None
+    if tried.state is None:
+        return None
+    return Link(
+        *link_id,
+        medium=link_medium(tried.path, (tried.address, tried.local_address)),
+        state=tried.state,
+        rtt_us=tried.rtt_us,
+        path=tried.path,
+        local_address=tried.local_address,
+        marks=_marks(tried.path, one_sided=not heard and tried.state is not LinkState.DOWN),
+    )
+
+
+def _heard_link(link_id: LinkId, heard: Heard) -> Link:
+    path = Path(arrives=heard.arrives, returns=heard.returns)
+    return Link(
+        *link_id,
+        medium=link_medium(path, (heard.address, heard.from_address)),
+        state=heard.state,
+        rtt_us=heard.rtt_us,
+        path=path,
+        local_address=heard.from_address,
+        marks=_marks(path, one_sided=True),
+    )
+
+
+def _heard_key(heard: Heard) -> tuple[int, int, str]:
+    return heard.state.value, heard.rtt_us, heard.from_address
+
+
+def _marks(path: Path, one_sided: bool) -> frozenset[Mark]:
+    found = {Mark.ASYMMETRIC_ROUTE: path.is_asymmetric, Mark.ONE_SIDED: one_sided}
+    return frozenset(mark for mark, holds in found.items() if holds)
+
+
+def renewed(version: Version, before: Graph, after: Graph) -> Version:
+    """Of the graph that a node tells: one higher with every change, so that a reader can tell old from new."""
+    return version if before == after else Version(version.start, version.number + 1)
