@@ -1,8 +1,18 @@
 """The one factory of channels, and the options that both ends share. Each reason is measured: README.md, decisions."""
 
+from typing import TYPE_CHECKING
+
 import grpc
 
+from thunderline.cluster import NodeId
+from thunderline.cluster.certificates import NO_CERTIFICATE
+from thunderline.cluster.errors import Unauthenticated
 from thunderline.cluster.limits import DEFAULTS
+from thunderline.cluster.transport import Transport, transport
+
+if TYPE_CHECKING:
+    # With it comes `cryptography`: a rank dials its runner's socket, and needs none.
+    from thunderline.process.trust import Wallet
 
 # A silent dead peer is noticed after ping time + time-out. A long prefill is silence too, so pings go without data.
 _KEEP_ALIVE = [
@@ -42,6 +52,28 @@ SERVER_OPTIONS: list[tuple[str, int]] = [
 ]
 
 
-def dial(target: str) -> grpc.aio.Channel:
-    """A channel to "host:port" or "unix:path". Dialling is lazy; calls take their own deadlines."""
-    return grpc.aio.insecure_channel(target, options=CHANNEL_OPTIONS)
+def dial(target: str, wallet: "Wallet | None" = None, node: NodeId | None = None) -> grpc.aio.Channel:
+    """A channel to "host:port" or "unix:path". Dialling is lazy; calls take their own deadlines.
+
+    With a wallet, and on a node of a cluster, by TLS: to `node`, or to whichever node answers there. A channel keeps
+    the certificate that it was made with. Raises Unauthenticated when others would not take ours.
+    """
+    mine = wallet.identity() if wallet else None
+    match transport(target, mine is not None):
+        case Transport.PLAIN:
+            return grpc.aio.insecure_channel(target, options=CHANNEL_OPTIONS)
+        case Transport.REFUSED:
+            raise Unauthenticated(f"{target} is another machine's: {NO_CERTIFICATE}")
+    assert wallet is not None
+    from thunderline.rpc import credentials
+
+    options = [*CHANNEL_OPTIONS, *credentials.expects(node)]
+    return grpc.aio.secure_channel(target, credentials.for_channel(wallet.checked()), options=options)
+
+
+def dial_enrolment(target: str, authority_pem: bytes) -> grpc.aio.Channel:
+    """To the enrolment port, of an authority whose fingerprint was compared with the token's: process/handshake.py."""
+    from thunderline.rpc import credentials
+
+    options = [*CHANNEL_OPTIONS, *credentials.EXPECTS_ENROLMENT]
+    return grpc.aio.secure_channel(target, credentials.for_joining(authority_pem), options=options)

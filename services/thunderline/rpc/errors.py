@@ -90,11 +90,15 @@ def from_call(call: grpc.aio.AioRpcError) -> errors.ClusterError:
 
 
 class ErrorInterceptor(grpc.aio.ServerInterceptor):
-    """Ends a call with the status of the domain error that its handler raised; a bug becomes INTERNAL_ERROR."""
+    """Ends a call with the status of the domain error that its handler raised; a bug becomes INTERNAL_ERROR.
 
-    def __init__(self) -> None:
+    `admit` is asked first, with the method's full name and the context, for health and reflection too.
+    """
+
+    def __init__(self, admit: Callable[[str, Any], None] | None = None) -> None:
         # Calls of our own services that are under way: what a drain waits for.
         self.active_count = 0
+        self.admit = admit
 
     async def intercept_service(
         self,
@@ -102,13 +106,31 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Any:
         handler = await continuation(handler_call_details)
-        if handler is None or not handler_call_details.method.startswith("/thunderline."):
+        way = _Way(self, handler_call_details.method)
+        if handler is None or (not way.is_ours and self.admit is None):
             return handler
         for arity, wrap in _ARITIES.items():
             if behavior := getattr(handler, arity):
                 make = getattr(grpc, f"{arity}_rpc_method_handler")
-                return make(wrap(self, behavior), handler.request_deserializer, handler.response_serializer)
+                return make(wrap(way, behavior), handler.request_deserializer, handler.response_serializer)
         return handler
+
+
+class _Way:
+    """What every call of one method goes through."""
+
+    def __init__(self, interceptor: ErrorInterceptor, method: str) -> None:
+        self._interceptor = interceptor
+        self._method = method
+        self.is_ours = method.startswith("/thunderline.")
+
+    def admit(self, context: Any) -> None:
+        """Raises Unauthenticated."""
+        if self._interceptor.admit is not None:
+            self._interceptor.admit(self._method, context)
+
+    def count(self, by: int) -> None:
+        self._interceptor.active_count += by if self.is_ours else 0
 
 
 async def _abort(context: Any, error: Exception) -> None:
@@ -123,32 +145,33 @@ def _is_ours(error: Exception) -> bool:
     return not isinstance(error, grpc.aio.AbortError)
 
 
-def _unary(counter: ErrorInterceptor, behavior: Any) -> Any:
+def _unary(way: _Way, behavior: Any) -> Any:
     async def call(request: Any, context: Any) -> Any:
-        counter.active_count += 1
+        way.count(1)
         try:
+            way.admit(context)
             return await behavior(request, context)
         except Exception as error:
             if not _is_ours(error):
                 raise
             await _abort(context, error)
         finally:
-            counter.active_count -= 1
+            way.count(-1)
 
     return call
 
 
-def _streaming(counter: ErrorInterceptor, behavior: Any) -> Any:
+def _streaming(way: _Way, behavior: Any) -> Any:
     if not inspect.isasyncgenfunction(behavior):
         # It reads and writes through the context.
-        return _unary(counter, behavior)
+        return _unary(way, behavior)
 
     async def call(request: Any, context: Any) -> AsyncIterator[Any]:
-        responses = behavior(request, context)
-        counter.active_count += 1
+        way.count(1)
         try:
+            way.admit(context)
             # A caller that leaves ends the handler at once, not when it is collected.
-            async with contextlib.aclosing(responses):
+            async with contextlib.aclosing(behavior(request, context)) as responses:
                 async for response in responses:
                     yield response
         except Exception as error:
@@ -156,7 +179,7 @@ def _streaming(counter: ErrorInterceptor, behavior: Any) -> Any:
                 raise
             await _abort(context, error)
         finally:
-            counter.active_count -= 1
+            way.count(-1)
 
     return call
 

@@ -9,7 +9,13 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from thunderline.process.entry import CannotStart, check_loopback
+from thunderline.cluster.errors import Unauthenticated
+from thunderline.cluster.transport import Transport, transport
+from thunderline.process.certificates import Authority
+from thunderline.process.entry import CannotStart
+from thunderline.process.trust import Wallet
+from thunderline.rpc import credentials
+from thunderline.rpc.admission import Admission, Admit, admit_strangers
 from thunderline.rpc.channel import SERVER_OPTIONS
 from thunderline.rpc.errors import ErrorInterceptor
 
@@ -25,8 +31,16 @@ class PortTaken(CannotStart):
 class Server:
     """A running server. `health` says NOT_SERVING until `serving()` is called, and again while draining."""
 
-    def __init__(self, server: grpc.aio.Server, services: Sequence[str], calls: ErrorInterceptor) -> None:
+    def __init__(
+        self,
+        server: grpc.aio.Server,
+        services: Sequence[str],
+        calls: ErrorInterceptor,
+        tls: grpc.ServerCredentials | None,
+    ) -> None:
         self._server = server
+        # gRPC asks it at every handshake, and keeps no reference to it.
+        self._tls = tls
         self._calls = calls
         self._services = (*services, "")
         self._health = health.aio.HealthServicer()
@@ -53,25 +67,65 @@ class Server:
 
 @contextlib.asynccontextmanager
 async def serving(
-    address: str, services: Sequence[str], register: Callable[[grpc.aio.Server], None]
+    address: str, services: Sequence[str], register: Callable[[grpc.aio.Server], None], wallet: Wallet | None = None
 ) -> AsyncIterator[Server]:
     """Listens on "host:port" or "unix:path" for the time of the block. `services` are full names for reflection.
 
-    Raises PortTaken. Leaving the block without `drain` breaks the calls in flight.
+    With a wallet, and on a node of a cluster, by TLS; each call is then held against the table of callers. Raises
+    PortTaken; CannotStart where strangers could come in, or where our certificate is no good. Leaving the block
+    without `drain` breaks the calls in flight.
     """
-    if not address.startswith("unix:"):
-        check_loopback("[node] bind", address.rpartition(":")[0].strip("[]"), "the certificates of a cluster")
-    calls = ErrorInterceptor()
+    try:
+        has_certificate = wallet is not None and wallet.identity() is not None
+        kind = transport(address, has_certificate)
+        if kind is Transport.REFUSED:
+            host = address.rpartition(":")[0].strip("[]")
+            raise CannotStart(
+                f"[node] bind = {host!r} is wider than loopback, and this node has no certificate of a cluster: run "
+                "`thunderline cluster init` or `thunderline cluster join TOKEN`"
+            )
+        tls: grpc.ServerCredentials | None = None
+        admit: Admit | None = None
+        if kind is Transport.TLS and wallet is not None:
+            tls, admit = credentials.for_server(wallet), Admission(wallet)
+    except Unauthenticated as error:
+        raise CannotStart(error.message) from None
+    async with _served(address, services, register, tls, admit) as wrapped:
+        yield wrapped
+
+
+@contextlib.asynccontextmanager
+async def enrolling(
+    address: str, services: Sequence[str], register: Callable[[grpc.aio.Server], None], authority: Authority
+) -> AsyncIterator[Server]:
+    """The enrolment port: only our end shows a certificate. Raises PortTaken."""
+    tls = credentials.for_enrolment(authority)
+    async with _served(address, services, register, tls, admit_strangers) as wrapped:
+        yield wrapped
+
+
+@contextlib.asynccontextmanager
+async def _served(
+    address: str,
+    services: Sequence[str],
+    register: Callable[[grpc.aio.Server], None],
+    tls: grpc.ServerCredentials | None,
+    admit: Admit | None,
+) -> AsyncIterator[Server]:
+    calls = ErrorInterceptor(admit)
     server = grpc.aio.server(interceptors=[calls], options=SERVER_OPTIONS)
-    wrapped = Server(server, services, calls)
+    wrapped = Server(server, services, calls, tls)
     register(server)
     try:
-        server.add_insecure_port(address)
+        if tls is None:
+            server.add_insecure_port(address)
+        else:
+            server.add_secure_port(address, tls)
     except RuntimeError:
         raise PortTaken(f"cannot listen on {address}: another process has it, or it is no address of ours") from None
     await wrapped.serving(False)
     await server.start()
-    log.info("listening", extra={"address": address})
+    log.info("listening", extra={"address": address, "tls": tls is not None})
     try:
         yield wrapped
     finally:

@@ -1,0 +1,151 @@
+"""What a node keeps of its cluster: private files, old or new as a whole, read again when they change."""
+
+import stat
+import time
+from pathlib import Path
+
+import pytest
+
+from thunderline.cluster.callers import Caller
+from thunderline.cluster.certificates import CERTIFICATE_S, Bearer
+from thunderline.cluster.errors import Unauthenticated
+from thunderline.cluster.join_tokens import Offer, digest
+from thunderline.process.certificates import new_authority, new_key, public_key, sign
+from thunderline.process.entry import CannotStart
+from thunderline.process.home import node_id
+from thunderline.process.trust import (
+    AUTHORITY,
+    FOLDER,
+    NODE,
+    OFFERS,
+    Wallet,
+    found,
+    identity,
+    keep,
+    keep_authorities,
+    keep_offer,
+    kept_authority,
+    kept_offers,
+)
+
+NOW_S = float(int(time.time()))
+
+
+def test_the_first_node_is_the_scheduler_node(tmp_path: Path) -> None:
+    one = found(tmp_path, "home", NOW_S)
+    assert one.facts.bearer == Bearer("home", Caller.SCHEDULER, node_id(tmp_path))
+    known = kept_authority(tmp_path)
+    assert known is not None
+    assert one.facts.authority == known[0].fingerprint
+    assert Wallet(tmp_path, "home").checked() == one
+
+
+def test_once_more_the_authority_stays(tmp_path: Path) -> None:
+    first, second = found(tmp_path, "home", NOW_S), found(tmp_path, "home", NOW_S)
+    assert second.facts.authority == first.facts.authority
+    assert second.certificate_pem != first.certificate_pem
+
+
+def test_everything_is_private(tmp_path: Path) -> None:
+    found(tmp_path, "home", NOW_S)
+    keep_offer(tmp_path, Offer(digest(b"x"), 5))
+    assert stat.S_IMODE((tmp_path / FOLDER).stat().st_mode) == 0o700
+    files = [path for path in (tmp_path / FOLDER).rglob("*") if path.is_file()]
+    assert {path.name for path in files} == {NODE, AUTHORITY, f"{digest(b'x')}.json"}
+    assert {stat.S_IMODE(path.stat().st_mode) for path in files} == {0o600}
+
+
+def test_no_key_is_in_what_is_printed(tmp_path: Path) -> None:
+    assert "PRIVATE" not in repr(found(tmp_path, "home", NOW_S))
+
+
+def test_without_a_cluster_there_is_no_identity(tmp_path: Path) -> None:
+    wallet = Wallet(tmp_path, "home")
+    assert wallet.identity() is None
+    with pytest.raises(Unauthenticated, match="cluster join TOKEN"):
+        wallet.checked()
+    assert kept_authority(tmp_path) is None
+
+
+def test_a_renewal_is_seen_and_so_is_a_node_that_left(tmp_path: Path) -> None:
+    wallet = Wallet(tmp_path, "home")
+    first = found(tmp_path, "home", NOW_S)
+    assert wallet.checked() == first
+    second = found(tmp_path, "home", NOW_S)
+    assert wallet.checked() == second != first
+    (tmp_path / FOLDER / NODE).unlink()
+    assert wallet.identity() is None
+
+
+FAULTS = {
+    "another cluster's name": ("work", NOW_S, r"of cluster 'home'"),
+    "after its end": ("home", NOW_S + CERTIFICATE_S, "has expired"),
+    "before its begin": ("home", NOW_S - 10**6, "clock is behind"),
+}
+
+
+@pytest.mark.parametrize(("cluster", "now_s", "said"), FAULTS.values(), ids=FAULTS.keys())
+def test_a_certificate_that_others_would_refuse_is_named_before_they_do(
+    tmp_path: Path, cluster: str, now_s: float, said: str
+) -> None:
+    found(tmp_path, "home", NOW_S)
+    with pytest.raises(Unauthenticated, match=said):
+        Wallet(tmp_path, cluster, lambda: now_s).checked()
+
+
+def broken(home: Path, how: str) -> None:
+    path = home / FOLDER / NODE
+    text = path.read_bytes()
+    if how == "empty":
+        path.write_bytes(b"")
+    elif how == "cut":
+        path.write_bytes(text[: len(text) // 2])
+    elif how == "another key":
+        end = b"-----END PRIVATE KEY-----\n"
+        path.write_bytes(new_key() + text.partition(end)[2])
+    else:
+        path.chmod(0o644)
+
+
+@pytest.mark.parametrize("how", ["empty", "cut", "another key", "readable by others"])
+def test_a_broken_file_is_no_identity_and_says_which(tmp_path: Path, how: str) -> None:
+    found(tmp_path, "home", NOW_S)
+    broken(tmp_path, how)
+    wallet = Wallet(tmp_path, "home")
+    for _ in range(2):
+        with pytest.raises(Unauthenticated, match=r"node\.pem"):
+            wallet.identity()
+
+
+@pytest.mark.parametrize("text", [b"", b"hello", new_key()], ids=["empty", "text", "only a key"])
+def test_a_broken_authority_is_not_made_anew(tmp_path: Path, text: bytes) -> None:
+    found(tmp_path, "home", NOW_S)
+    (tmp_path / FOLDER / AUTHORITY).write_bytes(text)
+    with pytest.raises(CannotStart, match=r"authority\.pem"):
+        found(tmp_path, "home", NOW_S)
+    assert (tmp_path / FOLDER / AUTHORITY).read_bytes() == text
+
+
+def test_while_authorities_change_both_are_kept(tmp_path: Path) -> None:
+    old, new = new_authority(NOW_S), new_authority(NOW_S)
+    keep_authorities(tmp_path, new, [old.certificate_pem])
+    assert kept_authority(tmp_path) == (new, new.certificate_pem + old.certificate_pem)
+
+
+def test_an_identity_with_two_authorities_is_read_back(tmp_path: Path) -> None:
+    old, new = new_authority(NOW_S), new_authority(NOW_S)
+    key = new_key()
+    to = Bearer("home", Caller.MEMBER, "6b7b0f4e-2c0e-4f2e-9f4f-5a1f1f0a9c11")
+    certificate = sign(old, public_key(key), to, NOW_S)
+    one = identity(key, certificate, new.certificate_pem + old.certificate_pem)
+    keep(tmp_path, one)
+    assert Wallet(tmp_path, "home").checked() == one
+
+
+def test_offers_are_kept_one_by_one(tmp_path: Path) -> None:
+    assert kept_offers(tmp_path) == ()
+    first, second = Offer(digest(b"1"), 5), Offer(digest(b"2"), 6, "key", 1.5)
+    for one in (first, second, Offer(digest(b"1"), 5, "key", 2.0)):
+        keep_offer(tmp_path, one)
+    (tmp_path / FOLDER / OFFERS / "broken.json").write_text("{")
+    assert set(kept_offers(tmp_path)) == {second, Offer(digest(b"1"), 5, "key", 2.0)}
