@@ -1,0 +1,87 @@
+"""The states of a member as a table, the silences, and the clock that sleeps and leaps."""
+
+import itertools
+
+import pytest
+
+from thunderline.cluster.members import MemberState
+from thunderline.discovery.member_life import LIFE, Clock, Signal, Waits, look, silence
+from thunderline.v1 import discovery_pb2
+
+S, G = MemberState, Signal
+
+# Every state and signal, in the order of Signal: HEARD, REPLACED, ECHO, QUIET, LOST, LEAVES.
+TABLE: dict[S, tuple[S, ...]] = {
+    S.ALIVE: (S.ALIVE, S.ALIVE, S.ALIVE, S.SUSPECT, S.DEAD, S.LEFT),
+    S.SUSPECT: (S.ALIVE, S.ALIVE, S.SUSPECT, S.SUSPECT, S.DEAD, S.LEFT),
+    S.DEAD: (S.ALIVE, S.ALIVE, S.DEAD, S.DEAD, S.DEAD, S.LEFT),
+    S.LEFT: (S.LEFT, S.ALIVE, S.LEFT, S.LEFT, S.LEFT, S.LEFT),
+}
+
+
+@pytest.mark.parametrize(("state", "signal"), list(itertools.product(S, G)))
+def test_every_state_answers_every_signal(state: S, signal: G) -> None:
+    assert LIFE[state][signal] is TABLE[state][list(G).index(signal)]
+
+
+def test_only_a_card_makes_alive() -> None:
+    makes = {signal for state in S for signal in G if LIFE[state][signal] is S.ALIVE and state is not S.ALIVE}
+    assert makes == {G.HEARD, G.REPLACED}
+
+
+def test_only_another_life_comes_back_from_left() -> None:
+    assert {signal for signal in G if LIFE[S.LEFT][signal] is not S.LEFT} == {G.REPLACED}
+
+
+def test_the_numbers_are_those_of_the_proto() -> None:
+    named = {name.removeprefix("MEMBER_STATE_"): number for name, number in discovery_pb2.MemberState.items()}
+    assert {state.name: state.value for state in S} == {name: one for name, one in named.items() if one}
+
+
+WAITS = Waits()
+
+
+@pytest.mark.parametrize(
+    ("silent_s", "expected"),
+    [(0.0, None), (1.99, None), (2.0, G.QUIET), (3.99, G.QUIET), (4.0, G.LOST), (1e6, G.LOST)],
+)
+def test_silences(silent_s: float, expected: G | None) -> None:
+    assert silence(silent_s, WAITS) is expected
+
+
+# Seconds that the clock moved, awake seconds counted, whether a heartbeat passes before anybody is judged, slept.
+LOOKS: dict[str, tuple[float, float, bool, bool]] = {
+    "no_time": (0.0, 0.0, False, False),
+    "a_tick": (0.25, 0.25, False, False),
+    "a_heartbeat_late_is_in_time": (1.25, 1.25, False, False),
+    "more_is_late": (1.3, 1.25, True, False),
+    "starved_but_not_for_a_dead_time": (3.9, 1.25, True, False),
+    "slept_for_a_dead_time": (4.0, 1.25, True, True),
+    "slept_for_a_night": (30_000.0, 1.25, True, True),
+    "set_back": (-5.0, 0.0, True, False),
+    "set_back_by_days": (-1e6, 0.0, True, False),
+}
+
+
+@pytest.mark.parametrize("case", LOOKS)
+def test_looks(case: str) -> None:
+    moved_s, counted_s, is_late, slept = LOOKS[case]
+    clock, found = look(Clock(100.0, 50.0), 100.0 + moved_s, WAITS)
+    assert (clock.read_s, clock.awake_s, found) == (100.0 + moved_s, 50.0 + counted_s, slept)
+    assert clock.judges is not is_late
+    assert clock.judges_s == (clock.awake_s + WAITS.heartbeat_s if is_late else 0.0)
+
+
+def test_after_a_heartbeat_it_judges_again() -> None:
+    clock, _ = look(Clock(0.0), 10.0, WAITS)
+    for tick in range(1, 5):
+        assert not clock.judges
+        clock, _ = look(clock, 10.0 + tick * 0.25, WAITS)
+    assert clock.judges
+
+
+def test_waits_of_a_tenth_keep_their_proportions() -> None:
+    """Tests of rare paths run so: a gap that means sleep is then a tenth too."""
+    tenth = Waits(0.1, 0.2, 0.4)
+    assert (tenth.tick_s, tenth.late_s) == (pytest.approx(0.025), pytest.approx(0.125))
+    assert look(Clock(0.0), 0.4, tenth)[1]

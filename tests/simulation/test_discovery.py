@@ -1,0 +1,95 @@
+"""The laws of discovery under faults, by seed; that this simulation can fail; and what many nodes cost.
+
+`SEED=17 pytest tests/simulation -k discovery` lives one life again. `make prove simulation` lives ten thousand.
+"""
+
+import os
+import time
+from typing import Any
+
+import pytest
+
+from simulation.discovery_bugs import BUGS
+from simulation.discovery_host import Broken
+from simulation.discovery_laws import LAWS, unsettled
+from simulation.discovery_world import Core, Network
+
+PROVES = os.environ.get("PROVE") == "simulation"
+SEED_COUNT = 10_000 if PROVES else 1_000
+LARGE_COUNT, LARGE_HOSTS = (20 if PROVES else 2), 100
+BLOCK = 100
+# Every seeded bug is found within so many.
+BUG_SEED_COUNT = 1_000
+FAULTS_S, LARGE_FAULTS_S = 25.0, 12.0
+# What was lost is called again after 2 s, told again after 5, and a node that lost its count is believed after 4.
+PEACE_S = 25.0
+QUIET_S = 4.0
+
+
+def live(seed: int, core: Core, host_count: int = 0) -> Network:
+    """Faults, then peace: it settles, and then nothing changes any more."""
+    network = Network(seed, core, host_count)
+    network.run(network.now_s + (LARGE_FAULTS_S if host_count else FAULTS_S))
+    network.make_peace()
+    deadline_s = network.now_s + PEACE_S
+    network.run(network.now_s + 8.0)
+    while found := unsettled(network.facts, network.hosts, network.multicast):
+        if network.now_s >= deadline_s:
+            raise Broken(f"not settled {PEACE_S:.0f} s after the last fault: {found}")
+        network.run(network.now_s + 1.0)
+    before = {host.index: host.roster.version for host in network.hosts if host.up}
+    network.run(network.now_s + QUIET_S)
+    if changed := [host.index for host in network.hosts if host.up and host.roster.version != before[host.index]]:
+        raise Broken(f"rosters of {changed} go on changing although all is well")
+    return network
+
+
+def law_broken(seed: int, core: Core, host_count: int = 0) -> str:
+    try:
+        live(seed, core, host_count)
+    except Broken as broken:
+        return f"seed {seed}: {broken}"
+    return ""
+
+
+SEEDS = [int(os.environ["SEED"])] if "SEED" in os.environ else range(SEED_COUNT)
+
+
+@pytest.mark.parametrize("first", SEEDS[::BLOCK], ids=lambda first: f"seeds from {first}")
+def test_every_law_of_discovery_holds_and_it_settles(first: int, evidence: dict[str, Any]) -> None:
+    begun_s = time.monotonic()
+    of_block = SEEDS[SEEDS.index(first) :][:BLOCK]
+    broken = [found for seed in of_block if (found := law_broken(seed, Core()))]
+    assert not broken, "\n".join(broken)
+    figures = evidence.setdefault("discovery", {})
+    figures["laws"] = LAWS
+    figures["seeds_without_a_broken_law"] = figures.get("seeds_without_a_broken_law", 0) + len(of_block)
+    figures["seconds"] = round(figures.get("seconds", 0) + time.monotonic() - begun_s, 1)
+
+
+@pytest.mark.parametrize("seed", range(LARGE_COUNT))
+def test_every_law_of_discovery_holds_with_a_hundred_nodes(seed: int, evidence: dict[str, Any]) -> None:
+    assert not law_broken(seed, Core(), LARGE_HOSTS)
+    figures = evidence.setdefault("discovery", {})
+    figures["worlds_of_100_nodes"] = figures.get("worlds_of_100_nodes", 0) + 1
+
+
+@pytest.mark.parametrize(("name", "core"), BUGS.items(), ids=BUGS.keys())
+def test_a_seeded_bug_of_discovery_is_caught(name: str, core: Core, evidence: dict[str, Any]) -> None:
+    found = next((told for seed in range(BUG_SEED_COUNT) if (told := law_broken(seed, core))), None)
+    assert found, f"{BUG_SEED_COUNT} seeds did not notice it"
+    evidence.setdefault("discovery", {}).setdefault("bugs_found_at", {})[name] = found[:200]
+
+
+@pytest.mark.parametrize("host_count", [10, 25, 50, 100])
+def test_messages_grow_with_the_number_of_nodes(host_count: int, evidence: dict[str, Any]) -> None:
+    """One exchange a second serves each pair: so a node sends one message a second for each other."""
+    network = Network(0, Core(), host_count)
+    network.make_peace()
+    network.run(network.now_s + 15.0)
+    before, seconds = network.message_count, 5.0
+    network.run(network.now_s + seconds)
+    per_node = (network.message_count - before) / seconds / host_count
+    grown = evidence.setdefault("discovery", {}).setdefault("messages_per_second_per_node", {})
+    grown[str(host_count)] = round(per_node, 1)
+    assert per_node <= 1.1 * (host_count - 1)
