@@ -241,6 +241,12 @@ NEWS: dict[str, tuple[Report, Report, bool]] = {
     "noise": (report(A, tried(rtt_us=50)), report(A, tried(rtt_us=120)), False),
     "a fifth slower": (report(A, tried(rtt_us=1000)), report(A, tried(rtt_us=1200)), True),
     "much faster": (report(A, tried(rtt_us=1000)), report(A, tried(rtt_us=700)), True),
+    "a little slower": (report(A, tried(rtt_us=9_500)), report(A, tried(rtt_us=10_500)), False),
+    "a little slower, so that a DEGRADED cable counts as Wi-Fi": (
+        report(A, tried(state=S.DEGRADED, rtt_us=9_500)),
+        report(A, tried(state=S.DEGRADED, rtt_us=10_500)),
+        True,
+    ),
     "another state": (report(A, tried()), report(A, LOST), True),
     "another interface": (report(A, tried()), report(A, tried(medium=ETH)), True),
     "an address more": (report(A, tried()), report(A, tried(), UNTRIED), True),

@@ -10,7 +10,16 @@ from dataclasses import dataclass, replace
 from thunderline.cluster import NodeId
 from thunderline.cluster.addresses import is_address
 from thunderline.cluster.graph import SETTLED_FAILURE_COUNT, Cable, Graph, Outcome, Tried, Version
-from thunderline.cluster.links import SWITCH_GAIN_MIN, SWITCH_GAIN_MIN_US, Link, LinkId, LinkState, Mark
+from thunderline.cluster.links import (
+    RTT_LIMITS_US,
+    SWITCH_GAIN_MIN,
+    SWITCH_GAIN_MIN_US,
+    Link,
+    LinkId,
+    LinkState,
+    Mark,
+)
+from thunderline.cluster.media import Medium
 from thunderline.cluster.paths import End, Path, link_medium
 from thunderline.topology.cables import lost
 from thunderline.topology.probes import Arrivals, Row, Rows
@@ -101,20 +110,29 @@ def _tried_key(one: Tried) -> tuple[NodeId, NodeId, str]:
     return one.from_node, one.to_node, one.address
 
 
-def next_report(last: Report, now: Report) -> Report:
+def next_report(last: Report, now: Report, limits_us: Mapping[Medium, int] = RTT_LIMITS_US) -> Report:
     """The last one, unless something has changed that decides anything; then what is known now, with a new number.
 
-    An RTT within a fifth of the told one decides nothing: without this every probe would be news for everybody.
+    An RTT within a fifth of the told one decides nothing, but for what a DEGRADED link counts as: without this every
+    probe would be news for everybody.
     """
-    same = _without_rtts(last) == _without_rtts(replace(now, version=last.version))
-    if same and all(_is_near(before, after) for before, after in zip(_rtts(last), _rtts(now), strict=True)):
+    is_same = _without_rtts(last, limits_us) == _without_rtts(replace(now, version=last.version), limits_us)
+    if is_same and all(_is_near(before, after) for before, after in zip(_rtts(last), _rtts(now), strict=True)):
         return last
     return replace(now, version=Version(last.version.start, last.version.number + 1))
 
 
-def _without_rtts(report: Report) -> Report:
-    tried = tuple(replace(one, rtt_us=0) for one in report.tried)
-    return replace(report, tried=tried, heard=tuple(replace(one, rtt_us=0) for one in report.heard))
+def _without_rtts(report: Report, limits_us: Mapping[Medium, int]) -> Report:
+    """In the place of each RTT how many limits it misses, where that matters."""
+
+    def missed(one: Tried | Heard) -> int:
+        return sum(one.rtt_us > limit_us for limit_us in limits_us.values()) * (one.state is LinkState.DEGRADED)
+
+    return replace(
+        report,
+        tried=tuple(replace(one, rtt_us=missed(one)) for one in report.tried),
+        heard=tuple(replace(one, rtt_us=missed(one)) for one in report.heard),
+    )
 
 
 def _rtts(report: Report) -> list[int]:
