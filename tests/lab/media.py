@@ -56,9 +56,9 @@ class Wire:
         relayed = shape.is_open and not shape.is_plain and not netem
         if netem:
             self._netem(shape)
-        self._join(shape.is_open and not relayed)
         if not relayed:
             self.close()
+        self._join(shape.is_open and not relayed)
         for end in self.ends:
             ip("link", "set", end, "up" if shape.is_plugged else "down", namespace=self.room)
         if relayed:

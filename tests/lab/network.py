@@ -130,6 +130,10 @@ class Lab:
     def take_down(self) -> None:
         """Every process, by its pid; every relay; every namespace. Raises LabError, after having tried all."""
         faults = []
+        # First those that we know: one may not have entered its namespace yet.
+        for process in (process for host in self.hosts.values() for process in host.processes):
+            process.kill()
+            process.wait(namespaces.GONE_S)
         for medium in self.media:
             medium.close()
         for name in [*(host.namespace for host in self.hosts.values()), self._room]:
@@ -138,8 +142,6 @@ class Lab:
                     namespaces.remove(name)
             except namespaces.LabError as error:
                 faults.append(str(error))
-        for process in (process for host in self.hosts.values() for process in host.processes):
-            process.wait(namespaces.GONE_S)
         if faults:
             raise namespaces.LabError("; ".join(faults))
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from installation import until
 from lab import namespaces, probes, verbs
 from lab.needs import demand_here
 from lab.network import Lab, lab
@@ -42,8 +43,7 @@ def test_nothing_is_left() -> None:
         stubborn = "import signal, subprocess, sys, time; signal.signal(15, signal.SIG_IGN); "
         child = "subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(1000)'], start_new_session=True); "
         process = a.start(sys.executable, "-c", f"{stubborn}{child}print('up', flush=True); time.sleep(1000)")
-        while len(a.pids()) < 2:
-            assert process.poll() is None
+        until("the process and its child", lambda: process.poll() is None and len(a.pids()) == 2, 10)
         living = [*a.pids(), *(one.pid for one in psutil.Process().children(recursive=True))]
     assert ours() == before
     assert not [pid for pid in living if psutil.pid_exists(pid) and not _is_zombie(pid)]

@@ -9,8 +9,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from installation import until
 from lab import probes, verbs
 from lab.media import Cable, Medium
+from lab.namespaces import inside
 from lab.network import Host, Lab
 from lab.relay import Shape
 
@@ -110,7 +112,7 @@ def test_a_delayed_cable_carries_large_segments(net: Lab, pair: tuple[Host, Host
 
         taking = threading.Thread(target=take)
         taking.start()
-        with probes.inside(one.namespace):
+        with inside(one.namespace):
             dialling = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         with dialling:
             dialling.settimeout(20)
@@ -153,7 +155,7 @@ def test_a_firewall_is_one_way_and_leaves_what_is_open(net: Lab, pair: tuple[Hos
 @contextlib.contextmanager
 def connected(one: Host, other: Host, address: str) -> Iterator[tuple[socket.socket, socket.socket]]:
     with probes.bound_service(other, address) as listening:
-        with probes.inside(one.namespace):
+        with inside(one.namespace):
             dialling = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         dialling.settimeout(5)
         listening.settimeout(5)
@@ -202,7 +204,7 @@ SLEEPS = (sys.executable, "-c", "import time; time.sleep(1000)")
 def test_kill(net: Lab, pair: tuple[Host, Host]) -> None:
     one, _ = pair
     first, second = one.start(*SLEEPS), one.start(*SLEEPS)
-    assert sorted(one.pids()) == sorted([first.pid, second.pid])
+    until("two processes on the host", lambda: sorted(one.pids()) == sorted([first.pid, second.pid]), 5)
     verbs.kill(first)
     assert first.returncode == -9
     verbs.kill(second.pid)

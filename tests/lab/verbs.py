@@ -38,10 +38,11 @@ class NotEffective(AssertionError):
 
 @dataclass(frozen=True)
 class Firewall:
-    """`dialler` cannot open connections to `other`; the other way, and what is open, goes on."""
+    """`dialler` cannot open connections to these addresses of `other`; the other way, and what is open, goes on."""
 
     dialler: Host
     other: Host
+    addresses: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -87,8 +88,9 @@ def heal(net: Lab, what: Medium | Firewall | Route, at: Host | None = None) -> N
                 _prove(net.proved_s, f"{one.name} reaches {other.name} as before", _takes(what, one, other))
         case Firewall():
             _drop_rules(what)
-            for address in what.other.addresses:
-                _prove(net.proved_s, f"{what.dialler.name} dials {address}", partial(_dials, what, address))
+            for address in what.addresses:
+                opens = partial(_dials, what.dialler, what.other, address)
+                _prove(net.proved_s, f"{what.dialler.name} dials {address}", opens)
         case Route():
             ip("route", "del", f"{what.address}/32", namespace=what.host.namespace)
             name = what.medium.interface
@@ -101,17 +103,16 @@ def firewall(net: Lab, dialler: Host, other: Host) -> Firewall:
     A rule of policy routing, since that needs only iproute2: before the addresses of a host itself are looked up, a
     dialled port sends the packet nowhere.
     """
-    rule = Firewall(dialler, other)
-    shared = [address for address in other.addresses if _dials(rule, address)]
-    if not shared:
+    rule = Firewall(dialler, other, tuple(address for address in other.addresses if _dials(dialler, other, address)))
+    if not rule.addresses:
         raise NotEffective(f"{dialler.name} could not dial {other.name} before: a firewall would prove nothing")
     if f"{LOCAL_PREFERENCE}:" not in ip("rule", "show", namespace=other.namespace):
         ip("rule", "add", "preference", LOCAL_PREFERENCE, "lookup", "local", namespace=other.namespace)
         ip("rule", "del", "preference", "0", namespace=other.namespace)
     for source in dialler.addresses:
         ip("rule", "add", *_rule(source), namespace=other.namespace)
-    for address in shared:
-        _prove(net.proved_s, f"{dialler.name} does not dial {address}", partial(_dials, rule, address), expected=False)
+    for address in rule.addresses:
+        _prove(net.proved_s, f"{dialler.name} does not dial {address}", partial(_dials, dialler, other, address), False)
     return rule
 
 
@@ -126,8 +127,8 @@ def _drop_rules(rule: Firewall) -> None:
             ip("rule", "del", *_rule(source), namespace=rule.other.namespace)
 
 
-def _dials(rule: Firewall, address: str) -> bool:
-    return probes.can_dial(rule.dialler, rule.other, address, PATIENCE_S + 4 * _slowest_s(rule.dialler))
+def _dials(dialler: Host, other: Host, address: str) -> bool:
+    return probes.can_dial(dialler, other, address, PATIENCE_S + 4 * _slowest_s(dialler))
 
 
 def route(net: Lab, host: Host, peer: Host, address: str, medium: Medium, one_way: bool = False) -> Route:

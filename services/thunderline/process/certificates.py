@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -34,6 +34,16 @@ from thunderline.cluster.errors import InvalidRequest, Unauthenticated
 
 # A request is some 400 bytes; ten times that is no request of ours.
 REQUEST_BYTES_MAX = 4096
+# What reading somebody else's certificate or request may raise.
+UNREADABLE = (
+    ValueError,
+    TypeError,
+    UnsupportedAlgorithm,
+    x509.ExtensionNotFound,
+    x509.DuplicateExtension,
+    x509.InvalidVersion,
+    x509.UnsupportedGeneralNameType,
+)
 PEM_BLOCK = re.compile(rb"-----BEGIN ([A-Z ]+)-----\n.*?-----END \1-----\n?", re.DOTALL)
 
 
@@ -102,7 +112,7 @@ def read_request(pem: bytes) -> Request:
             raise ValueError("not a P-256 key's own")
         if str(uuid.UUID(name)) != name:
             raise ValueError("not a node_id")
-    except ValueError as error:
+    except UNREADABLE as error:
         message = f"the certificate request is no node's: {error}"
         raise InvalidRequest(message, param="certificate_request_pem") from None
     return Request(name, _key_fingerprint(key), key)
@@ -159,7 +169,7 @@ def facts(certificate_pem: bytes, authorities_pem: bytes) -> Facts:
             int(certificate.not_valid_before_utc.timestamp()), int(certificate.not_valid_after_utc.timestamp())
         )
         signers = [one for one in authorities(authorities_pem) if _has_signed(one, certificate)]
-    except (ValueError, x509.ExtensionNotFound):
+    except UNREADABLE:
         raise Unauthenticated("what was shown is no certificate of thunderline") from None
     return Facts(bearer(uris), valid, fingerprint(signers[0]) if signers else "")
 
@@ -177,7 +187,7 @@ def fingerprint(certificate_pem: bytes) -> str:
 def _has_signed(authority_pem: bytes, certificate: x509.Certificate) -> bool:
     try:
         certificate.verify_directly_issued_by(x509.load_pem_x509_certificate(authority_pem))
-    except (ValueError, TypeError, InvalidSignature):
+    except (*UNREADABLE, InvalidSignature):
         return False
     return True
 
