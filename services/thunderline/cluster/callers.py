@@ -31,6 +31,8 @@ _BY_SERVICE: dict[str, dict[str, frozenset[Caller]]] = {
         "GetRoster": _NODES,
         "WatchRoster": _NODES,
         "ExchangeCard": _NODES,
+        # A plain member for itself only: discovery looks whose certificate it is.
+        "LeaveCluster": _NODES,
     },
     "thunderline.v1.TopologyService": {
         "GetTopology": _NODES,

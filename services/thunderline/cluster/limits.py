@@ -9,6 +9,13 @@ class Limits:
 
     # A reconcile pass follows a change within this time, and comes at least this often times four.
     reconcile_s: float = 0.25
+    # Each node shows its card to each other this often; then no card for so long makes it SUSPECT, and DEAD.
+    heartbeat_s: float = 1.0
+    suspect_s: float = 2.0
+    dead_s: float = 4.0
+    # Every address of every peer is probed this often, and has so long to answer.
+    probe_period_s: float = 2.0
+    probe_timeout_s: float = 1.0
     # Imports of mlx on a cold disk took 20 s; three times that.
     prepare_s: float = 60.0
     # Without a byte read for this long a load has stalled.

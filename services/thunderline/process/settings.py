@@ -1,4 +1,4 @@
-"""Settings: defaults, then $THUNDERLINE_HOME/config.toml, then environment, then flags. A later one wins.
+"""Settings: defaults, then what `cluster join` wrote, $THUNDERLINE_HOME/config.toml, environment, flags. A later wins.
 
 A setting is a field of one section below; its flag, variable, TOML key and help all follow from it:
 `[gateway] port = 9000`, `THUNDERLINE_GATEWAY_PORT=9000`, `thunderline gateway --port 9000`.
@@ -13,11 +13,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from thunderline.cluster import limits
+from thunderline.cluster.media import Medium
 
 PREFIX = "THUNDERLINE_"
+# What `cluster init` and `cluster join` write, in the form of config.toml.
+JOINED = "cluster/joined.toml"
 # Variables with our prefix that are no settings: the home itself, and what the supervisor gives its roles.
 NOT_SETTINGS = {"THUNDERLINE_HOME", "THUNDERLINE_LIFELINE_FD"}
 
@@ -34,7 +37,10 @@ Port = Field(ge=1, le=65535)
 
 
 class Cluster(Section):
-    name: str = Field("thunderline", description="name of the cluster that this node belongs to")
+    name: str = Field(
+        "thunderline", min_length=1, max_length=64, description="name of the cluster that this node belongs to"
+    )
+    scheduler: str = Field("", description="node_id of the scheduler node; empty means this node")
 
 
 class Node(Section):
@@ -45,14 +51,35 @@ class Node(Section):
 
 class Discovery(Section):
     port: int = Field(7401, ge=1, le=65435, description="gRPC port; metrics are at + 100")
+    seeds: list[str] = Field(
+        [],
+        max_length=64,
+        description="discoveries as HOST or HOST:PORT, for networks without multicast; separated by commas",
+        json_schema_extra={"separator": ","},
+    )
+    mdns: bool = Field(True, description="find peers by multicast DNS, and be found; only off loopback")
 
 
 class Topology(Section):
     port: int = Field(7402, ge=1, le=65435, description="gRPC port; metrics are at + 100")
+    echo_port: int = Field(7412, ge=1, le=65535, description="TCP port of the echo that peers probe")
+    media: list[str] = Field(
+        [], max_length=64, description="the medium of interfaces, as eth7=THUNDERBOLT; separated by :"
+    )
+
+    @field_validator("media")
+    @classmethod
+    def _names_media(cls, value: list[str]) -> list[str]:
+        for one in value:
+            name, _, kind = one.partition("=")
+            if not name or kind not in Medium.__members__:
+                raise ValueError(f"{one!r} is not INTERFACE=MEDIUM, of {', '.join(Medium.__members__)}")
+        return value
 
 
 class Scheduler(Section):
     port: int = Field(7403, ge=1, le=65435, description="gRPC port; metrics are at + 100")
+    enrollment_port: int = Field(7405, ge=1, le=65535, description="where joining nodes have their keys signed")
 
 
 class Runner(Section):
@@ -66,6 +93,9 @@ class Runner(Section):
 class Gateway(Section):
     bind: str = Field("127.0.0.1", description="address on which HTTP is served")
     port: int = Field(8000, ge=1, le=65535, description="HTTP port")
+    api_keys: list[str] = Field(
+        [], max_length=1024, description="SHA-256 digests (hex) of the keys that clients may use; none: no key is asked"
+    )
 
 
 def _limits_section() -> type[Section]:
@@ -114,6 +144,11 @@ class Settings:
         return "127.0.0.1" if self.node.bind in ("0.0.0.0", "::") else self.node.bind
 
     @property
+    def media(self) -> dict[str, Medium]:
+        """By interface, what [topology] media says."""
+        return {name: Medium[kind] for name, _, kind in (one.partition("=") for one in self.topology.media)}
+
+    @property
     def models(self) -> Path:
         return self.home / "models"
 
@@ -141,8 +176,9 @@ def read(
     home = (home or default_home(environ)).absolute()
     layers: dict[str, dict[str, Any]] = {name: {} for name in SECTIONS}
     origin: dict[tuple[str, str], str] = {}
-    file = home / "config.toml"
-    for source, tree in ((str(file), _toml(file)), ("environment", _environment(environ)), ("flags", flags or {})):
+    files = (home / JOINED, home / "config.toml")
+    given = [("environment", _environment(environ)), ("flags", flags or {})]
+    for source, tree in [*((str(file), _toml(file)) for file in files), *given]:
         for section, values in tree.items():
             if section not in SECTIONS:
                 raise SettingsError(f"{source}: unknown section [{section}]; known: {', '.join(SECTIONS)}")
@@ -194,11 +230,14 @@ def _environment(environ: Mapping[str, str]) -> dict[str, dict[str, Any]]:
 
 
 def _value(kind: type[Section], key: str, text: str) -> Any:
-    """A list may be written as JSON or separated by `:`, as paths are."""
-    if not get_args(kind.model_fields[key].annotation):
+    """A list may be written as JSON, or separated by `:`, as paths are, or as its field says."""
+    field = kind.model_fields[key]
+    if not get_args(field.annotation):
         return text
     if not text.startswith("["):
-        return [part for part in text.split(":") if part]
+        extra = field.json_schema_extra
+        separator = str(extra["separator"]) if isinstance(extra, dict) else ":"
+        return [part for part in text.split(separator) if part]
     try:
         return json.loads(text)
     except ValueError as error:

@@ -198,7 +198,7 @@ Global___NetworkInterface: _TypeAlias = NetworkInterface  # noqa: Y015
 
 @_typing.final
 class RoleEndpoint(_message.Message):
-    """The port at which one role of a node serves gRPC."""
+    """The port at which one role of a node serves."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -206,8 +206,9 @@ class RoleEndpoint(_message.Message):
     HOST_FIELD_NUMBER: _builtins.int
     PORT_FIELD_NUMBER: _builtins.int
     role: _builtins.str
-    """"discovery", "topology", "scheduler" or "runner"."""
+    """"discovery", "topology", "echo" (plain TCP), "scheduler", "enrollment", "runner"."""
     host: _builtins.str
+    """For who is on the same machine; others take an address of the card."""
     port: _builtins.int
     def __init__(
         self,
@@ -225,6 +226,30 @@ class RoleEndpoint(_message.Message):
 Global___RoleEndpoint: _TypeAlias = RoleEndpoint  # noqa: Y015
 
 @_typing.final
+class NamedValue(_message.Message):
+    """One thing that a node says of itself, for comparing nodes."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    value: _builtins.str
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        value: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NamedValue: _TypeAlias = NamedValue  # noqa: Y015
+
+@_typing.final
 class NodeCard(_message.Message):
     """What a node says of itself."""
 
@@ -240,6 +265,16 @@ class NodeCard(_message.Message):
     MEMORY_BYTES_FIELD_NUMBER: _builtins.int
     INTERFACES_FIELD_NUMBER: _builtins.int
     ENDPOINTS_FIELD_NUMBER: _builtins.int
+    START_ID_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    VERSIONS_FIELD_NUMBER: _builtins.int
+    SETTINGS_FIELD_NUMBER: _builtins.int
+    SETTINGS_DIGEST_FIELD_NUMBER: _builtins.int
+    ADDRESSES_FIELD_NUMBER: _builtins.int
+    IS_SCHEDULER_NODE_FIELD_NUMBER: _builtins.int
+    TRUSTED_AUTHORITIES_FIELD_NUMBER: _builtins.int
+    CERTIFICATE_AUTHORITY_FIELD_NUMBER: _builtins.int
+    SIGNING_AUTHORITY_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
     """A UUID kept on the node's disk."""
     incarnation: _builtins.int
@@ -252,10 +287,40 @@ class NodeCard(_message.Message):
     """"darwin" or "linux", with its release."""
     chip: _builtins.str
     memory_bytes: _builtins.int
+    start_id: _builtins.str
+    """Drawn at each start of the node's discovery: tells a copied disk from a restart."""
+    revision: _builtins.int
+    """Counts the changes of the card since that start."""
+    settings_digest: _builtins.str
+    """SHA-256 of the settings, in hex."""
+    is_scheduler_node: _builtins.bool
+    """Whether this is the cluster's scheduler node."""
+    certificate_authority: _builtins.str
+    signing_authority: _builtins.str
     @_builtins.property
     def interfaces(self) -> _containers.RepeatedCompositeFieldContainer[Global___NetworkInterface]: ...
     @_builtins.property
-    def endpoints(self) -> _containers.RepeatedCompositeFieldContainer[Global___RoleEndpoint]: ...
+    def endpoints(self) -> _containers.RepeatedCompositeFieldContainer[Global___RoleEndpoint]:
+        """Roles that run here, or may."""
+
+    @_builtins.property
+    def versions(self) -> _containers.RepeatedCompositeFieldContainer[Global___NamedValue]:
+        """Of thunderline (with its commit), mlx, mlx-lm, Python, the system's build; sorted by name. At most 16."""
+
+    @_builtins.property
+    def settings(self) -> _containers.RepeatedCompositeFieldContainer[Global___NamedValue]:
+        """Settings that matter to others: cluster, roles, binds, ports, seeds; sorted by name. At most 32."""
+
+    @_builtins.property
+    def addresses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """IP addresses at which the node's roles can be reached, as its bind allows. At most 32."""
+
+    @_builtins.property
+    def trusted_authorities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Fingerprints (SHA-256, hex) of the authorities that the node trusts, and of the one that signed its certificate;
+        on the scheduler node the one that signs now. Empty on a node without a cluster. At most 2.
+        """
+
     def __init__(
         self,
         *,
@@ -269,10 +334,20 @@ class NodeCard(_message.Message):
         memory_bytes: _builtins.int = ...,
         interfaces: _abc.Iterable[Global___NetworkInterface] | None = ...,
         endpoints: _abc.Iterable[Global___RoleEndpoint] | None = ...,
+        start_id: _builtins.str = ...,
+        revision: _builtins.int = ...,
+        versions: _abc.Iterable[Global___NamedValue] | None = ...,
+        settings: _abc.Iterable[Global___NamedValue] | None = ...,
+        settings_digest: _builtins.str = ...,
+        addresses: _abc.Iterable[_builtins.str] | None = ...,
+        is_scheduler_node: _builtins.bool = ...,
+        trusted_authorities: _abc.Iterable[_builtins.str] | None = ...,
+        certificate_authority: _builtins.str = ...,
+        signing_authority: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chip", b"chip", "cluster_name", b"cluster_name", "endpoints", b"endpoints", "hostname", b"hostname", "incarnation", b"incarnation", "interfaces", b"interfaces", "memory_bytes", b"memory_bytes", "node_id", b"node_id", "operating_system", b"operating_system", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "certificate_authority", b"certificate_authority", "chip", b"chip", "cluster_name", b"cluster_name", "endpoints", b"endpoints", "hostname", b"hostname", "incarnation", b"incarnation", "interfaces", b"interfaces", "is_scheduler_node", b"is_scheduler_node", "memory_bytes", b"memory_bytes", "node_id", b"node_id", "operating_system", b"operating_system", "revision", b"revision", "settings", b"settings", "settings_digest", b"settings_digest", "signing_authority", b"signing_authority", "start_id", b"start_id", "trusted_authorities", b"trusted_authorities", "version", b"version", "versions", b"versions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

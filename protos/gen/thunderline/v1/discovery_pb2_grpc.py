@@ -50,6 +50,11 @@ class DiscoveryServiceStub:
                 request_serializer=thunderline_dot_v1_dot_discovery__pb2.ExchangeCardRequest.SerializeToString,
                 response_deserializer=thunderline_dot_v1_dot_discovery__pb2.ExchangeCardResponse.FromString,
                 _registered_method=True)
+        self.LeaveCluster = channel.unary_unary(
+                '/thunderline.v1.DiscoveryService/LeaveCluster',
+                request_serializer=thunderline_dot_v1_dot_discovery__pb2.LeaveClusterRequest.SerializeToString,
+                response_deserializer=thunderline_dot_v1_dot_discovery__pb2.LeaveClusterResponse.FromString,
+                _registered_method=True)
 
 
 class DiscoveryServiceServicer:
@@ -72,7 +77,16 @@ class DiscoveryServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ExchangeCard(self, request, context):
-        """Peer to peer, each second: it is the heartbeat. UNIMPLEMENTED while a cluster is one node.
+        """Peer to peer, each second: it is the heartbeat. INVALID_ARGUMENT for a card that breaks a bound, UNAUTHENTICATED
+        for one of another node than the certificate's.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def LeaveCluster(self, request, context):
+        """A node leaves the cluster: all members are told, and forget it. Idempotent. A node may say so of itself, the
+        scheduler node of every other (of one that never comes back). NOT_FOUND for a node that is no member.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -95,6 +109,11 @@ def add_DiscoveryServiceServicer_to_server(servicer, server):
                     servicer.ExchangeCard,
                     request_deserializer=thunderline_dot_v1_dot_discovery__pb2.ExchangeCardRequest.FromString,
                     response_serializer=thunderline_dot_v1_dot_discovery__pb2.ExchangeCardResponse.SerializeToString,
+            ),
+            'LeaveCluster': grpc.unary_unary_rpc_method_handler(
+                    servicer.LeaveCluster,
+                    request_deserializer=thunderline_dot_v1_dot_discovery__pb2.LeaveClusterRequest.FromString,
+                    response_serializer=thunderline_dot_v1_dot_discovery__pb2.LeaveClusterResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -179,6 +198,33 @@ class DiscoveryService:
             '/thunderline.v1.DiscoveryService/ExchangeCard',
             thunderline_dot_v1_dot_discovery__pb2.ExchangeCardRequest.SerializeToString,
             thunderline_dot_v1_dot_discovery__pb2.ExchangeCardResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def LeaveCluster(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/thunderline.v1.DiscoveryService/LeaveCluster',
+            thunderline_dot_v1_dot_discovery__pb2.LeaveClusterRequest.SerializeToString,
+            thunderline_dot_v1_dot_discovery__pb2.LeaveClusterResponse.FromString,
             options,
             channel_credentials,
             insecure,

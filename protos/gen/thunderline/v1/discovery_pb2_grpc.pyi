@@ -40,7 +40,13 @@ class DiscoveryServiceStub:
     the role stops.
     """
     ExchangeCard: _grpc.UnaryUnaryMultiCallable[_discovery_pb2.ExchangeCardRequest, _discovery_pb2.ExchangeCardResponse]
-    """Peer to peer, each second: it is the heartbeat. UNIMPLEMENTED while a cluster is one node."""
+    """Peer to peer, each second: it is the heartbeat. INVALID_ARGUMENT for a card that breaks a bound, UNAUTHENTICATED
+    for one of another node than the certificate's.
+    """
+    LeaveCluster: _grpc.UnaryUnaryMultiCallable[_discovery_pb2.LeaveClusterRequest, _discovery_pb2.LeaveClusterResponse]
+    """A node leaves the cluster: all members are told, and forget it. Idempotent. A node may say so of itself, the
+    scheduler node of every other (of one that never comes back). NOT_FOUND for a node that is no member.
+    """
 
 @_typing.type_check_only
 class DiscoveryServiceAsyncStub(DiscoveryServiceStub):
@@ -54,7 +60,13 @@ class DiscoveryServiceAsyncStub(DiscoveryServiceStub):
     the role stops.
     """
     ExchangeCard: _aio.UnaryUnaryMultiCallable[_discovery_pb2.ExchangeCardRequest, _discovery_pb2.ExchangeCardResponse]  # type: ignore[assignment]
-    """Peer to peer, each second: it is the heartbeat. UNIMPLEMENTED while a cluster is one node."""
+    """Peer to peer, each second: it is the heartbeat. INVALID_ARGUMENT for a card that breaks a bound, UNAUTHENTICATED
+    for one of another node than the certificate's.
+    """
+    LeaveCluster: _aio.UnaryUnaryMultiCallable[_discovery_pb2.LeaveClusterRequest, _discovery_pb2.LeaveClusterResponse]  # type: ignore[assignment]
+    """A node leaves the cluster: all members are told, and forget it. Idempotent. A node may say so of itself, the
+    scheduler node of every other (of one that never comes back). NOT_FOUND for a node that is no member.
+    """
 
 class DiscoveryServiceServicer(metaclass=_abc_1.ABCMeta):
     """Who is in the cluster: the roster, node cards, liveness. One on every node."""
@@ -83,6 +95,18 @@ class DiscoveryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _discovery_pb2.ExchangeCardRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_discovery_pb2.ExchangeCardResponse, _abc.Awaitable[_discovery_pb2.ExchangeCardResponse]]:
-        """Peer to peer, each second: it is the heartbeat. UNIMPLEMENTED while a cluster is one node."""
+        """Peer to peer, each second: it is the heartbeat. INVALID_ARGUMENT for a card that breaks a bound, UNAUTHENTICATED
+        for one of another node than the certificate's.
+        """
+
+    @_abc_1.abstractmethod
+    def LeaveCluster(
+        self,
+        request: _discovery_pb2.LeaveClusterRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_discovery_pb2.LeaveClusterResponse, _abc.Awaitable[_discovery_pb2.LeaveClusterResponse]]:
+        """A node leaves the cluster: all members are told, and forget it. Idempotent. A node may say so of itself, the
+        scheduler node of every other (of one that never comes back). NOT_FOUND for a node that is no member.
+        """
 
 def add_DiscoveryServiceServicer_to_server(servicer: DiscoveryServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fthunderline/v1/enrollment.proto\x12\x0ethunderline.v1\"H\n\x16SignCertificateRequest\x12\r\n\x05token\x18\x01 \x01(\t\x12\x1f\n\x17\x63\x65rtificate_request_pem\x18\x02 \x01(\x0c\"I\n\x17SignCertificateResponse\x12\x17\n\x0f\x63\x65rtificate_pem\x18\x01 \x01(\x0c\x12\x15\n\rauthority_pem\x18\x02 \x01(\x0c\x32w\n\x11\x45nrollmentService\x12\x62\n\x0fSignCertificate\x12&.thunderline.v1.SignCertificateRequest\x1a\'.thunderline.v1.SignCertificateResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fthunderline/v1/enrollment.proto\x12\x0ethunderline.v1\"H\n\x16SignCertificateRequest\x12\r\n\x05token\x18\x01 \x01(\t\x12\x1f\n\x17\x63\x65rtificate_request_pem\x18\x02 \x01(\x0c\"\x89\x01\n\x17SignCertificateResponse\x12\x17\n\x0f\x63\x65rtificate_pem\x18\x01 \x01(\x0c\x12\x15\n\rauthority_pem\x18\x02 \x01(\x0c\x12\x14\n\x0c\x63luster_name\x18\x03 \x01(\t\x12\x19\n\x11scheduler_node_id\x18\x04 \x01(\t\x12\r\n\x05seeds\x18\x05 \x03(\t2w\n\x11\x45nrollmentService\x12\x62\n\x0fSignCertificate\x12&.thunderline.v1.SignCertificateRequest\x1a\'.thunderline.v1.SignCertificateResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,8 +33,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_SIGNCERTIFICATEREQUEST']._serialized_start=51
   _globals['_SIGNCERTIFICATEREQUEST']._serialized_end=123
-  _globals['_SIGNCERTIFICATERESPONSE']._serialized_start=125
-  _globals['_SIGNCERTIFICATERESPONSE']._serialized_end=198
-  _globals['_ENROLLMENTSERVICE']._serialized_start=200
-  _globals['_ENROLLMENTSERVICE']._serialized_end=319
+  _globals['_SIGNCERTIFICATERESPONSE']._serialized_start=126
+  _globals['_SIGNCERTIFICATERESPONSE']._serialized_end=263
+  _globals['_ENROLLMENTSERVICE']._serialized_start=265
+  _globals['_ENROLLMENTSERVICE']._serialized_end=384
 # @@protoc_insertion_point(module_scope)

@@ -3,8 +3,10 @@
 isort:skip_file
 """
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf.internal import containers as _containers
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -23,7 +25,9 @@ class SignCertificateRequest(_message.Message):
     TOKEN_FIELD_NUMBER: _builtins.int
     CERTIFICATE_REQUEST_PEM_FIELD_NUMBER: _builtins.int
     token: _builtins.str
+    """The token's text; empty for a renewal."""
     certificate_request_pem: _builtins.bytes
+    """At most 4096 bytes."""
     def __init__(
         self,
         *,
@@ -44,17 +48,31 @@ class SignCertificateResponse(_message.Message):
 
     CERTIFICATE_PEM_FIELD_NUMBER: _builtins.int
     AUTHORITY_PEM_FIELD_NUMBER: _builtins.int
+    CLUSTER_NAME_FIELD_NUMBER: _builtins.int
+    SCHEDULER_NODE_ID_FIELD_NUMBER: _builtins.int
+    SEEDS_FIELD_NUMBER: _builtins.int
     certificate_pem: _builtins.bytes
     authority_pem: _builtins.bytes
+    """All authorities that the cluster trusts."""
+    cluster_name: _builtins.str
+    """What the new node has to know of its cluster."""
+    scheduler_node_id: _builtins.str
+    @_builtins.property
+    def seeds(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """"host:port" of discoveries, to begin with."""
+
     def __init__(
         self,
         *,
         certificate_pem: _builtins.bytes = ...,
         authority_pem: _builtins.bytes = ...,
+        cluster_name: _builtins.str = ...,
+        scheduler_node_id: _builtins.str = ...,
+        seeds: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["authority_pem", b"authority_pem", "certificate_pem", b"certificate_pem"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["authority_pem", b"authority_pem", "certificate_pem", b"certificate_pem", "cluster_name", b"cluster_name", "scheduler_node_id", b"scheduler_node_id", "seeds", b"seeds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

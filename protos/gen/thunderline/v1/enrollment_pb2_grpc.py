@@ -26,7 +26,8 @@ if _version_not_supported:
 
 
 class EnrollmentServiceStub:
-    """Lets a node into the cluster. Serves only while a join token is valid, on the scheduler's node.
+    """Lets a node into the cluster, and renews the certificates of those that are in. On the scheduler's node: at 7405,
+    which listens only while a join token is valid and asks for no certificate, and beside SchedulerService.
     """
 
     def __init__(self, channel):
@@ -43,11 +44,14 @@ class EnrollmentServiceStub:
 
 
 class EnrollmentServiceServicer:
-    """Lets a node into the cluster. Serves only while a join token is valid, on the scheduler's node.
+    """Lets a node into the cluster, and renews the certificates of those that are in. On the scheduler's node: at 7405,
+    which listens only while a join token is valid and asks for no certificate, and beside SchedulerService.
     """
 
     def SignCertificate(self, request, context):
-        """Signs the certificate of a joining node's own key. UNIMPLEMENTED while a cluster is one node.
+        """Signs the certificate of a node's own key. At 7405 a token's secret lets in one key, once; elsewhere a node renews
+        its own, without a token. UNAUTHENTICATED for a token that is used, expired or unknown, and for a request in another
+        node's name; INVALID_ARGUMENT for a request that is no node's.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -70,7 +74,8 @@ def add_EnrollmentServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class EnrollmentService:
-    """Lets a node into the cluster. Serves only while a join token is valid, on the scheduler's node.
+    """Lets a node into the cluster, and renews the certificates of those that are in. On the scheduler's node: at 7405,
+    which listens only while a join token is valid and asks for no certificate, and beside SchedulerService.
     """
 
     @staticmethod

@@ -27,25 +27,37 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class EnrollmentServiceStub:
-    """Lets a node into the cluster. Serves only while a join token is valid, on the scheduler's node."""
+    """Lets a node into the cluster, and renews the certificates of those that are in. On the scheduler's node: at 7405,
+    which listens only while a join token is valid and asks for no certificate, and beside SchedulerService.
+    """
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> EnrollmentServiceAsyncStub: ...
     SignCertificate: _grpc.UnaryUnaryMultiCallable[_enrollment_pb2.SignCertificateRequest, _enrollment_pb2.SignCertificateResponse]
-    """Signs the certificate of a joining node's own key. UNIMPLEMENTED while a cluster is one node."""
+    """Signs the certificate of a node's own key. At 7405 a token's secret lets in one key, once; elsewhere a node renews
+    its own, without a token. UNAUTHENTICATED for a token that is used, expired or unknown, and for a request in another
+    node's name; INVALID_ARGUMENT for a request that is no node's.
+    """
 
 @_typing.type_check_only
 class EnrollmentServiceAsyncStub(EnrollmentServiceStub):
-    """Lets a node into the cluster. Serves only while a join token is valid, on the scheduler's node."""
+    """Lets a node into the cluster, and renews the certificates of those that are in. On the scheduler's node: at 7405,
+    which listens only while a join token is valid and asks for no certificate, and beside SchedulerService.
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     SignCertificate: _aio.UnaryUnaryMultiCallable[_enrollment_pb2.SignCertificateRequest, _enrollment_pb2.SignCertificateResponse]  # type: ignore[assignment]
-    """Signs the certificate of a joining node's own key. UNIMPLEMENTED while a cluster is one node."""
+    """Signs the certificate of a node's own key. At 7405 a token's secret lets in one key, once; elsewhere a node renews
+    its own, without a token. UNAUTHENTICATED for a token that is used, expired or unknown, and for a request in another
+    node's name; INVALID_ARGUMENT for a request that is no node's.
+    """
 
 class EnrollmentServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Lets a node into the cluster. Serves only while a join token is valid, on the scheduler's node."""
+    """Lets a node into the cluster, and renews the certificates of those that are in. On the scheduler's node: at 7405,
+    which listens only while a join token is valid and asks for no certificate, and beside SchedulerService.
+    """
 
     @_abc_1.abstractmethod
     def SignCertificate(
@@ -53,6 +65,9 @@ class EnrollmentServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _enrollment_pb2.SignCertificateRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_enrollment_pb2.SignCertificateResponse, _abc.Awaitable[_enrollment_pb2.SignCertificateResponse]]:
-        """Signs the certificate of a joining node's own key. UNIMPLEMENTED while a cluster is one node."""
+        """Signs the certificate of a node's own key. At 7405 a token's secret lets in one key, once; elsewhere a node renews
+        its own, without a token. UNAUTHENTICATED for a token that is used, expired or unknown, and for a request in another
+        node's name; INVALID_ARGUMENT for a request that is no node's.
+        """
 
 def add_EnrollmentServiceServicer_to_server(servicer: EnrollmentServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

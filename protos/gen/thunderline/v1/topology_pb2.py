@@ -22,38 +22,59 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from thunderline.v1 import cluster_pb2 as thunderline_dot_v1_dot_cluster__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dthunderline/v1/topology.proto\x12\x0ethunderline.v1\x1a\x1cthunderline/v1/cluster.proto\"\xd8\x01\n\x04Link\x12\x14\n\x0c\x66rom_node_id\x18\x01 \x01(\t\x12\x12\n\nto_node_id\x18\x02 \x01(\t\x12\x17\n\x0flocal_interface\x18\x03 \x01(\t\x12\x15\n\rlocal_address\x18\x04 \x01(\t\x12\x14\n\x0cpeer_address\x18\x05 \x01(\t\x12&\n\x06medium\x18\x06 \x01(\x0e\x32\x16.thunderline.v1.Medium\x12(\n\x05state\x18\x07 \x01(\x0e\x32\x19.thunderline.v1.LinkState\x12\x0e\n\x06rtt_us\x18\x08 \x01(\x03\"\x88\x01\n\x08Topology\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x34\n\ninterfaces\x18\x02 \x03(\x0b\x32 .thunderline.v1.NetworkInterface\x12#\n\x05links\x18\x03 \x03(\x0b\x32\x14.thunderline.v1.Link\x12\x10\n\x08\x63omplete\x18\x04 \x01(\x08\"\x14\n\x12GetTopologyRequest\"A\n\x13GetTopologyResponse\x12*\n\x08topology\x18\x01 \x01(\x0b\x32\x18.thunderline.v1.Topology\"\x16\n\x14WatchTopologyRequest\"C\n\x15WatchTopologyResponse\x12*\n\x08topology\x18\x01 \x01(\x0b\x32\x18.thunderline.v1.Topology\"\x1a\n\x18WatchObservationsRequest\"@\n\x19WatchObservationsResponse\x12#\n\x05links\x18\x01 \x03(\x0b\x32\x14.thunderline.v1.Link\"S\n\x12MeasureLinkRequest\x12\x14\n\x0cpeer_node_id\x18\x01 \x01(\t\x12\x14\n\x0cpeer_address\x18\x02 \x01(\t\x12\x11\n\tbandwidth\x18\x03 \x01(\x08\"C\n\x13MeasureLinkResponse\x12\x0e\n\x06rtt_us\x18\x01 \x01(\x03\x12\x1c\n\x14\x62\x61ndwidth_bits_per_s\x18\x02 \x01(\x03*h\n\tLinkState\x12\x1a\n\x16LINK_STATE_UNSPECIFIED\x10\x00\x12\x11\n\rLINK_STATE_UP\x10\x01\x12\x17\n\x13LINK_STATE_DEGRADED\x10\x02\x12\x13\n\x0fLINK_STATE_DOWN\x10\x03\x32\x8d\x03\n\x0fTopologyService\x12V\n\x0bGetTopology\x12\".thunderline.v1.GetTopologyRequest\x1a#.thunderline.v1.GetTopologyResponse\x12^\n\rWatchTopology\x12$.thunderline.v1.WatchTopologyRequest\x1a%.thunderline.v1.WatchTopologyResponse0\x01\x12j\n\x11WatchObservations\x12(.thunderline.v1.WatchObservationsRequest\x1a).thunderline.v1.WatchObservationsResponse0\x01\x12V\n\x0bMeasureLink\x12\".thunderline.v1.MeasureLinkRequest\x1a#.thunderline.v1.MeasureLinkResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dthunderline/v1/topology.proto\x12\x0ethunderline.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1cthunderline/v1/cluster.proto\"D\n\x07PathEnd\x12\x11\n\tinterface\x18\x01 \x01(\t\x12&\n\x06medium\x18\x02 \x01(\x0e\x32\x16.thunderline.v1.Medium\"\xb7\x01\n\x0bNetworkPath\x12\'\n\x06leaves\x18\x01 \x01(\x0b\x32\x17.thunderline.v1.PathEnd\x12(\n\x07\x61rrives\x18\x02 \x01(\x0b\x32\x17.thunderline.v1.PathEnd\x12(\n\x07returns\x18\x03 \x01(\x0b\x32\x17.thunderline.v1.PathEnd\x12+\n\ncomes_back\x18\x04 \x01(\x0b\x32\x17.thunderline.v1.PathEnd\"\x8c\x03\n\x04Link\x12\x14\n\x0c\x66rom_node_id\x18\x01 \x01(\t\x12\x12\n\nto_node_id\x18\x02 \x01(\t\x12\x17\n\x0flocal_interface\x18\x03 \x01(\t\x12\x15\n\rlocal_address\x18\x04 \x01(\t\x12\x14\n\x0cpeer_address\x18\x05 \x01(\t\x12&\n\x06medium\x18\x06 \x01(\x0e\x32\x16.thunderline.v1.Medium\x12(\n\x05state\x18\x07 \x01(\x0e\x32\x19.thunderline.v1.LinkState\x12\x0e\n\x06rtt_us\x18\x08 \x01(\x03\x12\x16\n\x0epeer_interface\x18\t \x01(\t\x12)\n\tcounts_as\x18\n \x01(\x0e\x32\x16.thunderline.v1.Medium\x12\'\n\x05marks\x18\x0b \x03(\x0e\x32\x18.thunderline.v1.LinkMark\x12\x0e\n\x06\x63hosen\x18\x0c \x01(\x08\x12\x0b\n\x03why\x18\r \x01(\t\x12)\n\x04path\x18\x0e \x01(\x0b\x32\x1b.thunderline.v1.NetworkPath\"\xdc\x02\n\x0e\x41\x64\x64ressAttempt\x12\x14\n\x0c\x66rom_node_id\x18\x01 \x01(\t\x12\x12\n\nto_node_id\x18\x02 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12-\n\x07outcome\x18\x04 \x01(\x0e\x32\x1c.thunderline.v1.ProbeOutcome\x12\r\n\x05\x65rrno\x18\x05 \x01(\x05\x12\x15\n\rfailure_count\x18\x06 \x01(\x05\x12(\n\x05state\x18\x07 \x01(\x0e\x32\x19.thunderline.v1.LinkState\x12\x0e\n\x06rtt_us\x18\x08 \x01(\x03\x12\x15\n\rlocal_address\x18\t \x01(\t\x12)\n\x04path\x18\n \x01(\x0b\x32\x1b.thunderline.v1.NetworkPath\x12,\n\x08tried_at\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08sentence\x18\x0c \x01(\t\"\xea\x01\n\nHeardProbe\x12\x14\n\x0c\x66rom_node_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x14\n\x0c\x66rom_address\x18\x03 \x01(\t\x12(\n\x07\x61rrives\x18\x04 \x01(\x0b\x32\x17.thunderline.v1.PathEnd\x12(\n\x07returns\x18\x05 \x01(\x0b\x32\x17.thunderline.v1.PathEnd\x12(\n\x05state\x18\x06 \x01(\x0e\x32\x19.thunderline.v1.LinkState\x12\x0e\n\x06rtt_us\x18\x07 \x01(\x03\x12\x11\n\tis_proven\x18\x08 \x01(\x08\"U\n\x08\x43\x61\x62leEnd\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x11\n\tinterface\x18\x02 \x01(\t\x12\x11\n\tport_uuid\x18\x03 \x01(\t\x12\x12\n\nreceptacle\x18\x04 \x01(\t\"w\n\x05\x43\x61\x62le\x12%\n\x03one\x18\x01 \x01(\x0b\x32\x18.thunderline.v1.CableEnd\x12\'\n\x05other\x18\x02 \x01(\x0b\x32\x18.thunderline.v1.CableEnd\x12\x0c\n\x04lost\x18\x03 \x01(\x08\x12\x10\n\x08sentence\x18\x04 \x01(\t\"-\n\x0cGraphVersion\x12\r\n\x05start\x18\x01 \x01(\x03\x12\x0e\n\x06number\x18\x02 \x01(\x03\"\xe2\x01\n\nNodeReport\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12-\n\x07version\x18\x02 \x01(\x0b\x32\x1c.thunderline.v1.GraphVersion\x12\x30\n\x08\x61ttempts\x18\x03 \x03(\x0b\x32\x1e.thunderline.v1.AddressAttempt\x12)\n\x05heard\x18\x04 \x03(\x0b\x32\x1a.thunderline.v1.HeardProbe\x12%\n\x06\x63\x61\x62les\x18\x05 \x03(\x0b\x32\x15.thunderline.v1.Cable\x12\x10\n\x08\x63omplete\x18\x06 \x01(\x08\"\xad\x02\n\x08Topology\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x34\n\ninterfaces\x18\x02 \x03(\x0b\x32 .thunderline.v1.NetworkInterface\x12#\n\x05links\x18\x03 \x03(\x0b\x32\x14.thunderline.v1.Link\x12\x10\n\x08\x63omplete\x18\x04 \x01(\x08\x12\x30\n\x08\x61ttempts\x18\x05 \x03(\x0b\x32\x1e.thunderline.v1.AddressAttempt\x12%\n\x06\x63\x61\x62les\x18\x06 \x03(\x0b\x32\x15.thunderline.v1.Cable\x12\x1b\n\x13incomplete_node_ids\x18\x07 \x03(\t\x12-\n\x07version\x18\x08 \x01(\x0b\x32\x1c.thunderline.v1.GraphVersion\"\x14\n\x12GetTopologyRequest\"A\n\x13GetTopologyResponse\x12*\n\x08topology\x18\x01 \x01(\x0b\x32\x18.thunderline.v1.Topology\"\x16\n\x14WatchTopologyRequest\"C\n\x15WatchTopologyResponse\x12*\n\x08topology\x18\x01 \x01(\x0b\x32\x18.thunderline.v1.Topology\"G\n\x18WatchObservationsRequest\x12+\n\x07reports\x18\x01 \x03(\x0b\x32\x1a.thunderline.v1.NodeReport\"H\n\x19WatchObservationsResponse\x12+\n\x07reports\x18\x01 \x03(\x0b\x32\x1a.thunderline.v1.NodeReport\"S\n\x12MeasureLinkRequest\x12\x14\n\x0cpeer_node_id\x18\x01 \x01(\t\x12\x14\n\x0cpeer_address\x18\x02 \x01(\t\x12\x11\n\tbandwidth\x18\x03 \x01(\x08\"\xaa\x01\n\x13MeasureLinkResponse\x12\x0e\n\x06rtt_us\x18\x01 \x01(\x03\x12\x1c\n\x14\x62\x61ndwidth_bits_per_s\x18\x02 \x01(\x03\x12\x12\n\nrtt_min_us\x18\x03 \x01(\x03\x12\x12\n\nrtt_max_us\x18\x04 \x01(\x03\x12\x15\n\rrtt_stddev_us\x18\x05 \x01(\x03\x12\x12\n\nlost_count\x18\x06 \x01(\x05\x12\x12\n\nrtt_avg_us\x18\x07 \x01(\x03*h\n\tLinkState\x12\x1a\n\x16LINK_STATE_UNSPECIFIED\x10\x00\x12\x11\n\rLINK_STATE_UP\x10\x01\x12\x17\n\x13LINK_STATE_DEGRADED\x10\x02\x12\x13\n\x0fLINK_STATE_DOWN\x10\x03*^\n\x08LinkMark\x12\x19\n\x15LINK_MARK_UNSPECIFIED\x10\x00\x12\x1e\n\x1aLINK_MARK_ASYMMETRIC_ROUTE\x10\x01\x12\x17\n\x13LINK_MARK_ONE_SIDED\x10\x02*\xf3\x01\n\x0cProbeOutcome\x12\x1d\n\x19PROBE_OUTCOME_UNSPECIFIED\x10\x00\x12\x19\n\x15PROBE_OUTCOME_UNTRIED\x10\x01\x12\x1a\n\x16PROBE_OUTCOME_ANSWERED\x10\x02\x12\x19\n\x15PROBE_OUTCOME_REFUSED\x10\x03\x12\x1b\n\x17PROBE_OUTCOME_TIMED_OUT\x10\x04\x12\x1d\n\x19PROBE_OUTCOME_UNREACHABLE\x10\x05\x12\x1c\n\x18PROBE_OUTCOME_WRONG_NODE\x10\x06\x12\x18\n\x14PROBE_OUTCOME_FAILED\x10\x07\x32\x8f\x03\n\x0fTopologyService\x12V\n\x0bGetTopology\x12\".thunderline.v1.GetTopologyRequest\x1a#.thunderline.v1.GetTopologyResponse\x12^\n\rWatchTopology\x12$.thunderline.v1.WatchTopologyRequest\x1a%.thunderline.v1.WatchTopologyResponse0\x01\x12l\n\x11WatchObservations\x12(.thunderline.v1.WatchObservationsRequest\x1a).thunderline.v1.WatchObservationsResponse(\x01\x30\x01\x12V\n\x0bMeasureLink\x12\".thunderline.v1.MeasureLinkRequest\x1a#.thunderline.v1.MeasureLinkResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'thunderline.v1.topology_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_LINKSTATE']._serialized_start=867
-  _globals['_LINKSTATE']._serialized_end=971
-  _globals['_LINK']._serialized_start=80
-  _globals['_LINK']._serialized_end=296
-  _globals['_TOPOLOGY']._serialized_start=299
-  _globals['_TOPOLOGY']._serialized_end=435
-  _globals['_GETTOPOLOGYREQUEST']._serialized_start=437
-  _globals['_GETTOPOLOGYREQUEST']._serialized_end=457
-  _globals['_GETTOPOLOGYRESPONSE']._serialized_start=459
-  _globals['_GETTOPOLOGYRESPONSE']._serialized_end=524
-  _globals['_WATCHTOPOLOGYREQUEST']._serialized_start=526
-  _globals['_WATCHTOPOLOGYREQUEST']._serialized_end=548
-  _globals['_WATCHTOPOLOGYRESPONSE']._serialized_start=550
-  _globals['_WATCHTOPOLOGYRESPONSE']._serialized_end=617
-  _globals['_WATCHOBSERVATIONSREQUEST']._serialized_start=619
-  _globals['_WATCHOBSERVATIONSREQUEST']._serialized_end=645
-  _globals['_WATCHOBSERVATIONSRESPONSE']._serialized_start=647
-  _globals['_WATCHOBSERVATIONSRESPONSE']._serialized_end=711
-  _globals['_MEASURELINKREQUEST']._serialized_start=713
-  _globals['_MEASURELINKREQUEST']._serialized_end=796
-  _globals['_MEASURELINKRESPONSE']._serialized_start=798
-  _globals['_MEASURELINKRESPONSE']._serialized_end=865
-  _globals['_TOPOLOGYSERVICE']._serialized_start=974
-  _globals['_TOPOLOGYSERVICE']._serialized_end=1371
+  _globals['_LINKSTATE']._serialized_start=2730
+  _globals['_LINKSTATE']._serialized_end=2834
+  _globals['_LINKMARK']._serialized_start=2836
+  _globals['_LINKMARK']._serialized_end=2930
+  _globals['_PROBEOUTCOME']._serialized_start=2933
+  _globals['_PROBEOUTCOME']._serialized_end=3176
+  _globals['_PATHEND']._serialized_start=112
+  _globals['_PATHEND']._serialized_end=180
+  _globals['_NETWORKPATH']._serialized_start=183
+  _globals['_NETWORKPATH']._serialized_end=366
+  _globals['_LINK']._serialized_start=369
+  _globals['_LINK']._serialized_end=765
+  _globals['_ADDRESSATTEMPT']._serialized_start=768
+  _globals['_ADDRESSATTEMPT']._serialized_end=1116
+  _globals['_HEARDPROBE']._serialized_start=1119
+  _globals['_HEARDPROBE']._serialized_end=1353
+  _globals['_CABLEEND']._serialized_start=1355
+  _globals['_CABLEEND']._serialized_end=1440
+  _globals['_CABLE']._serialized_start=1442
+  _globals['_CABLE']._serialized_end=1561
+  _globals['_GRAPHVERSION']._serialized_start=1563
+  _globals['_GRAPHVERSION']._serialized_end=1608
+  _globals['_NODEREPORT']._serialized_start=1611
+  _globals['_NODEREPORT']._serialized_end=1837
+  _globals['_TOPOLOGY']._serialized_start=1840
+  _globals['_TOPOLOGY']._serialized_end=2141
+  _globals['_GETTOPOLOGYREQUEST']._serialized_start=2143
+  _globals['_GETTOPOLOGYREQUEST']._serialized_end=2163
+  _globals['_GETTOPOLOGYRESPONSE']._serialized_start=2165
+  _globals['_GETTOPOLOGYRESPONSE']._serialized_end=2230
+  _globals['_WATCHTOPOLOGYREQUEST']._serialized_start=2232
+  _globals['_WATCHTOPOLOGYREQUEST']._serialized_end=2254
+  _globals['_WATCHTOPOLOGYRESPONSE']._serialized_start=2256
+  _globals['_WATCHTOPOLOGYRESPONSE']._serialized_end=2323
+  _globals['_WATCHOBSERVATIONSREQUEST']._serialized_start=2325
+  _globals['_WATCHOBSERVATIONSREQUEST']._serialized_end=2396
+  _globals['_WATCHOBSERVATIONSRESPONSE']._serialized_start=2398
+  _globals['_WATCHOBSERVATIONSRESPONSE']._serialized_end=2470
+  _globals['_MEASURELINKREQUEST']._serialized_start=2472
+  _globals['_MEASURELINKREQUEST']._serialized_end=2555
+  _globals['_MEASURELINKRESPONSE']._serialized_start=2558
+  _globals['_MEASURELINKRESPONSE']._serialized_end=2728
+  _globals['_TOPOLOGYSERVICE']._serialized_start=3179
+  _globals['_TOPOLOGYSERVICE']._serialized_end=3578
 # @@protoc_insertion_point(module_scope)

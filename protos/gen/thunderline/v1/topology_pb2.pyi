@@ -6,6 +6,7 @@ isort:skip_file
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from thunderline.v1 import cluster_pb2 as _cluster_pb2
@@ -40,6 +41,110 @@ LINK_STATE_DEGRADED: LinkState.ValueType  # 2
 LINK_STATE_DOWN: LinkState.ValueType  # 3
 Global___LinkState: _TypeAlias = LinkState  # noqa: Y015
 
+class _LinkMark:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _LinkMarkEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_LinkMark.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    LINK_MARK_UNSPECIFIED: _LinkMark.ValueType  # 0
+    LINK_MARK_ASYMMETRIC_ROUTE: _LinkMark.ValueType  # 1
+    LINK_MARK_ONE_SIDED: _LinkMark.ValueType  # 2
+
+class LinkMark(_LinkMark, metaclass=_LinkMarkEnumTypeWrapper):
+    """What else there is to say of a link."""
+
+LINK_MARK_UNSPECIFIED: LinkMark.ValueType  # 0
+LINK_MARK_ASYMMETRIC_ROUTE: LinkMark.ValueType  # 1
+LINK_MARK_ONE_SIDED: LinkMark.ValueType  # 2
+Global___LinkMark: _TypeAlias = LinkMark  # noqa: Y015
+
+class _ProbeOutcome:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ProbeOutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ProbeOutcome.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    PROBE_OUTCOME_UNSPECIFIED: _ProbeOutcome.ValueType  # 0
+    PROBE_OUTCOME_UNTRIED: _ProbeOutcome.ValueType  # 1
+    PROBE_OUTCOME_ANSWERED: _ProbeOutcome.ValueType  # 2
+    PROBE_OUTCOME_REFUSED: _ProbeOutcome.ValueType  # 3
+    PROBE_OUTCOME_TIMED_OUT: _ProbeOutcome.ValueType  # 4
+    PROBE_OUTCOME_UNREACHABLE: _ProbeOutcome.ValueType  # 5
+    PROBE_OUTCOME_WRONG_NODE: _ProbeOutcome.ValueType  # 6
+    PROBE_OUTCOME_FAILED: _ProbeOutcome.ValueType  # 7
+
+class ProbeOutcome(_ProbeOutcome, metaclass=_ProbeOutcomeEnumTypeWrapper):
+    """How the last probe of an address ended."""
+
+PROBE_OUTCOME_UNSPECIFIED: ProbeOutcome.ValueType  # 0
+PROBE_OUTCOME_UNTRIED: ProbeOutcome.ValueType  # 1
+PROBE_OUTCOME_ANSWERED: ProbeOutcome.ValueType  # 2
+PROBE_OUTCOME_REFUSED: ProbeOutcome.ValueType  # 3
+PROBE_OUTCOME_TIMED_OUT: ProbeOutcome.ValueType  # 4
+PROBE_OUTCOME_UNREACHABLE: ProbeOutcome.ValueType  # 5
+PROBE_OUTCOME_WRONG_NODE: ProbeOutcome.ValueType  # 6
+PROBE_OUTCOME_FAILED: ProbeOutcome.ValueType  # 7
+Global___ProbeOutcome: _TypeAlias = ProbeOutcome  # noqa: Y015
+
+@_typing.final
+class PathEnd(_message.Message):
+    """An interface of one node, where packets pass."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INTERFACE_FIELD_NUMBER: _builtins.int
+    MEDIUM_FIELD_NUMBER: _builtins.int
+    interface: _builtins.str
+    medium: _cluster_pb2.Medium.ValueType
+    def __init__(
+        self,
+        *,
+        interface: _builtins.str = ...,
+        medium: _cluster_pb2.Medium.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["interface", b"interface", "medium", b"medium"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PathEnd: _TypeAlias = PathEnd  # noqa: Y015
+
+@_typing.final
+class NetworkPath(_message.Message):
+    """There and back, of one unbound connection. What nobody can tell is unset."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LEAVES_FIELD_NUMBER: _builtins.int
+    ARRIVES_FIELD_NUMBER: _builtins.int
+    RETURNS_FIELD_NUMBER: _builtins.int
+    COMES_BACK_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def leaves(self) -> Global___PathEnd: ...
+    @_builtins.property
+    def arrives(self) -> Global___PathEnd: ...
+    @_builtins.property
+    def returns(self) -> Global___PathEnd: ...
+    @_builtins.property
+    def comes_back(self) -> Global___PathEnd: ...
+    def __init__(
+        self,
+        *,
+        leaves: Global___PathEnd | None = ...,
+        arrives: Global___PathEnd | None = ...,
+        returns: Global___PathEnd | None = ...,
+        comes_back: Global___PathEnd | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["arrives", b"arrives", "comes_back", b"comes_back", "leaves", b"leaves", "returns", b"returns"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arrives", b"arrives", "comes_back", b"comes_back", "leaves", b"leaves", "returns", b"returns"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NetworkPath: _TypeAlias = NetworkPath  # noqa: Y015
+
 @_typing.final
 class Link(_message.Message):
     """One directed, verified way from a node to a peer's address."""
@@ -54,14 +159,34 @@ class Link(_message.Message):
     MEDIUM_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
     RTT_US_FIELD_NUMBER: _builtins.int
+    PEER_INTERFACE_FIELD_NUMBER: _builtins.int
+    COUNTS_AS_FIELD_NUMBER: _builtins.int
+    MARKS_FIELD_NUMBER: _builtins.int
+    CHOSEN_FIELD_NUMBER: _builtins.int
+    WHY_FIELD_NUMBER: _builtins.int
+    PATH_FIELD_NUMBER: _builtins.int
     from_node_id: _builtins.str
     to_node_id: _builtins.str
     local_interface: _builtins.str
+    """Of the node that dials; "" when only the peer tells of the link."""
     local_address: _builtins.str
     peer_address: _builtins.str
     medium: _cluster_pb2.Medium.ValueType
     state: Global___LinkState.ValueType
     rtt_us: _builtins.int
+    """Median of the last five probes."""
+    peer_interface: _builtins.str
+    """Of the peer, where the packets arrive."""
+    counts_as: _cluster_pb2.Medium.ValueType
+    """The medium as which it counts: a DEGRADED link counts as a slower one."""
+    chosen: _builtins.bool
+    """Whether connections from `from_node_id` to `to_node_id` take it now."""
+    why: _builtins.str
+    """One line for the operator: why it is chosen or not, and what is odd about it."""
+    @_builtins.property
+    def marks(self) -> _containers.RepeatedScalarFieldContainer[Global___LinkMark.ValueType]: ...
+    @_builtins.property
+    def path(self) -> Global___NetworkPath: ...
     def __init__(
         self,
         *,
@@ -73,14 +198,256 @@ class Link(_message.Message):
         medium: _cluster_pb2.Medium.ValueType = ...,
         state: Global___LinkState.ValueType = ...,
         rtt_us: _builtins.int = ...,
+        peer_interface: _builtins.str = ...,
+        counts_as: _cluster_pb2.Medium.ValueType = ...,
+        marks: _abc.Iterable[Global___LinkMark.ValueType] | None = ...,
+        chosen: _builtins.bool = ...,
+        why: _builtins.str = ...,
+        path: Global___NetworkPath | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["path", b"path"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["from_node_id", b"from_node_id", "local_address", b"local_address", "local_interface", b"local_interface", "medium", b"medium", "peer_address", b"peer_address", "rtt_us", b"rtt_us", "state", b"state", "to_node_id", b"to_node_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chosen", b"chosen", "counts_as", b"counts_as", "from_node_id", b"from_node_id", "local_address", b"local_address", "local_interface", b"local_interface", "marks", b"marks", "medium", b"medium", "path", b"path", "peer_address", b"peer_address", "peer_interface", b"peer_interface", "rtt_us", b"rtt_us", "state", b"state", "to_node_id", b"to_node_id", "why", b"why"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Link: _TypeAlias = Link  # noqa: Y015
+
+@_typing.final
+class AddressAttempt(_message.Message):
+    """What a node knows of one address of a peer, tried or not."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FROM_NODE_ID_FIELD_NUMBER: _builtins.int
+    TO_NODE_ID_FIELD_NUMBER: _builtins.int
+    ADDRESS_FIELD_NUMBER: _builtins.int
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    ERRNO_FIELD_NUMBER: _builtins.int
+    FAILURE_COUNT_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    RTT_US_FIELD_NUMBER: _builtins.int
+    LOCAL_ADDRESS_FIELD_NUMBER: _builtins.int
+    PATH_FIELD_NUMBER: _builtins.int
+    TRIED_AT_FIELD_NUMBER: _builtins.int
+    SENTENCE_FIELD_NUMBER: _builtins.int
+    from_node_id: _builtins.str
+    to_node_id: _builtins.str
+    address: _builtins.str
+    outcome: Global___ProbeOutcome.ValueType
+    errno: _builtins.int
+    """Of the failed connection; 0 when it answered."""
+    failure_count: _builtins.int
+    """Since the last answer, at most 2."""
+    state: Global___LinkState.ValueType
+    """Unset: no probe has ever crossed, so there is no link."""
+    rtt_us: _builtins.int
+    local_address: _builtins.str
+    sentence: _builtins.str
+    """One line: how the last try ended."""
+    @_builtins.property
+    def path(self) -> Global___NetworkPath: ...
+    @_builtins.property
+    def tried_at(self) -> _timestamp_pb2.Timestamp:
+        """Of the node's own tries; others do not tell it."""
+
+    def __init__(
+        self,
+        *,
+        from_node_id: _builtins.str = ...,
+        to_node_id: _builtins.str = ...,
+        address: _builtins.str = ...,
+        outcome: Global___ProbeOutcome.ValueType = ...,
+        errno: _builtins.int = ...,
+        failure_count: _builtins.int = ...,
+        state: Global___LinkState.ValueType = ...,
+        rtt_us: _builtins.int = ...,
+        local_address: _builtins.str = ...,
+        path: Global___NetworkPath | None = ...,
+        tried_at: _timestamp_pb2.Timestamp | None = ...,
+        sentence: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["path", b"path", "tried_at", b"tried_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "errno", b"errno", "failure_count", b"failure_count", "from_node_id", b"from_node_id", "local_address", b"local_address", "outcome", b"outcome", "path", b"path", "rtt_us", b"rtt_us", "sentence", b"sentence", "state", b"state", "to_node_id", b"to_node_id", "tried_at", b"tried_at"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AddressAttempt: _TypeAlias = AddressAttempt  # noqa: Y015
+
+@_typing.final
+class HeardProbe(_message.Message):
+    """Probes of a peer that reach the node which tells of it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FROM_NODE_ID_FIELD_NUMBER: _builtins.int
+    ADDRESS_FIELD_NUMBER: _builtins.int
+    FROM_ADDRESS_FIELD_NUMBER: _builtins.int
+    ARRIVES_FIELD_NUMBER: _builtins.int
+    RETURNS_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    RTT_US_FIELD_NUMBER: _builtins.int
+    IS_PROVEN_FIELD_NUMBER: _builtins.int
+    from_node_id: _builtins.str
+    address: _builtins.str
+    from_address: _builtins.str
+    state: Global___LinkState.ValueType
+    rtt_us: _builtins.int
+    is_proven: _builtins.bool
+    """Own probes to `from_address` have crossed."""
+    @_builtins.property
+    def arrives(self) -> Global___PathEnd: ...
+    @_builtins.property
+    def returns(self) -> Global___PathEnd: ...
+    def __init__(
+        self,
+        *,
+        from_node_id: _builtins.str = ...,
+        address: _builtins.str = ...,
+        from_address: _builtins.str = ...,
+        arrives: Global___PathEnd | None = ...,
+        returns: Global___PathEnd | None = ...,
+        state: Global___LinkState.ValueType = ...,
+        rtt_us: _builtins.int = ...,
+        is_proven: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["arrives", b"arrives", "returns", b"returns"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "arrives", b"arrives", "from_address", b"from_address", "from_node_id", b"from_node_id", "is_proven", b"is_proven", "returns", b"returns", "rtt_us", b"rtt_us", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HeardProbe: _TypeAlias = HeardProbe  # noqa: Y015
+
+@_typing.final
+class CableEnd(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODE_ID_FIELD_NUMBER: _builtins.int
+    INTERFACE_FIELD_NUMBER: _builtins.int
+    PORT_UUID_FIELD_NUMBER: _builtins.int
+    RECEPTACLE_FIELD_NUMBER: _builtins.int
+    node_id: _builtins.str
+    interface: _builtins.str
+    port_uuid: _builtins.str
+    receptacle: _builtins.str
+    def __init__(
+        self,
+        *,
+        node_id: _builtins.str = ...,
+        interface: _builtins.str = ...,
+        port_uuid: _builtins.str = ...,
+        receptacle: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["interface", b"interface", "node_id", b"node_id", "port_uuid", b"port_uuid", "receptacle", b"receptacle"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CableEnd: _TypeAlias = CableEnd  # noqa: Y015
+
+@_typing.final
+class Cable(_message.Message):
+    """A direct cable between two nodes."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ONE_FIELD_NUMBER: _builtins.int
+    OTHER_FIELD_NUMBER: _builtins.int
+    LOST_FIELD_NUMBER: _builtins.int
+    SENTENCE_FIELD_NUMBER: _builtins.int
+    lost: _builtins.bool
+    """CABLE_LOST: it carries nothing, and both nodes are ALIVE by another way. Only in a topology."""
+    sentence: _builtins.str
+    """One line with the remedy, when it is lost. Only in a topology."""
+    @_builtins.property
+    def one(self) -> Global___CableEnd: ...
+    @_builtins.property
+    def other(self) -> Global___CableEnd: ...
+    def __init__(
+        self,
+        *,
+        one: Global___CableEnd | None = ...,
+        other: Global___CableEnd | None = ...,
+        lost: _builtins.bool = ...,
+        sentence: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["one", b"one", "other", b"other"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lost", b"lost", "one", b"one", "other", b"other", "sentence", b"sentence"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Cable: _TypeAlias = Cable  # noqa: Y015
+
+@_typing.final
+class GraphVersion(_message.Message):
+    """Grows with every change that one provider tells, over its restarts too."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    START_FIELD_NUMBER: _builtins.int
+    NUMBER_FIELD_NUMBER: _builtins.int
+    start: _builtins.int
+    number: _builtins.int
+    def __init__(
+        self,
+        *,
+        start: _builtins.int = ...,
+        number: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["number", b"number", "start", b"start"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GraphVersion: _TypeAlias = GraphVersion  # noqa: Y015
+
+@_typing.final
+class NodeReport(_message.Message):
+    """All that one node knows by itself."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODE_ID_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    ATTEMPTS_FIELD_NUMBER: _builtins.int
+    HEARD_FIELD_NUMBER: _builtins.int
+    CABLES_FIELD_NUMBER: _builtins.int
+    COMPLETE_FIELD_NUMBER: _builtins.int
+    node_id: _builtins.str
+    complete: _builtins.bool
+    """Every address of every peer has been answered or given up."""
+    @_builtins.property
+    def version(self) -> Global___GraphVersion: ...
+    @_builtins.property
+    def attempts(self) -> _containers.RepeatedCompositeFieldContainer[Global___AddressAttempt]:
+        """At most 4096 of each."""
+
+    @_builtins.property
+    def heard(self) -> _containers.RepeatedCompositeFieldContainer[Global___HeardProbe]: ...
+    @_builtins.property
+    def cables(self) -> _containers.RepeatedCompositeFieldContainer[Global___Cable]: ...
+    def __init__(
+        self,
+        *,
+        node_id: _builtins.str = ...,
+        version: Global___GraphVersion | None = ...,
+        attempts: _abc.Iterable[Global___AddressAttempt] | None = ...,
+        heard: _abc.Iterable[Global___HeardProbe] | None = ...,
+        cables: _abc.Iterable[Global___Cable] | None = ...,
+        complete: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["version", b"version"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "cables", b"cables", "complete", b"complete", "heard", b"heard", "node_id", b"node_id", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NodeReport: _TypeAlias = NodeReport  # noqa: Y015
 
 @_typing.final
 class Topology(_message.Message):
@@ -90,13 +457,29 @@ class Topology(_message.Message):
     INTERFACES_FIELD_NUMBER: _builtins.int
     LINKS_FIELD_NUMBER: _builtins.int
     COMPLETE_FIELD_NUMBER: _builtins.int
+    ATTEMPTS_FIELD_NUMBER: _builtins.int
+    CABLES_FIELD_NUMBER: _builtins.int
+    INCOMPLETE_NODE_IDS_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
     complete: _builtins.bool
-    """False until every probe has been answered or has failed."""
+    """False until every probe has been answered or has failed, everywhere."""
     @_builtins.property
     def interfaces(self) -> _containers.RepeatedCompositeFieldContainer[_cluster_pb2.NetworkInterface]: ...
     @_builtins.property
-    def links(self) -> _containers.RepeatedCompositeFieldContainer[Global___Link]: ...
+    def links(self) -> _containers.RepeatedCompositeFieldContainer[Global___Link]:
+        """Best first from each node to each peer."""
+
+    @_builtins.property
+    def attempts(self) -> _containers.RepeatedCompositeFieldContainer[Global___AddressAttempt]: ...
+    @_builtins.property
+    def cables(self) -> _containers.RepeatedCompositeFieldContainer[Global___Cable]: ...
+    @_builtins.property
+    def incomplete_node_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Nodes that have not told of all their links."""
+
+    @_builtins.property
+    def version(self) -> Global___GraphVersion: ...
     def __init__(
         self,
         *,
@@ -104,10 +487,14 @@ class Topology(_message.Message):
         interfaces: _abc.Iterable[_cluster_pb2.NetworkInterface] | None = ...,
         links: _abc.Iterable[Global___Link] | None = ...,
         complete: _builtins.bool = ...,
+        attempts: _abc.Iterable[Global___AddressAttempt] | None = ...,
+        cables: _abc.Iterable[Global___Cable] | None = ...,
+        incomplete_node_ids: _abc.Iterable[_builtins.str] | None = ...,
+        version: Global___GraphVersion | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["version", b"version"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["complete", b"complete", "interfaces", b"interfaces", "links", b"links", "node_id", b"node_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "cables", b"cables", "complete", b"complete", "incomplete_node_ids", b"incomplete_node_ids", "interfaces", b"interfaces", "links", b"links", "node_id", b"node_id", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -187,12 +574,19 @@ Global___WatchTopologyResponse: _TypeAlias = WatchTopologyResponse  # noqa: Y015
 class WatchObservationsRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    REPORTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def reports(self) -> _containers.RepeatedCompositeFieldContainer[Global___NodeReport]:
+        """At most 64."""
+
     def __init__(
         self,
+        *,
+        reports: _abc.Iterable[Global___NodeReport] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reports", b"reports"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -202,17 +596,19 @@ Global___WatchObservationsRequest: _TypeAlias = WatchObservationsRequest  # noqa
 class WatchObservationsResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
-    LINKS_FIELD_NUMBER: _builtins.int
+    REPORTS_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def links(self) -> _containers.RepeatedCompositeFieldContainer[Global___Link]: ...
+    def reports(self) -> _containers.RepeatedCompositeFieldContainer[Global___NodeReport]:
+        """At most 64."""
+
     def __init__(
         self,
         *,
-        links: _abc.Iterable[Global___Link] | None = ...,
+        reports: _abc.Iterable[Global___NodeReport] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["links", b"links"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reports", b"reports"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -228,6 +624,7 @@ class MeasureLinkRequest(_message.Message):
     peer_node_id: _builtins.str
     peer_address: _builtins.str
     bandwidth: _builtins.bool
+    """Besides the 20 probes."""
     def __init__(
         self,
         *,
@@ -245,21 +642,40 @@ Global___MeasureLinkRequest: _TypeAlias = MeasureLinkRequest  # noqa: Y015
 
 @_typing.final
 class MeasureLinkResponse(_message.Message):
+    """RTTs in microseconds."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     RTT_US_FIELD_NUMBER: _builtins.int
     BANDWIDTH_BITS_PER_S_FIELD_NUMBER: _builtins.int
+    RTT_MIN_US_FIELD_NUMBER: _builtins.int
+    RTT_MAX_US_FIELD_NUMBER: _builtins.int
+    RTT_STDDEV_US_FIELD_NUMBER: _builtins.int
+    LOST_COUNT_FIELD_NUMBER: _builtins.int
+    RTT_AVG_US_FIELD_NUMBER: _builtins.int
     rtt_us: _builtins.int
     bandwidth_bits_per_s: _builtins.int
+    """0 when not asked for."""
+    rtt_min_us: _builtins.int
+    rtt_max_us: _builtins.int
+    rtt_stddev_us: _builtins.int
+    lost_count: _builtins.int
+    rtt_avg_us: _builtins.int
+    """Mean."""
     def __init__(
         self,
         *,
         rtt_us: _builtins.int = ...,
         bandwidth_bits_per_s: _builtins.int = ...,
+        rtt_min_us: _builtins.int = ...,
+        rtt_max_us: _builtins.int = ...,
+        rtt_stddev_us: _builtins.int = ...,
+        lost_count: _builtins.int = ...,
+        rtt_avg_us: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bandwidth_bits_per_s", b"bandwidth_bits_per_s", "rtt_us", b"rtt_us"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bandwidth_bits_per_s", b"bandwidth_bits_per_s", "lost_count", b"lost_count", "rtt_avg_us", b"rtt_avg_us", "rtt_max_us", b"rtt_max_us", "rtt_min_us", b"rtt_min_us", "rtt_stddev_us", b"rtt_stddev_us", "rtt_us", b"rtt_us"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

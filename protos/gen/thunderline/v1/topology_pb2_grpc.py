@@ -45,7 +45,7 @@ class TopologyServiceStub:
                 request_serializer=thunderline_dot_v1_dot_topology__pb2.WatchTopologyRequest.SerializeToString,
                 response_deserializer=thunderline_dot_v1_dot_topology__pb2.WatchTopologyResponse.FromString,
                 _registered_method=True)
-        self.WatchObservations = channel.unary_stream(
+        self.WatchObservations = channel.stream_stream(
                 '/thunderline.v1.TopologyService/WatchObservations',
                 request_serializer=thunderline_dot_v1_dot_topology__pb2.WatchObservationsRequest.SerializeToString,
                 response_deserializer=thunderline_dot_v1_dot_topology__pb2.WatchObservationsResponse.FromString,
@@ -62,7 +62,7 @@ class TopologyServiceServicer:
     """
 
     def GetTopology(self, request, context):
-        """This node's interfaces and the links that are known. Idempotent.
+        """This node's interfaces and the graph of the cluster. Idempotent.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -75,15 +75,18 @@ class TopologyServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def WatchObservations(self, request, context):
-        """Peer to peer: what the peer's probes saw. UNIMPLEMENTED while a cluster is one node.
+    def WatchObservations(self, request_iterator, context):
+        """Peer to peer, both ways over one stream, whoever dialled: what each node's probes saw, its own reports and those
+        of others. INVALID_ARGUMENT for a report that breaks a bound. UNAVAILABLE when the role stops.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def MeasureLink(self, request, context):
-        """Measures RTT and, on request, bandwidth of one link. UNIMPLEMENTED while a cluster is one node.
+        """Measures one direction of a link, from the node that is asked: 20 probes and, on request, bandwidth by 4 TCP
+        streams. NOT_FOUND for an address without a link, RESOURCE_EXHAUSTED while another measurement runs,
+        FAILED_PRECONDITION for the bandwidth of a link over which an instance serves.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -102,7 +105,7 @@ def add_TopologyServiceServicer_to_server(servicer, server):
                     request_deserializer=thunderline_dot_v1_dot_topology__pb2.WatchTopologyRequest.FromString,
                     response_serializer=thunderline_dot_v1_dot_topology__pb2.WatchTopologyResponse.SerializeToString,
             ),
-            'WatchObservations': grpc.unary_stream_rpc_method_handler(
+            'WatchObservations': grpc.stream_stream_rpc_method_handler(
                     servicer.WatchObservations,
                     request_deserializer=thunderline_dot_v1_dot_topology__pb2.WatchObservationsRequest.FromString,
                     response_serializer=thunderline_dot_v1_dot_topology__pb2.WatchObservationsResponse.SerializeToString,
@@ -179,7 +182,7 @@ class TopologyService:
             _registered_method=True)
 
     @staticmethod
-    def WatchObservations(request,
+    def WatchObservations(request_iterator,
             target,
             options=(),
             channel_credentials=None,
@@ -189,8 +192,8 @@ class TopologyService:
             wait_for_ready=None,
             timeout=None,
             metadata=None):
-        return grpc.experimental.unary_stream(
-            request,
+        return grpc.experimental.stream_stream(
+            request_iterator,
             target,
             '/thunderline.v1.TopologyService/WatchObservations',
             thunderline_dot_v1_dot_topology__pb2.WatchObservationsRequest.SerializeToString,

@@ -34,13 +34,18 @@ class TopologyServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> TopologyServiceAsyncStub: ...
     GetTopology: _grpc.UnaryUnaryMultiCallable[_topology_pb2.GetTopologyRequest, _topology_pb2.GetTopologyResponse]
-    """This node's interfaces and the links that are known. Idempotent."""
+    """This node's interfaces and the graph of the cluster. Idempotent."""
     WatchTopology: _grpc.UnaryStreamMultiCallable[_topology_pb2.WatchTopologyRequest, _topology_pb2.WatchTopologyResponse]
     """Starts with the whole topology, then sends it again at every change. UNAVAILABLE when the role stops."""
-    WatchObservations: _grpc.UnaryStreamMultiCallable[_topology_pb2.WatchObservationsRequest, _topology_pb2.WatchObservationsResponse]
-    """Peer to peer: what the peer's probes saw. UNIMPLEMENTED while a cluster is one node."""
+    WatchObservations: _grpc.StreamStreamMultiCallable[_topology_pb2.WatchObservationsRequest, _topology_pb2.WatchObservationsResponse]
+    """Peer to peer, both ways over one stream, whoever dialled: what each node's probes saw, its own reports and those
+    of others. INVALID_ARGUMENT for a report that breaks a bound. UNAVAILABLE when the role stops.
+    """
     MeasureLink: _grpc.UnaryUnaryMultiCallable[_topology_pb2.MeasureLinkRequest, _topology_pb2.MeasureLinkResponse]
-    """Measures RTT and, on request, bandwidth of one link. UNIMPLEMENTED while a cluster is one node."""
+    """Measures one direction of a link, from the node that is asked: 20 probes and, on request, bandwidth by 4 TCP
+    streams. NOT_FOUND for an address without a link, RESOURCE_EXHAUSTED while another measurement runs,
+    FAILED_PRECONDITION for the bandwidth of a link over which an instance serves.
+    """
 
 @_typing.type_check_only
 class TopologyServiceAsyncStub(TopologyServiceStub):
@@ -48,13 +53,18 @@ class TopologyServiceAsyncStub(TopologyServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetTopology: _aio.UnaryUnaryMultiCallable[_topology_pb2.GetTopologyRequest, _topology_pb2.GetTopologyResponse]  # type: ignore[assignment]
-    """This node's interfaces and the links that are known. Idempotent."""
+    """This node's interfaces and the graph of the cluster. Idempotent."""
     WatchTopology: _aio.UnaryStreamMultiCallable[_topology_pb2.WatchTopologyRequest, _topology_pb2.WatchTopologyResponse]  # type: ignore[assignment]
     """Starts with the whole topology, then sends it again at every change. UNAVAILABLE when the role stops."""
-    WatchObservations: _aio.UnaryStreamMultiCallable[_topology_pb2.WatchObservationsRequest, _topology_pb2.WatchObservationsResponse]  # type: ignore[assignment]
-    """Peer to peer: what the peer's probes saw. UNIMPLEMENTED while a cluster is one node."""
+    WatchObservations: _aio.StreamStreamMultiCallable[_topology_pb2.WatchObservationsRequest, _topology_pb2.WatchObservationsResponse]  # type: ignore[assignment]
+    """Peer to peer, both ways over one stream, whoever dialled: what each node's probes saw, its own reports and those
+    of others. INVALID_ARGUMENT for a report that breaks a bound. UNAVAILABLE when the role stops.
+    """
     MeasureLink: _aio.UnaryUnaryMultiCallable[_topology_pb2.MeasureLinkRequest, _topology_pb2.MeasureLinkResponse]  # type: ignore[assignment]
-    """Measures RTT and, on request, bandwidth of one link. UNIMPLEMENTED while a cluster is one node."""
+    """Measures one direction of a link, from the node that is asked: 20 probes and, on request, bandwidth by 4 TCP
+    streams. NOT_FOUND for an address without a link, RESOURCE_EXHAUSTED while another measurement runs,
+    FAILED_PRECONDITION for the bandwidth of a link over which an instance serves.
+    """
 
 class TopologyServiceServicer(metaclass=_abc_1.ABCMeta):
     """How nodes are joined: interfaces, links, their measured quality and health. One on every node."""
@@ -65,7 +75,7 @@ class TopologyServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _topology_pb2.GetTopologyRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_topology_pb2.GetTopologyResponse, _abc.Awaitable[_topology_pb2.GetTopologyResponse]]:
-        """This node's interfaces and the links that are known. Idempotent."""
+        """This node's interfaces and the graph of the cluster. Idempotent."""
 
     @_abc_1.abstractmethod
     def WatchTopology(
@@ -78,10 +88,12 @@ class TopologyServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
     def WatchObservations(
         self,
-        request: _topology_pb2.WatchObservationsRequest,
+        request_iterator: _MaybeAsyncIterator[_topology_pb2.WatchObservationsRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_topology_pb2.WatchObservationsResponse], _abc.AsyncIterator[_topology_pb2.WatchObservationsResponse]]:
-        """Peer to peer: what the peer's probes saw. UNIMPLEMENTED while a cluster is one node."""
+        """Peer to peer, both ways over one stream, whoever dialled: what each node's probes saw, its own reports and those
+        of others. INVALID_ARGUMENT for a report that breaks a bound. UNAVAILABLE when the role stops.
+        """
 
     @_abc_1.abstractmethod
     def MeasureLink(
@@ -89,6 +101,9 @@ class TopologyServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _topology_pb2.MeasureLinkRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_topology_pb2.MeasureLinkResponse, _abc.Awaitable[_topology_pb2.MeasureLinkResponse]]:
-        """Measures RTT and, on request, bandwidth of one link. UNIMPLEMENTED while a cluster is one node."""
+        """Measures one direction of a link, from the node that is asked: 20 probes and, on request, bandwidth by 4 TCP
+        streams. NOT_FOUND for an address without a link, RESOURCE_EXHAUSTED while another measurement runs,
+        FAILED_PRECONDITION for the bandwidth of a link over which an instance serves.
+        """
 
 def add_TopologyServiceServicer_to_server(servicer: TopologyServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
