@@ -4,18 +4,16 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any, NoReturn, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import typer
 
-from thunderline.cli import adopting, chatting, deploying, saying
+from thunderline.cli import chatting, deploying, saying
 from thunderline.cli import events as telling
+from thunderline.cli.asking import Home, Json, refuse, run, settings, target
+from thunderline.cli.cluster import cluster
 from thunderline.client import DiscoveryClient, RunnerClient, SchedulerClient
-from thunderline.cluster.errors import ClusterError, Unreachable
-from thunderline.process import settings as settings_module
-from thunderline.process.entry import FAILED, USAGE, CannotStart
-from thunderline.process.home import remembered_ports
-from thunderline.process.settings import Settings, SettingsError
+from thunderline.process.entry import CannotStart
 from thunderline.process.version import VERSION
 from thunderline.v1 import cluster_pb2, discovery_pb2, runner_pb2, scheduler_pb2
 
@@ -28,8 +26,6 @@ app = typer.Typer(
     help="Serves large language models on a few Macs, and stays up.",
     epilog="Roles: discovery, topology, scheduler, runner, gateway; see `thunderline ROLE --help`.",
 )
-Home = Annotated[Path | None, typer.Option(help="this node's state (default: $THUNDERLINE_HOME or ~/.thunderline)")]
-Json = Annotated[bool, typer.Option("--json", help="print the proto's JSON")]
 
 
 def _version(wanted: bool) -> None:
@@ -43,48 +39,15 @@ def _main(version: Annotated[bool, typer.Option("--version", callback=_version, 
     pass
 
 
-def _refuse(text: str, code: int) -> NoReturn:
-    saying.error(" ".join(text.split()))
-    raise typer.Exit(code)
-
-
-def _settings(home: Path | None, flags: dict[str, dict[str, Any]] | None = None) -> Settings:
-    try:
-        return settings_module.read(flags=flags, home=home)
-    except SettingsError as error:
-        _refuse(str(error), USAGE)
-
-
-def _target(home: Path | None, role: str) -> str:
-    """Where a role of this home serves gRPC: as the `up` that runs in it has said, else as the settings say."""
-    found = _settings(home)
-    if not found.home.is_dir():
-        _refuse(f"there is no {found.home}: start `thunderline up` there first, or set THUNDERLINE_HOME", FAILED)
-    port = remembered_ports(found.home).get(role, getattr(found, role).port)
-    return f"{found.host}:{port}"
-
-
-def _run(work: Coroutine[Any, Any, T], target: str) -> T:
-    """The result, or one line that says what to do next."""
-    try:
-        return asyncio.run(work)
-    except Unreachable:
-        _refuse(f"nothing answers at {target}: is `thunderline up` running, with this home and these ports?", FAILED)
-    except ClusterError as error:
-        _refuse(error.message, FAILED)
-    except KeyboardInterrupt:
-        raise typer.Exit(130) from None
-
-
 def _ask(home: Path | None, ask: Callable[[SchedulerClient], Coroutine[Any, Any, T]]) -> T:
     """One question to the scheduler."""
-    target = _target(home, "scheduler")
+    where = target(home, "scheduler")
 
     async def work() -> T:
-        async with SchedulerClient(target) as scheduler:
+        async with SchedulerClient(where) as scheduler:
             return await ask(scheduler)
 
-    return _run(work(), target)
+    return run(work(), where)
 
 
 @app.command()
@@ -105,37 +68,37 @@ def up(
     if base_port is not None:
         for offset, role in enumerate(("discovery", "topology", "scheduler", "runner")):
             flags[role] = {"port": base_port + offset}
-    settings = _settings(home, flags)
+    found = settings(home, flags)
     try:
-        asyncio.run(starting.up(settings, model, demo))
+        asyncio.run(starting.up(found, model, demo))
     except (CannotStart, DemoFailed) as error:
-        _refuse(f"up: {error}", FAILED)
+        refuse(f"up: {error}")
 
 
 @app.command()
 def status(home: Home = None, json: Json = False) -> None:
     """Nodes and deployments at a glance."""
-    cluster = _ask(home, lambda scheduler: scheduler.cluster())
+    found = _ask(home, lambda scheduler: scheduler.cluster())
     if json:
-        saying.as_json(cluster)
+        saying.as_json(found)
         return
-    _nodes(cluster.roster)
+    _nodes(found.roster)
     saying.out.print()
-    _deployments(list(cluster.deployments))
-    for problem in cluster.problems:
+    _deployments(list(found.deployments))
+    for problem in found.problems:
         saying.out.print(problem, markup=False)
 
 
 @app.command()
 def nodes(home: Home = None, json: Json = False) -> None:
     """The nodes of the cluster."""
-    target = _target(home, "discovery")
+    where = target(home, "discovery")
 
     async def work() -> discovery_pb2.Roster:
-        async with DiscoveryClient(target) as discovery:
+        async with DiscoveryClient(where) as discovery:
             return await discovery.roster()
 
-    roster = _run(work(), target)
+    roster = run(work(), where)
     if json:
         saying.as_json(roster)
     else:
@@ -162,13 +125,13 @@ def _nodes(roster: discovery_pb2.Roster) -> None:
 @app.command()
 def models(home: Home = None, json: Json = False) -> None:
     """The models on this node."""
-    target = _target(home, "runner")
+    where = target(home, "runner")
 
     async def work() -> list[runner_pb2.Model]:
-        async with RunnerClient(target) as runner:
+        async with RunnerClient(where) as runner:
             return await runner.models()
 
-    found = _run(work(), target)
+    found = run(work(), where)
     if json:
         saying.as_json(runner_pb2.ListModelsResponse(models=found))
         return
@@ -285,26 +248,11 @@ def chat(
     home: Home = None,
 ) -> None:
     """Talk to a model in the terminal."""
-    target = _target(home, "scheduler")
-    _run(chatting.chat(target, model, prompt, temperature, max_tokens), target)
+    where = target(home, "scheduler")
+    run(chatting.chat(where, model, prompt, temperature, max_tokens), where)
 
 
-cluster = typer.Typer(no_args_is_help=True, help="Whom this cluster's runners obey.")
 app.add_typer(cluster, name="cluster")
-
-
-@cluster.command("adopt")
-def cluster_adopt(
-    home: Home = None,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="do not ask")] = False,
-    json: Annotated[bool, typer.Option("--json", help="print JSON; without --yes it changes nothing")] = False,
-) -> None:
-    """After a scheduler's store was lost, restored or copied: take its runners over, with what they run."""
-    target = _target(home, "scheduler")
-    try:
-        adopting.adopt_all(target, _settings(home).home, yes, json)
-    except adopting.NotAdopted as error:
-        _refuse(str(error), FAILED)
 
 
 bench = typer.Typer(no_args_is_help=True, help="Measure, side by side, in one run.")
@@ -334,7 +282,7 @@ def bench_serve(
     try:
         found = asyncio.run(serve.serve(model, out, wanted, rounds, end_token_id, lambda text: print(text, flush=True)))
     except WrongAnswer as error:
-        _refuse(str(error), FAILED)
+        refuse(str(error))
     for name, cell in found["cells"].items():
         for figure, value in cell.get("summary", {}).items():
             print(f"{name}: {figure}: {value}")
