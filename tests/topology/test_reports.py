@@ -25,7 +25,7 @@ from thunderline.cluster.links import LinkState, Mark
 from thunderline.cluster.media import Medium
 from thunderline.cluster.paths import End, Path
 from thunderline.topology.probes import Echoed, Row, answered, failed, heard
-from thunderline.topology.reports import Heard, Report, Reports, graph, merge, next_report, renewed, told
+from thunderline.topology.reports import Heard, Report, Reports, graph, merge, next_report, renewed, to_send, told
 from topology.scenes import ADDRESSES, A, B, C, end, straight
 
 S, M = LinkState, Medium
@@ -76,9 +76,11 @@ def report(
     version: Version = V1,
     cables: tuple[Cable, ...] = (),
     is_complete: bool = True,
+    tells: tuple[NodeId, ...] = (),
 ) -> Report:
     tries = tuple(one for one in rows if isinstance(one, Tried))
-    return Report(node, version, tries, tuple(one for one in rows if isinstance(one, Heard)), cables, is_complete)
+    hears_of = tuple(one for one in rows if isinstance(one, Heard))
+    return Report(node, version, tries, hears_of, cables, is_complete, tells)
 
 
 def seen(*reports: Report) -> Graph:
@@ -234,6 +236,26 @@ def test_a_newer_start_replaces_a_higher_number() -> None:
         assert merge({}, order) == {A: new}
 
 
+V2, V3 = Version(1, 2), Version(1, 3)
+# A's reports of itself and of C, what B is known to have: which of them A sends to B.
+RELAYS: dict[str, tuple[tuple[Report, ...], dict[NodeId, Version], tuple[NodeId, ...]]] = {
+    "a new stream: all": ((report(A), report(C)), {}, (A, C)),
+    "never B's own": ((report(A), report(B)), {}, (A,)),
+    "nothing twice": ((report(A), report(C)), {A: V1, C: V1}, ()),
+    "what is newer": ((report(A, version=V2), report(C, version=V2)), {A: V1, C: V3}, (A,)),
+    "of a newer start": ((report(A, version=Version(2, 1)),), {A: V3}, (A,)),
+    "not what C tells B itself": ((report(A, tells=(B, C)), report(C, tells=(A, B))), {}, (A,)),
+    "what C does not tell B any more": ((report(C, version=V2, tells=(A,)),), {C: V1}, (C,)),
+}
+
+
+@pytest.mark.parametrize(("reports", "held", "expected"), RELAYS.values(), ids=RELAYS.keys())
+def test_a_stream_carries(
+    reports: tuple[Report, ...], held: dict[NodeId, Version], expected: tuple[NodeId, ...]
+) -> None:
+    assert tuple(one.node for one in to_send(merge({}, reports), held, A, B)) == expected
+
+
 # What is told, what is known now: whether it is news.
 NEWS: dict[str, tuple[Report, Report, bool]] = {
     "nothing": (report(A, tried()), report(A, tried()), False),
@@ -255,6 +277,7 @@ NEWS: dict[str, tuple[Report, Report, bool]] = {
     "another errno": (report(A, NEVER), report(A, replace(NEVER, errno=113)), True),
     "all is known": (report(A, is_complete=False), report(A), True),
     "a cable": (report(A), report(A, cables=(cable(CableEnd(A, "en5"), CableEnd(B, "en5")),)), True),
+    "a stream": (report(A), report(A, tells=(B,)), True),
 }
 
 

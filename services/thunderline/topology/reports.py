@@ -54,6 +54,8 @@ class Report:
     cables: tuple[Cable, ...] = ()
     # Every address of every peer has been answered or given up; of a role that has just started it has not.
     is_complete: bool = False
+    # Peers to which a stream stands: they need nobody to pass its reports on.
+    tells: tuple[NodeId, ...] = ()
 
 
 Reports = Mapping[NodeId, Report]
@@ -66,8 +68,12 @@ def told(
     arrivals: Arrivals,
     cables: Collection[Cable],
     knows_peers: bool,
+    tells: Collection[NodeId] = (),
 ) -> Report:
-    """What is known now, as a report. `knows_peers`: the roster is complete, so there are rows for all."""
+    """What is known now, as a report. `knows_peers`: the roster is complete, so there are rows for all.
+
+    `tells`: peers with which a stream stands.
+    """
     tried = sorted((_tried(node, row, arrivals) for row in rows.values()), key=_tried_key)
     found = []
     for one in arrivals.values():
@@ -87,7 +93,7 @@ def told(
         found.append(heard)
     found.sort(key=lambda one: (one.from_node, one.address, one.from_address))
     is_complete = knows_peers and all(one.is_settled for one in tried)
-    return Report(node, version, tuple(tried), tuple(found), tuple(sorted(cables)), is_complete)
+    return Report(node, version, tuple(tried), tuple(found), tuple(sorted(cables)), is_complete, tuple(sorted(tells)))
 
 
 def _tried(node: NodeId, row: Row, arrivals: Arrivals) -> Tried:
@@ -157,6 +163,20 @@ def merge(reports: Reports, more: Iterable[Report]) -> dict[NodeId, Report]:
     for report in more:
         found[report.node] = newer(found[report.node], report) if report.node in found else report
     return found
+
+
+def to_send(reports: Reports, held: Mapping[NodeId, Version], own: NodeId, peer: NodeId) -> tuple[Report, ...]:
+    """What a peer lacks. `held`: the versions that it was sent over this stream or sent itself; of a new stream none.
+
+    Not what its node tells it itself: where everybody has a stream to everybody each report would come from all.
+    """
+    return tuple(
+        report
+        for node, report in sorted(reports.items())
+        if node != peer
+        and (node == own or peer not in report.tells)
+        and (node not in held or report.version > held[node])
+    )
 
 
 def graph(reports: Reports, present: Collection[NodeId], alive: Collection[NodeId]) -> Graph:

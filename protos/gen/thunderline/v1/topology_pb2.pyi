@@ -418,6 +418,7 @@ class NodeReport(_message.Message):
     HEARD_FIELD_NUMBER: _builtins.int
     CABLES_FIELD_NUMBER: _builtins.int
     COMPLETE_FIELD_NUMBER: _builtins.int
+    TELLS_NODE_IDS_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
     complete: _builtins.bool
     """Every address of every peer has been answered or given up."""
@@ -431,6 +432,10 @@ class NodeReport(_message.Message):
     def heard(self) -> _containers.RepeatedCompositeFieldContainer[Global___HeardProbe]: ...
     @_builtins.property
     def cables(self) -> _containers.RepeatedCompositeFieldContainer[Global___Cable]: ...
+    @_builtins.property
+    def tells_node_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Peers to which a stream of this node stands: others need not pass its reports on to them."""
+
     def __init__(
         self,
         *,
@@ -440,10 +445,11 @@ class NodeReport(_message.Message):
         heard: _abc.Iterable[Global___HeardProbe] | None = ...,
         cables: _abc.Iterable[Global___Cable] | None = ...,
         complete: _builtins.bool = ...,
+        tells_node_ids: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["version", b"version"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "cables", b"cables", "complete", b"complete", "heard", b"heard", "node_id", b"node_id", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "cables", b"cables", "complete", b"complete", "heard", b"heard", "node_id", b"node_id", "tells_node_ids", b"tells_node_ids", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
