@@ -12,7 +12,7 @@ from thunderline.cluster.transport import Transport, transport
 
 if TYPE_CHECKING:
     # With it comes `cryptography`: a rank dials its runner's socket, and needs none.
-    from thunderline.process.trust import Wallet
+    from thunderline.process.trust import Identity, Wallet
 
 # A silent dead peer is noticed after ping time + time-out. A long prefill is silence too, so pings go without data.
 _KEEP_ALIVE = [
@@ -55,8 +55,8 @@ SERVER_OPTIONS: list[tuple[str, int]] = [
 def dial(target: str, wallet: "Wallet | None" = None, node: NodeId | None = None) -> grpc.aio.Channel:
     """A channel to "host:port" or "unix:path". Dialling is lazy; calls take their own deadlines.
 
-    With a wallet, and on a node of a cluster, by TLS: to `node`, or to whichever node answers there. A channel keeps
-    the certificate that it was made with. Raises Unauthenticated when others would not take ours.
+    With a wallet, and on a node of a cluster, by TLS: to `node`, or to whichever node answers there; each call goes by
+    the newest certificate. Raises Unauthenticated when others would not take ours.
     """
     mine = wallet.identity() if wallet else None
     match transport(target, mine is not None):
@@ -66,9 +66,14 @@ def dial(target: str, wallet: "Wallet | None" = None, node: NodeId | None = None
             raise Unauthenticated(f"{target} is another machine's: {NO_CERTIFICATE}")
     assert wallet is not None
     from thunderline.rpc import credentials
+    from thunderline.rpc.lasting_channel import LastingChannel
 
     options = [*CHANNEL_OPTIONS, *credentials.expects(node)]
-    return grpc.aio.secure_channel(target, credentials.for_channel(wallet.checked()), options=options)
+
+    def make(one: "Identity") -> grpc.aio.Channel:
+        return grpc.aio.secure_channel(target, credentials.for_channel(one), options=options)
+
+    return LastingChannel(wallet, make)
 
 
 def dial_enrolment(target: str, authority_pem: bytes) -> grpc.aio.Channel:
