@@ -39,6 +39,7 @@ _BY_SERVICE: dict[str, dict[str, frozenset[Caller]]] = {
         "WatchTopology": _NODES,
         "WatchObservations": _NODES,
         "MeasureLink": _NODES,
+        "PrepareMeasurement": _NODES,
     },
     # All of it is what clients have a certificate for.
     "thunderline.v1.SchedulerService": {

@@ -577,22 +577,57 @@ class WatchTopologyResponse(_message.Message):
 Global___WatchTopologyResponse: _TypeAlias = WatchTopologyResponse  # noqa: Y015
 
 @_typing.final
+class HeldReport(_message.Message):
+    """A report that the sender has, from wherever: it need not be sent to it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODE_ID_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    node_id: _builtins.str
+    @_builtins.property
+    def version(self) -> Global___GraphVersion: ...
+    def __init__(
+        self,
+        *,
+        node_id: _builtins.str = ...,
+        version: Global___GraphVersion | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["version", b"version"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["node_id", b"node_id", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HeldReport: _TypeAlias = HeldReport  # noqa: Y015
+
+@_typing.final
 class WatchObservationsRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     REPORTS_FIELD_NUMBER: _builtins.int
+    NODE_ID_FIELD_NUMBER: _builtins.int
+    HELD_FIELD_NUMBER: _builtins.int
+    node_id: _builtins.str
+    """Who sends."""
     @_builtins.property
     def reports(self) -> _containers.RepeatedCompositeFieldContainer[Global___NodeReport]:
         """At most 64."""
+
+    @_builtins.property
+    def held(self) -> _containers.RepeatedCompositeFieldContainer[Global___HeldReport]:
+        """At most 1024."""
 
     def __init__(
         self,
         *,
         reports: _abc.Iterable[Global___NodeReport] | None = ...,
+        node_id: _builtins.str = ...,
+        held: _abc.Iterable[Global___HeldReport] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["reports", b"reports"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["held", b"held", "node_id", b"node_id", "reports", b"reports"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -603,18 +638,28 @@ class WatchObservationsResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     REPORTS_FIELD_NUMBER: _builtins.int
+    NODE_ID_FIELD_NUMBER: _builtins.int
+    HELD_FIELD_NUMBER: _builtins.int
+    node_id: _builtins.str
+    """Who sends."""
     @_builtins.property
     def reports(self) -> _containers.RepeatedCompositeFieldContainer[Global___NodeReport]:
         """At most 64."""
+
+    @_builtins.property
+    def held(self) -> _containers.RepeatedCompositeFieldContainer[Global___HeldReport]:
+        """At most 1024."""
 
     def __init__(
         self,
         *,
         reports: _abc.Iterable[Global___NodeReport] | None = ...,
+        node_id: _builtins.str = ...,
+        held: _abc.Iterable[Global___HeldReport] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["reports", b"reports"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["held", b"held", "node_id", b"node_id", "reports", b"reports"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -627,24 +672,67 @@ class MeasureLinkRequest(_message.Message):
     PEER_NODE_ID_FIELD_NUMBER: _builtins.int
     PEER_ADDRESS_FIELD_NUMBER: _builtins.int
     BANDWIDTH_FIELD_NUMBER: _builtins.int
+    IN_USE_FIELD_NUMBER: _builtins.int
+    FROM_NODE_ID_FIELD_NUMBER: _builtins.int
     peer_node_id: _builtins.str
     peer_address: _builtins.str
     bandwidth: _builtins.bool
     """Besides the 20 probes."""
+    in_use: _builtins.bool
+    """An instance serves over the link, as far as the caller knows: its bandwidth is refused."""
+    from_node_id: _builtins.str
+    """Who measures: "" means the node that is asked. It passes the request on to another."""
     def __init__(
         self,
         *,
         peer_node_id: _builtins.str = ...,
         peer_address: _builtins.str = ...,
         bandwidth: _builtins.bool = ...,
+        in_use: _builtins.bool = ...,
+        from_node_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bandwidth", b"bandwidth", "peer_address", b"peer_address", "peer_node_id", b"peer_node_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bandwidth", b"bandwidth", "from_node_id", b"from_node_id", "in_use", b"in_use", "peer_address", b"peer_address", "peer_node_id", b"peer_node_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___MeasureLinkRequest: _TypeAlias = MeasureLinkRequest  # noqa: Y015
+
+@_typing.final
+class PrepareMeasurementRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PrepareMeasurementRequest: _TypeAlias = PrepareMeasurementRequest  # noqa: Y015
+
+@_typing.final
+class PrepareMeasurementResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PERMIT_FIELD_NUMBER: _builtins.int
+    permit: _builtins.bytes
+    """Each of the measurement's connections shows it. 16 bytes, for seconds."""
+    def __init__(
+        self,
+        *,
+        permit: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["permit", b"permit"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PrepareMeasurementResponse: _TypeAlias = PrepareMeasurementResponse  # noqa: Y015
 
 @_typing.final
 class MeasureLinkResponse(_message.Message):

@@ -55,6 +55,11 @@ class TopologyServiceStub:
                 request_serializer=thunderline_dot_v1_dot_topology__pb2.MeasureLinkRequest.SerializeToString,
                 response_deserializer=thunderline_dot_v1_dot_topology__pb2.MeasureLinkResponse.FromString,
                 _registered_method=True)
+        self.PrepareMeasurement = channel.unary_unary(
+                '/thunderline.v1.TopologyService/PrepareMeasurement',
+                request_serializer=thunderline_dot_v1_dot_topology__pb2.PrepareMeasurementRequest.SerializeToString,
+                response_deserializer=thunderline_dot_v1_dot_topology__pb2.PrepareMeasurementResponse.FromString,
+                _registered_method=True)
 
 
 class TopologyServiceServicer:
@@ -84,9 +89,17 @@ class TopologyServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def MeasureLink(self, request, context):
-        """Measures one direction of a link, from the node that is asked: 20 probes and, on request, bandwidth by 4 TCP
-        streams. NOT_FOUND for an address without a link, RESOURCE_EXHAUSTED while another measurement runs,
-        FAILED_PRECONDITION for the bandwidth of a link over which an instance serves.
+        """Measures one direction of a link: 20 probes and, on request, bandwidth by 4 TCP streams for 10 s. NOT_FOUND for an
+        address without a link, RESOURCE_EXHAUSTED while another measurement runs, FAILED_PRECONDITION for the bandwidth
+        of a link over which an instance serves, UNAVAILABLE when the peer does not take part.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PrepareMeasurement(self, request, context):
+        """Peer to peer: opens the echo port of the node that is asked for the bandwidth of one measurement.
+        RESOURCE_EXHAUSTED while it is open for another.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -114,6 +127,11 @@ def add_TopologyServiceServicer_to_server(servicer, server):
                     servicer.MeasureLink,
                     request_deserializer=thunderline_dot_v1_dot_topology__pb2.MeasureLinkRequest.FromString,
                     response_serializer=thunderline_dot_v1_dot_topology__pb2.MeasureLinkResponse.SerializeToString,
+            ),
+            'PrepareMeasurement': grpc.unary_unary_rpc_method_handler(
+                    servicer.PrepareMeasurement,
+                    request_deserializer=thunderline_dot_v1_dot_topology__pb2.PrepareMeasurementRequest.FromString,
+                    response_serializer=thunderline_dot_v1_dot_topology__pb2.PrepareMeasurementResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -225,6 +243,33 @@ class TopologyService:
             '/thunderline.v1.TopologyService/MeasureLink',
             thunderline_dot_v1_dot_topology__pb2.MeasureLinkRequest.SerializeToString,
             thunderline_dot_v1_dot_topology__pb2.MeasureLinkResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PrepareMeasurement(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/thunderline.v1.TopologyService/PrepareMeasurement',
+            thunderline_dot_v1_dot_topology__pb2.PrepareMeasurementRequest.SerializeToString,
+            thunderline_dot_v1_dot_topology__pb2.PrepareMeasurementResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -42,9 +42,13 @@ class TopologyServiceStub:
     of others. INVALID_ARGUMENT for a report that breaks a bound. UNAVAILABLE when the role stops.
     """
     MeasureLink: _grpc.UnaryUnaryMultiCallable[_topology_pb2.MeasureLinkRequest, _topology_pb2.MeasureLinkResponse]
-    """Measures one direction of a link, from the node that is asked: 20 probes and, on request, bandwidth by 4 TCP
-    streams. NOT_FOUND for an address without a link, RESOURCE_EXHAUSTED while another measurement runs,
-    FAILED_PRECONDITION for the bandwidth of a link over which an instance serves.
+    """Measures one direction of a link: 20 probes and, on request, bandwidth by 4 TCP streams for 10 s. NOT_FOUND for an
+    address without a link, RESOURCE_EXHAUSTED while another measurement runs, FAILED_PRECONDITION for the bandwidth
+    of a link over which an instance serves, UNAVAILABLE when the peer does not take part.
+    """
+    PrepareMeasurement: _grpc.UnaryUnaryMultiCallable[_topology_pb2.PrepareMeasurementRequest, _topology_pb2.PrepareMeasurementResponse]
+    """Peer to peer: opens the echo port of the node that is asked for the bandwidth of one measurement.
+    RESOURCE_EXHAUSTED while it is open for another.
     """
 
 @_typing.type_check_only
@@ -61,9 +65,13 @@ class TopologyServiceAsyncStub(TopologyServiceStub):
     of others. INVALID_ARGUMENT for a report that breaks a bound. UNAVAILABLE when the role stops.
     """
     MeasureLink: _aio.UnaryUnaryMultiCallable[_topology_pb2.MeasureLinkRequest, _topology_pb2.MeasureLinkResponse]  # type: ignore[assignment]
-    """Measures one direction of a link, from the node that is asked: 20 probes and, on request, bandwidth by 4 TCP
-    streams. NOT_FOUND for an address without a link, RESOURCE_EXHAUSTED while another measurement runs,
-    FAILED_PRECONDITION for the bandwidth of a link over which an instance serves.
+    """Measures one direction of a link: 20 probes and, on request, bandwidth by 4 TCP streams for 10 s. NOT_FOUND for an
+    address without a link, RESOURCE_EXHAUSTED while another measurement runs, FAILED_PRECONDITION for the bandwidth
+    of a link over which an instance serves, UNAVAILABLE when the peer does not take part.
+    """
+    PrepareMeasurement: _aio.UnaryUnaryMultiCallable[_topology_pb2.PrepareMeasurementRequest, _topology_pb2.PrepareMeasurementResponse]  # type: ignore[assignment]
+    """Peer to peer: opens the echo port of the node that is asked for the bandwidth of one measurement.
+    RESOURCE_EXHAUSTED while it is open for another.
     """
 
 class TopologyServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -101,9 +109,19 @@ class TopologyServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _topology_pb2.MeasureLinkRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_topology_pb2.MeasureLinkResponse, _abc.Awaitable[_topology_pb2.MeasureLinkResponse]]:
-        """Measures one direction of a link, from the node that is asked: 20 probes and, on request, bandwidth by 4 TCP
-        streams. NOT_FOUND for an address without a link, RESOURCE_EXHAUSTED while another measurement runs,
-        FAILED_PRECONDITION for the bandwidth of a link over which an instance serves.
+        """Measures one direction of a link: 20 probes and, on request, bandwidth by 4 TCP streams for 10 s. NOT_FOUND for an
+        address without a link, RESOURCE_EXHAUSTED while another measurement runs, FAILED_PRECONDITION for the bandwidth
+        of a link over which an instance serves, UNAVAILABLE when the peer does not take part.
+        """
+
+    @_abc_1.abstractmethod
+    def PrepareMeasurement(
+        self,
+        request: _topology_pb2.PrepareMeasurementRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_topology_pb2.PrepareMeasurementResponse, _abc.Awaitable[_topology_pb2.PrepareMeasurementResponse]]:
+        """Peer to peer: opens the echo port of the node that is asked for the bandwidth of one measurement.
+        RESOURCE_EXHAUSTED while it is open for another.
         """
 
 def add_TopologyServiceServicer_to_server(servicer: TopologyServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
