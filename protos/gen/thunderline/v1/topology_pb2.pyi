@@ -577,57 +577,26 @@ class WatchTopologyResponse(_message.Message):
 Global___WatchTopologyResponse: _TypeAlias = WatchTopologyResponse  # noqa: Y015
 
 @_typing.final
-class HeldReport(_message.Message):
-    """A report that the sender has, from wherever: it need not be sent to it."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    NODE_ID_FIELD_NUMBER: _builtins.int
-    VERSION_FIELD_NUMBER: _builtins.int
-    node_id: _builtins.str
-    @_builtins.property
-    def version(self) -> Global___GraphVersion: ...
-    def __init__(
-        self,
-        *,
-        node_id: _builtins.str = ...,
-        version: Global___GraphVersion | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["version", b"version"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["node_id", b"node_id", "version", b"version"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___HeldReport: _TypeAlias = HeldReport  # noqa: Y015
-
-@_typing.final
 class WatchObservationsRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     REPORTS_FIELD_NUMBER: _builtins.int
     NODE_ID_FIELD_NUMBER: _builtins.int
-    HELD_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
     """Who sends."""
     @_builtins.property
     def reports(self) -> _containers.RepeatedCompositeFieldContainer[Global___NodeReport]:
         """At most 64."""
 
-    @_builtins.property
-    def held(self) -> _containers.RepeatedCompositeFieldContainer[Global___HeldReport]:
-        """At most 1024."""
-
     def __init__(
         self,
         *,
         reports: _abc.Iterable[Global___NodeReport] | None = ...,
         node_id: _builtins.str = ...,
-        held: _abc.Iterable[Global___HeldReport] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["held", b"held", "node_id", b"node_id", "reports", b"reports"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["node_id", b"node_id", "reports", b"reports"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -639,27 +608,21 @@ class WatchObservationsResponse(_message.Message):
 
     REPORTS_FIELD_NUMBER: _builtins.int
     NODE_ID_FIELD_NUMBER: _builtins.int
-    HELD_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
     """Who sends."""
     @_builtins.property
     def reports(self) -> _containers.RepeatedCompositeFieldContainer[Global___NodeReport]:
         """At most 64."""
 
-    @_builtins.property
-    def held(self) -> _containers.RepeatedCompositeFieldContainer[Global___HeldReport]:
-        """At most 1024."""
-
     def __init__(
         self,
         *,
         reports: _abc.Iterable[Global___NodeReport] | None = ...,
         node_id: _builtins.str = ...,
-        held: _abc.Iterable[Global___HeldReport] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["held", b"held", "node_id", b"node_id", "reports", b"reports"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["node_id", b"node_id", "reports", b"reports"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
