@@ -6,44 +6,29 @@ from pathlib import Path
 
 import pytest
 
+from thunderline.cluster import NodeId
 from thunderline.cluster.callers import Caller
 from thunderline.cluster.certificates import CERTIFICATE_S, Bearer
 from thunderline.cluster.errors import Unauthenticated
 from thunderline.cluster.join_tokens import Offer, digest
+from thunderline.process import settings
+from thunderline.process.authority import AUTHORITY, found
 from thunderline.process.certificates import new_authority, new_key, public_key, sign
-from thunderline.process.entry import CannotStart
-from thunderline.process.home import node_id
 from thunderline.process.trust import (
-    AUTHORITY,
     FOLDER,
     NODE,
     OFFERS,
     Wallet,
-    found,
+    forget_offers,
     identity,
     keep,
-    keep_authorities,
+    keep_joined,
     keep_offer,
-    kept_authority,
     kept_offers,
+    trusted,
 )
 
 NOW_S = float(int(time.time()))
-
-
-def test_the_first_node_is_the_scheduler_node(tmp_path: Path) -> None:
-    one = found(tmp_path, "home", NOW_S)
-    assert one.facts.bearer == Bearer("home", Caller.SCHEDULER, node_id(tmp_path))
-    known = kept_authority(tmp_path)
-    assert known is not None
-    assert one.facts.authority == known[0].fingerprint
-    assert Wallet(tmp_path, "home").checked() == one
-
-
-def test_once_more_the_authority_stays(tmp_path: Path) -> None:
-    first, second = found(tmp_path, "home", NOW_S), found(tmp_path, "home", NOW_S)
-    assert second.facts.authority == first.facts.authority
-    assert second.certificate_pem != first.certificate_pem
 
 
 def test_everything_is_private(tmp_path: Path) -> None:
@@ -64,7 +49,6 @@ def test_without_a_cluster_there_is_no_identity(tmp_path: Path) -> None:
     assert wallet.identity() is None
     with pytest.raises(Unauthenticated, match="cluster join TOKEN"):
         wallet.checked()
-    assert kept_authority(tmp_path) is None
 
 
 def test_a_renewal_is_seen_and_so_is_a_node_that_left(tmp_path: Path) -> None:
@@ -117,21 +101,6 @@ def test_a_broken_file_is_no_identity_and_says_which(tmp_path: Path, how: str) -
             wallet.identity()
 
 
-@pytest.mark.parametrize("text", [b"", b"hello", new_key()], ids=["empty", "text", "only a key"])
-def test_a_broken_authority_is_not_made_anew(tmp_path: Path, text: bytes) -> None:
-    found(tmp_path, "home", NOW_S)
-    (tmp_path / FOLDER / AUTHORITY).write_bytes(text)
-    with pytest.raises(CannotStart, match=r"authority\.pem"):
-        found(tmp_path, "home", NOW_S)
-    assert (tmp_path / FOLDER / AUTHORITY).read_bytes() == text
-
-
-def test_while_authorities_change_both_are_kept(tmp_path: Path) -> None:
-    old, new = new_authority(NOW_S), new_authority(NOW_S)
-    keep_authorities(tmp_path, new, [old.certificate_pem])
-    assert kept_authority(tmp_path) == (new, new.certificate_pem + old.certificate_pem)
-
-
 def test_an_identity_with_two_authorities_is_read_back(tmp_path: Path) -> None:
     old, new = new_authority(NOW_S), new_authority(NOW_S)
     key = new_key()
@@ -140,6 +109,7 @@ def test_an_identity_with_two_authorities_is_read_back(tmp_path: Path) -> None:
     one = identity(key, certificate, new.certificate_pem + old.certificate_pem)
     keep(tmp_path, one)
     assert Wallet(tmp_path, "home").checked() == one
+    assert trusted(one) == {old.fingerprint, new.fingerprint}
 
 
 def test_offers_are_kept_one_by_one(tmp_path: Path) -> None:
@@ -149,3 +119,19 @@ def test_offers_are_kept_one_by_one(tmp_path: Path) -> None:
         keep_offer(tmp_path, one)
     (tmp_path / FOLDER / OFFERS / "broken.json").write_text("{")
     assert set(kept_offers(tmp_path)) == {second, Offer(digest(b"1"), 5, "key", 2.0)}
+    forget_offers(tmp_path, [second])
+    assert kept_offers(tmp_path) == (second,)
+
+
+NAMES = ["home", 'a "quoted" one', "müller's 火", "back\\slash", "\U0001f680"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("seeds", [[], ["192.168.4.1:7401", "[fd00::1]:7401"]], ids=["without seeds", "with seeds"])
+def test_what_joining_wrote_is_a_layer_of_settings(tmp_path: Path, name: str, seeds: list[str]) -> None:
+    keep_joined(tmp_path, name, NodeId("n"), seeds)
+    found = settings.read({}, home=tmp_path)
+    assert (found.cluster.name, found.cluster.scheduler, found.discovery.seeds) == (name, "n", seeds)
+    assert found.node.bind == "0.0.0.0"
+    (tmp_path / "config.toml").write_text('[node]\nbind = "192.168.4.1"\n')
+    assert settings.read({}, home=tmp_path).node.bind == "192.168.4.1"

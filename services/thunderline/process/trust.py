@@ -1,35 +1,27 @@
 """What a node keeps of its cluster, under $THUNDERLINE_HOME/cluster/ (0700, every file 0600).
 
 node.pem        its key, its certificate, and the authorities that it trusts: one file, so that a renewal is whole
-authority.pem   only on the scheduler node: the authority that signs, key and certificate, then the others' certificates
+joined.toml     what `cluster init` and `cluster join` set: a layer of settings below config.toml
+authority.pem   only on the scheduler node: process/authority.py
 offers/         only on the scheduler node: join tokens, a file each: the command line makes one, the scheduler ends it
 """
 
 import json
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import lru_cache
 from pathlib import Path
 
-from thunderline.cluster.callers import Caller
-from thunderline.cluster.certificates import NO_CERTIFICATE, Bearer, Facts, own_fault
+from thunderline.cluster import NodeId
+from thunderline.cluster.certificates import NO_CERTIFICATE, Facts, own_fault
 from thunderline.cluster.errors import Unauthenticated
 from thunderline.cluster.join_tokens import Offer
-from thunderline.process.certificates import (
-    PEM_BLOCK,
-    Authority,
-    authorities,
-    belongs,
-    facts,
-    new_authority,
-    new_key,
-    public_key,
-    sign,
-)
-from thunderline.process.entry import CannotStart
-from thunderline.process.home import node_id, write_atomically
+from thunderline.process.certificates import PEM_BLOCK, authorities, belongs, facts, fingerprint
+from thunderline.process.home import write_atomically
+from thunderline.process.settings import JOINED
 
-FOLDER, NODE, AUTHORITY, OFFERS = "cluster", "node.pem", "authority.pem", "offers"
+FOLDER, NODE, OFFERS = "cluster", "node.pem", "offers"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +58,16 @@ def parsed(text: bytes) -> Identity:
     return identity(keys[0], certificates[0], b"".join(certificates[1:]))
 
 
+def trusted(one: Identity) -> frozenset[str]:
+    """Fingerprints of the authorities that it trusts."""
+    return _fingerprints(one.authorities_pem)
+
+
+@lru_cache(maxsize=64)
+def _fingerprints(bundle: bytes) -> frozenset[str]:
+    return frozenset(fingerprint(pem) for pem in authorities(bundle))
+
+
 def folder(home: Path) -> Path:
     """Raises OSError."""
     path = home / FOLDER
@@ -77,51 +79,6 @@ def folder(home: Path) -> Path:
 def keep(home: Path, one: Identity) -> None:
     """Raises OSError."""
     write_atomically(folder(home) / NODE, one.text)
-
-
-def keep_authorities(home: Path, signing: Authority, others_pem: Iterable[bytes] = ()) -> None:
-    """Raises OSError."""
-    text = signing.key_pem + signing.certificate_pem + b"".join(others_pem)
-    write_atomically(folder(home) / AUTHORITY, text)
-
-
-def kept_authority(home: Path) -> tuple[Authority, bytes] | None:
-    """Who signs, and the bundle of all that are trusted; None on a node that is no scheduler node.
-
-    Raises CannotStart.
-    """
-    path = home / FOLDER / AUTHORITY
-    try:
-        text = path.read_bytes()
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise CannotStart(f"{path}: {error}") from None
-    keys = [match[0] for match in PEM_BLOCK.finditer(text) if match[1].endswith(b"PRIVATE KEY")]
-    certificates = authorities(text)
-    try:
-        if len(keys) != 1 or not certificates or not belongs(keys[0], certificates[0]):
-            raise ValueError
-    except ValueError:
-        raise CannotStart(f"{path} is broken: no authority's key with its certificate") from None
-    return Authority(keys[0], certificates[0]), b"".join(certificates)
-
-
-def found(home: Path, cluster: str, now_s: float) -> Identity:
-    """`cluster init`: an authority, and this node as the scheduler node. Raises OSError, CannotStart, InvalidRequest.
-
-    Where there is an authority already it stays, and the node gets a new certificate.
-    """
-    known = kept_authority(home)
-    signing, bundle = known or (new_authority(now_s), b"")
-    bundle = bundle or signing.certificate_pem
-    if known is None:
-        keep_authorities(home, signing)
-    key_pem = new_key()
-    to = Bearer(cluster, Caller.SCHEDULER, node_id(home))
-    one = identity(key_pem, sign(signing, public_key(key_pem), to, now_s), bundle)
-    keep(home, one)
-    return one
 
 
 def kept_offers(home: Path) -> tuple[Offer, ...]:
@@ -137,13 +94,27 @@ def kept_offers(home: Path) -> tuple[Offer, ...]:
 
 def keep_offer(home: Path, offer: Offer) -> None:
     """Raises OSError."""
-    tree = {
-        "digest": offer.digest,
-        "expires_s": offer.expires_s,
-        "used_by": offer.used_by,
-        "used_s": offer.used_s,
-    }
-    write_atomically(folder(home) / OFFERS / f"{offer.digest}.json", json.dumps(tree).encode())
+    write_atomically(folder(home) / OFFERS / f"{offer.digest}.json", json.dumps(asdict(offer)).encode())
+
+
+def forget_offers(home: Path, kept: Collection[Offer]) -> None:
+    """All but these. Raises OSError."""
+    digests = {one.digest for one in kept}
+    for path in (home / FOLDER / OFFERS).glob("*.json"):
+        if path.stem not in digests:
+            path.unlink(missing_ok=True)
+
+
+def keep_joined(home: Path, cluster: str, scheduler: NodeId, seeds: Sequence[str] = ()) -> None:
+    """The layer of settings of a node that belongs to a cluster. Raises OSError."""
+    # JSON's strings and lists are TOML's, when no character is written as two.
+    name, node, found = (json.dumps(one, ensure_ascii=False) for one in (cluster, scheduler, list(seeds)))
+    text = (
+        "# Written by `thunderline cluster init` or `cluster join`. config.toml, beside this folder, wins over it.\n"
+        f'[cluster]\nname = {name}\nscheduler = {node}\n\n[node]\nbind = "0.0.0.0"\n'
+    )
+    text += f"\n[discovery]\nseeds = {found}\n" if seeds else ""
+    write_atomically(folder(home).parent / JOINED, text.encode())
 
 
 class Wallet:

@@ -1,0 +1,183 @@
+"""What only the scheduler node keeps of its cluster: cluster/authority.pem, the authorities with their keys.
+
+The one that signs comes first: its key, its certificate. While the cluster changes its authority there are two: the
+next one follows with its key too; once it signs, it comes first, and of the former one only the certificate is left.
+"""
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from thunderline.cluster import NodeId
+from thunderline.cluster.authorities import Ring, Turn
+from thunderline.cluster.callers import Caller
+from thunderline.cluster.certificates import Bearer, renewal
+from thunderline.cluster.errors import Unauthenticated
+from thunderline.process.certificates import (
+    PEM_BLOCK,
+    Authority,
+    authorities,
+    belongs,
+    fingerprint,
+    new_authority,
+    new_key,
+    public_key,
+    sign,
+)
+from thunderline.process.entry import CannotStart
+from thunderline.process.home import node_id, write_atomically
+from thunderline.process.trust import FOLDER, Identity, Wallet, folder, identity, keep, trusted
+
+AUTHORITY, LOCK = "authority.pem", ".lock"
+
+
+@dataclass(frozen=True, slots=True)
+class Authorities:
+    """`following` signs later, and is trusted already; `former_pem` signed before, and is trusted still."""
+
+    signing: Authority
+    following: Authority | None = None
+    former_pem: bytes = b""
+
+    @property
+    def bundle(self) -> bytes:
+        """The certificates of all that are trusted."""
+        following_pem = self.following.certificate_pem if self.following else b""
+        return self.signing.certificate_pem + following_pem + self.former_pem
+
+    @property
+    def ring(self) -> Ring:
+        signing = self.signing.fingerprint
+        if self.following is not None:
+            return Ring((signing, self.following.fingerprint), signing)
+        former = (fingerprint(self.former_pem),) if self.former_pem else ()
+        return Ring((*former, signing), signing)
+
+    @property
+    def text(self) -> bytes:
+        both = [self.signing, *([self.following] if self.following else [])]
+        return b"".join(one.key_pem + one.certificate_pem for one in both) + self.former_pem
+
+    def turned(self, turn: Turn) -> "Authorities":
+        """What cluster/authorities.py has decided."""
+        if turn is Turn.SIGN and self.following is not None:
+            return Authorities(self.following, former_pem=self.signing.certificate_pem)
+        return Authorities(self.signing) if turn is Turn.DROP else self
+
+    def hastened(self) -> "Authorities":
+        return Authorities(self.following or self.signing)
+
+
+@contextlib.contextmanager
+def changing(home: Path) -> Iterator[None]:
+    """One process at a time changes node.pem or authority.pem. Blocking, for as long as another one writes.
+
+    Raises OSError.
+    """
+    handle = os.open(folder(home) / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def kept(home: Path) -> Authorities | None:
+    """None on a node that is no scheduler node. Raises CannotStart for a broken file: it is never made anew."""
+    path = home / FOLDER / AUTHORITY
+    try:
+        text = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise CannotStart(f"{path}: {error}") from None
+    keys = [match[0] for match in PEM_BLOCK.finditer(text) if match[1].endswith(b"PRIVATE KEY")]
+    certificates = authorities(text)
+    try:
+        known = [Authority(key, pem) for key, pem in zip(keys, certificates, strict=False) if belongs(key, pem)]
+        if not keys or len(known) != len(keys) or not len(keys) <= len(certificates) <= 2:
+            raise ValueError
+    except ValueError:
+        raise CannotStart(f"{path} is broken: no authority's key with its certificate; restore it") from None
+    return Authorities(known[0], known[1] if len(known) > 1 else None, b"".join(certificates[len(known) :]))
+
+
+def keep_authorities(home: Path, ours: Authorities) -> None:
+    """Raises OSError."""
+    write_atomically(folder(home) / AUTHORITY, ours.text)
+
+
+def found(home: Path, cluster: str, now_s: float) -> Identity:
+    """`cluster init`: an authority, and this node as the scheduler node. Raises OSError, CannotStart.
+
+    Where there is an authority already it stays, and the node gets a new certificate of it.
+    """
+    ours = kept(home)
+    if ours is None:
+        ours = Authorities(new_authority(now_s))
+        keep_authorities(home, ours)
+    return _hold(home, ours, cluster, now_s)
+
+
+def change(home: Path, ours: Authorities, cluster: str, now_s: float) -> None:
+    """Other authorities from now on, and a certificate that goes with them. Within `changing`. Raises OSError."""
+    keep_authorities(home, ours)
+    _hold(home, ours, cluster, now_s)
+
+
+def refresh(home: Path, wallet: Wallet) -> str:
+    """Renews the scheduler node's own certificate if it is time: why, or "". Within `changing`.
+
+    Raises OSError, CannotStart, Unauthenticated.
+    """
+    ours, own = kept(home), wallet.identity()
+    if ours is None or own is None or own.facts.bearer.cluster != wallet.cluster:
+        return ""
+    why = renewal(own.facts, trusted(own), set(ours.ring.trusted), ours.ring.signing, wallet.now_s)
+    if why:
+        _hold(home, ours, wallet.cluster, wallet.now_s)
+    return why
+
+
+def _hold(home: Path, ours: Authorities, cluster: str, now_s: float) -> Identity:
+    key_pem = new_key()
+    to = Bearer(cluster, Caller.SCHEDULER, node_id(home))
+    one = identity(key_pem, sign(ours.signing, public_key(key_pem), to, now_s), ours.bundle)
+    keep(home, one)
+    return one
+
+
+def for_client(ours: Authorities, cluster: str, name: str, now_s: float) -> Identity:
+    """`cluster client NAME`. Raises InvalidRequest for what is no name."""
+    key_pem = new_key()
+    certificate = sign(ours.signing, public_key(key_pem), Bearer(cluster, Caller.CLIENT, name), now_s)
+    return identity(key_pem, certificate, ours.bundle)
+
+
+@dataclass(frozen=True, slots=True)
+class Announced:
+    """What a node's card says of its trust, in fingerprints; all empty on a node without a cluster."""
+
+    trusted: tuple[str, ...] = ()
+    signed_by: str = ""
+    # Only on the scheduler node: the one that signs now.
+    signing: str = ""
+
+
+def announced(home: Path, wallet: Wallet) -> Announced:
+    """What is on disk now; a broken file announces nothing. Blocking, under a millisecond."""
+    try:
+        own, ours = wallet.identity(), kept(home)
+    except (Unauthenticated, CannotStart):
+        return Announced()
+    if own is None:
+        return Announced()
+    return Announced(tuple(sorted(trusted(own))), own.facts.authority, ours.ring.signing if ours else "")
+
+
+def node_bearer(cluster: str, node: NodeId, scheduler: NodeId) -> Bearer:
+    """What a node's certificate says of it."""
+    return Bearer(cluster, Caller.SCHEDULER if node == scheduler else Caller.MEMBER, node)
