@@ -26,49 +26,49 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from thunderline.v1 import cluster_pb2 as thunderline_dot_v1_dot_cluster__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ethunderline/v1/discovery.proto\x12\x0ethunderline.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1cthunderline/v1/cluster.proto\"\xcc\x01\n\x06Member\x12&\n\x04\x63\x61rd\x18\x01 \x01(\x0b\x32\x18.thunderline.v1.NodeCard\x12*\n\x05state\x18\x02 \x01(\x0e\x32\x1b.thunderline.v1.MemberState\x12/\n\x0bstate_since\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1a\n\rclock_ahead_s\x18\x04 \x01(\x01H\x00\x88\x01\x01\x12\x0f\n\x07problem\x18\x05 \x01(\tB\x10\n\x0e_clock_ahead_s\"i\n\x04Twin\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\'\n\x05shown\x18\x02 \x01(\x0b\x32\x18.thunderline.v1.NodeCard\x12\'\n\x05other\x18\x03 \x01(\x0b\x32\x18.thunderline.v1.NodeCard\"V\n\x08Stranger\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x14\n\x0c\x63luster_name\x18\x02 \x01(\t\x12\x10\n\x08hostname\x18\x03 \x01(\t\x12\x11\n\taddresses\x18\x04 \x03(\t\"/\n\x0cValueOfNodes\x12\r\n\x05value\x18\x01 \x01(\t\x12\x10\n\x08node_ids\x18\x02 \x03(\t\"\x88\x01\n\nDifference\x12,\n\x04kind\x18\x01 \x01(\x0e\x32\x1e.thunderline.v1.DifferenceKind\x12\x0c\n\x04name\x18\x02 \x01(\t\x12,\n\x06values\x18\x03 \x03(\x0b\x32\x1c.thunderline.v1.ValueOfNodes\x12\x10\n\x08sentence\x18\x04 \x01(\t\"\xe8\x01\n\x06Roster\x12\'\n\x07members\x18\x01 \x03(\x0b\x32\x16.thunderline.v1.Member\x12\x10\n\x08\x63omplete\x18\x02 \x01(\x08\x12\x0f\n\x07node_id\x18\x03 \x01(\t\x12\x0f\n\x07version\x18\x04 \x01(\x03\x12#\n\x05twins\x18\x05 \x03(\x0b\x32\x14.thunderline.v1.Twin\x12+\n\tstrangers\x18\x06 \x03(\x0b\x32\x18.thunderline.v1.Stranger\x12/\n\x0b\x64ifferences\x18\x07 \x03(\x0b\x32\x1a.thunderline.v1.Difference\"\x12\n\x10GetRosterRequest\";\n\x11GetRosterResponse\x12&\n\x06roster\x18\x01 \x01(\x0b\x32\x16.thunderline.v1.Roster\"\x14\n\x12WatchRosterRequest\"=\n\x13WatchRosterResponse\x12&\n\x06roster\x18\x01 \x01(\x0b\x32\x16.thunderline.v1.Roster\".\n\x08PeerLead\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x11\n\taddresses\x18\x02 \x03(\t\"B\n\x08LeftLife\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x13\n\x0bincarnation\x18\x02 \x01(\x03\x12\x10\n\x08start_id\x18\x03 \x01(\t\"\xbb\x01\n\x13\x45xchangeCardRequest\x12&\n\x04\x63\x61rd\x18\x01 \x01(\x0b\x32\x18.thunderline.v1.NodeCard\x12\'\n\x05peers\x18\x02 \x03(\x0b\x32\x18.thunderline.v1.PeerLead\x12&\n\x04left\x18\x03 \x03(\x0b\x32\x18.thunderline.v1.LeftLife\x12+\n\x07sent_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xbc\x01\n\x14\x45xchangeCardResponse\x12&\n\x04\x63\x61rd\x18\x01 \x01(\x0b\x32\x18.thunderline.v1.NodeCard\x12\'\n\x05peers\x18\x02 \x03(\x0b\x32\x18.thunderline.v1.PeerLead\x12&\n\x04left\x18\x03 \x03(\x0b\x32\x18.thunderline.v1.LeftLife\x12+\n\x07sent_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"&\n\x13LeaveClusterRequest\x12\x0f\n\x07node_id\x18\x01 \x01(\t\"\x16\n\x14LeaveClusterResponse*\x8b\x01\n\x0bMemberState\x12\x1c\n\x18MEMBER_STATE_UNSPECIFIED\x10\x00\x12\x16\n\x12MEMBER_STATE_ALIVE\x10\x01\x12\x18\n\x14MEMBER_STATE_SUSPECT\x10\x02\x12\x15\n\x11MEMBER_STATE_DEAD\x10\x03\x12\x15\n\x11MEMBER_STATE_LEFT\x10\x04*k\n\x0e\x44ifferenceKind\x12\x1f\n\x1b\x44IFFERENCE_KIND_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x44IFFERENCE_KIND_VERSION\x10\x01\x12\x1b\n\x17\x44IFFERENCE_KIND_SETTING\x10\x02\x32\xf4\x02\n\x10\x44iscoveryService\x12P\n\tGetRoster\x12 .thunderline.v1.GetRosterRequest\x1a!.thunderline.v1.GetRosterResponse\x12X\n\x0bWatchRoster\x12\".thunderline.v1.WatchRosterRequest\x1a#.thunderline.v1.WatchRosterResponse0\x01\x12Y\n\x0c\x45xchangeCard\x12#.thunderline.v1.ExchangeCardRequest\x1a$.thunderline.v1.ExchangeCardResponse\x12Y\n\x0cLeaveCluster\x12#.thunderline.v1.LeaveClusterRequest\x1a$.thunderline.v1.LeaveClusterResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ethunderline/v1/discovery.proto\x12\x0ethunderline.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1cthunderline/v1/cluster.proto\"\xdd\x01\n\x06Member\x12&\n\x04\x63\x61rd\x18\x01 \x01(\x0b\x32\x18.thunderline.v1.NodeCard\x12*\n\x05state\x18\x02 \x01(\x0e\x32\x1b.thunderline.v1.MemberState\x12/\n\x0bstate_since\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1a\n\rclock_ahead_s\x18\x04 \x01(\x01H\x00\x88\x01\x01\x12\x0f\n\x07problem\x18\x05 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x06 \x01(\tB\x10\n\x0e_clock_ahead_s\"i\n\x04Twin\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\'\n\x05shown\x18\x02 \x01(\x0b\x32\x18.thunderline.v1.NodeCard\x12\'\n\x05other\x18\x03 \x01(\x0b\x32\x18.thunderline.v1.NodeCard\"V\n\x08Stranger\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x14\n\x0c\x63luster_name\x18\x02 \x01(\t\x12\x10\n\x08hostname\x18\x03 \x01(\t\x12\x11\n\taddresses\x18\x04 \x03(\t\"/\n\x0cValueOfNodes\x12\r\n\x05value\x18\x01 \x01(\t\x12\x10\n\x08node_ids\x18\x02 \x03(\t\"\x9a\x01\n\nDifference\x12,\n\x04kind\x18\x01 \x01(\x0e\x32\x1e.thunderline.v1.DifferenceKind\x12\x0c\n\x04name\x18\x02 \x01(\t\x12,\n\x06values\x18\x03 \x03(\x0b\x32\x1c.thunderline.v1.ValueOfNodes\x12\x10\n\x08sentence\x18\x04 \x01(\t\x12\x10\n\x08\x65xpected\x18\x05 \x01(\x08\"\xe8\x01\n\x06Roster\x12\'\n\x07members\x18\x01 \x03(\x0b\x32\x16.thunderline.v1.Member\x12\x10\n\x08\x63omplete\x18\x02 \x01(\x08\x12\x0f\n\x07node_id\x18\x03 \x01(\t\x12\x0f\n\x07version\x18\x04 \x01(\x03\x12#\n\x05twins\x18\x05 \x03(\x0b\x32\x14.thunderline.v1.Twin\x12+\n\tstrangers\x18\x06 \x03(\x0b\x32\x18.thunderline.v1.Stranger\x12/\n\x0b\x64ifferences\x18\x07 \x03(\x0b\x32\x1a.thunderline.v1.Difference\"\x12\n\x10GetRosterRequest\";\n\x11GetRosterResponse\x12&\n\x06roster\x18\x01 \x01(\x0b\x32\x16.thunderline.v1.Roster\"\x14\n\x12WatchRosterRequest\"=\n\x13WatchRosterResponse\x12&\n\x06roster\x18\x01 \x01(\x0b\x32\x16.thunderline.v1.Roster\".\n\x08PeerLead\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x11\n\taddresses\x18\x02 \x03(\t\"B\n\x08LeftLife\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x13\n\x0bincarnation\x18\x02 \x01(\x03\x12\x10\n\x08start_id\x18\x03 \x01(\t\"\xbb\x01\n\x13\x45xchangeCardRequest\x12&\n\x04\x63\x61rd\x18\x01 \x01(\x0b\x32\x18.thunderline.v1.NodeCard\x12\'\n\x05peers\x18\x02 \x03(\x0b\x32\x18.thunderline.v1.PeerLead\x12&\n\x04left\x18\x03 \x03(\x0b\x32\x18.thunderline.v1.LeftLife\x12+\n\x07sent_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xbc\x01\n\x14\x45xchangeCardResponse\x12&\n\x04\x63\x61rd\x18\x01 \x01(\x0b\x32\x18.thunderline.v1.NodeCard\x12\'\n\x05peers\x18\x02 \x03(\x0b\x32\x18.thunderline.v1.PeerLead\x12&\n\x04left\x18\x03 \x03(\x0b\x32\x18.thunderline.v1.LeftLife\x12+\n\x07sent_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"&\n\x13LeaveClusterRequest\x12\x0f\n\x07node_id\x18\x01 \x01(\t\"\x16\n\x14LeaveClusterResponse*\x8b\x01\n\x0bMemberState\x12\x1c\n\x18MEMBER_STATE_UNSPECIFIED\x10\x00\x12\x16\n\x12MEMBER_STATE_ALIVE\x10\x01\x12\x18\n\x14MEMBER_STATE_SUSPECT\x10\x02\x12\x15\n\x11MEMBER_STATE_DEAD\x10\x03\x12\x15\n\x11MEMBER_STATE_LEFT\x10\x04*k\n\x0e\x44ifferenceKind\x12\x1f\n\x1b\x44IFFERENCE_KIND_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x44IFFERENCE_KIND_VERSION\x10\x01\x12\x1b\n\x17\x44IFFERENCE_KIND_SETTING\x10\x02\x32\xf4\x02\n\x10\x44iscoveryService\x12P\n\tGetRoster\x12 .thunderline.v1.GetRosterRequest\x1a!.thunderline.v1.GetRosterResponse\x12X\n\x0bWatchRoster\x12\".thunderline.v1.WatchRosterRequest\x1a#.thunderline.v1.WatchRosterResponse0\x01\x12Y\n\x0c\x45xchangeCard\x12#.thunderline.v1.ExchangeCardRequest\x1a$.thunderline.v1.ExchangeCardResponse\x12Y\n\x0cLeaveCluster\x12#.thunderline.v1.LeaveClusterRequest\x1a$.thunderline.v1.LeaveClusterResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'thunderline.v1.discovery_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_MEMBERSTATE']._serialized_start=1666
-  _globals['_MEMBERSTATE']._serialized_end=1805
-  _globals['_DIFFERENCEKIND']._serialized_start=1807
-  _globals['_DIFFERENCEKIND']._serialized_end=1914
+  _globals['_MEMBERSTATE']._serialized_start=1701
+  _globals['_MEMBERSTATE']._serialized_end=1840
+  _globals['_DIFFERENCEKIND']._serialized_start=1842
+  _globals['_DIFFERENCEKIND']._serialized_end=1949
   _globals['_MEMBER']._serialized_start=114
-  _globals['_MEMBER']._serialized_end=318
-  _globals['_TWIN']._serialized_start=320
-  _globals['_TWIN']._serialized_end=425
-  _globals['_STRANGER']._serialized_start=427
-  _globals['_STRANGER']._serialized_end=513
-  _globals['_VALUEOFNODES']._serialized_start=515
-  _globals['_VALUEOFNODES']._serialized_end=562
-  _globals['_DIFFERENCE']._serialized_start=565
-  _globals['_DIFFERENCE']._serialized_end=701
-  _globals['_ROSTER']._serialized_start=704
-  _globals['_ROSTER']._serialized_end=936
-  _globals['_GETROSTERREQUEST']._serialized_start=938
-  _globals['_GETROSTERREQUEST']._serialized_end=956
-  _globals['_GETROSTERRESPONSE']._serialized_start=958
-  _globals['_GETROSTERRESPONSE']._serialized_end=1017
-  _globals['_WATCHROSTERREQUEST']._serialized_start=1019
-  _globals['_WATCHROSTERREQUEST']._serialized_end=1039
-  _globals['_WATCHROSTERRESPONSE']._serialized_start=1041
-  _globals['_WATCHROSTERRESPONSE']._serialized_end=1102
-  _globals['_PEERLEAD']._serialized_start=1104
-  _globals['_PEERLEAD']._serialized_end=1150
-  _globals['_LEFTLIFE']._serialized_start=1152
-  _globals['_LEFTLIFE']._serialized_end=1218
-  _globals['_EXCHANGECARDREQUEST']._serialized_start=1221
-  _globals['_EXCHANGECARDREQUEST']._serialized_end=1408
-  _globals['_EXCHANGECARDRESPONSE']._serialized_start=1411
-  _globals['_EXCHANGECARDRESPONSE']._serialized_end=1599
-  _globals['_LEAVECLUSTERREQUEST']._serialized_start=1601
-  _globals['_LEAVECLUSTERREQUEST']._serialized_end=1639
-  _globals['_LEAVECLUSTERRESPONSE']._serialized_start=1641
-  _globals['_LEAVECLUSTERRESPONSE']._serialized_end=1663
-  _globals['_DISCOVERYSERVICE']._serialized_start=1917
-  _globals['_DISCOVERYSERVICE']._serialized_end=2289
+  _globals['_MEMBER']._serialized_end=335
+  _globals['_TWIN']._serialized_start=337
+  _globals['_TWIN']._serialized_end=442
+  _globals['_STRANGER']._serialized_start=444
+  _globals['_STRANGER']._serialized_end=530
+  _globals['_VALUEOFNODES']._serialized_start=532
+  _globals['_VALUEOFNODES']._serialized_end=579
+  _globals['_DIFFERENCE']._serialized_start=582
+  _globals['_DIFFERENCE']._serialized_end=736
+  _globals['_ROSTER']._serialized_start=739
+  _globals['_ROSTER']._serialized_end=971
+  _globals['_GETROSTERREQUEST']._serialized_start=973
+  _globals['_GETROSTERREQUEST']._serialized_end=991
+  _globals['_GETROSTERRESPONSE']._serialized_start=993
+  _globals['_GETROSTERRESPONSE']._serialized_end=1052
+  _globals['_WATCHROSTERREQUEST']._serialized_start=1054
+  _globals['_WATCHROSTERREQUEST']._serialized_end=1074
+  _globals['_WATCHROSTERRESPONSE']._serialized_start=1076
+  _globals['_WATCHROSTERRESPONSE']._serialized_end=1137
+  _globals['_PEERLEAD']._serialized_start=1139
+  _globals['_PEERLEAD']._serialized_end=1185
+  _globals['_LEFTLIFE']._serialized_start=1187
+  _globals['_LEFTLIFE']._serialized_end=1253
+  _globals['_EXCHANGECARDREQUEST']._serialized_start=1256
+  _globals['_EXCHANGECARDREQUEST']._serialized_end=1443
+  _globals['_EXCHANGECARDRESPONSE']._serialized_start=1446
+  _globals['_EXCHANGECARDRESPONSE']._serialized_end=1634
+  _globals['_LEAVECLUSTERREQUEST']._serialized_start=1636
+  _globals['_LEAVECLUSTERREQUEST']._serialized_end=1674
+  _globals['_LEAVECLUSTERRESPONSE']._serialized_start=1676
+  _globals['_LEAVECLUSTERRESPONSE']._serialized_end=1698
+  _globals['_DISCOVERYSERVICE']._serialized_start=1952
+  _globals['_DISCOVERYSERVICE']._serialized_end=2324
 # @@protoc_insertion_point(module_scope)

@@ -69,11 +69,14 @@ class Member(_message.Message):
     STATE_SINCE_FIELD_NUMBER: _builtins.int
     CLOCK_AHEAD_S_FIELD_NUMBER: _builtins.int
     PROBLEM_FIELD_NUMBER: _builtins.int
+    ADDRESS_FIELD_NUMBER: _builtins.int
     state: Global___MemberState.ValueType
     clock_ahead_s: _builtins.float
     """How far its clock is ahead of that of the node that answers, as its last answer showed: unset while none came."""
     problem: _builtins.str
     """Why it cannot be called at the moment, "" when it can: a refused certificate, nobody listening."""
+    address: _builtins.str
+    """IP address from which its last card came: "" while none came."""
     @_builtins.property
     def card(self) -> _cluster_pb2.NodeCard: ...
     @_builtins.property
@@ -86,10 +89,11 @@ class Member(_message.Message):
         state_since: _timestamp_pb2.Timestamp | None = ...,
         clock_ahead_s: _builtins.float | None = ...,
         problem: _builtins.str = ...,
+        address: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_clock_ahead_s", b"_clock_ahead_s", "card", b"card", "clock_ahead_s", b"clock_ahead_s", "state_since", b"state_since"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_clock_ahead_s", b"_clock_ahead_s", "card", b"card", "clock_ahead_s", b"clock_ahead_s", "problem", b"problem", "state", b"state", "state_since", b"state_since"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_clock_ahead_s", b"_clock_ahead_s", "address", b"address", "card", b"card", "clock_ahead_s", b"clock_ahead_s", "problem", b"problem", "state", b"state", "state_since", b"state_since"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__clock_ahead_s: _TypeAlias = _typing.Literal["clock_ahead_s"]  # noqa: Y015
     _WhichOneofArgType__clock_ahead_s: _TypeAlias = _typing.Literal["_clock_ahead_s", b"_clock_ahead_s"]  # noqa: Y015
@@ -194,10 +198,13 @@ class Difference(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     VALUES_FIELD_NUMBER: _builtins.int
     SENTENCE_FIELD_NUMBER: _builtins.int
+    EXPECTED_FIELD_NUMBER: _builtins.int
     kind: Global___DifferenceKind.ValueType
     name: _builtins.str
     sentence: _builtins.str
     """One line for the operator."""
+    expected: _builtins.bool
+    """Each node has its own of this: nothing is to be done about it."""
     @_builtins.property
     def values(self) -> _containers.RepeatedCompositeFieldContainer[Global___ValueOfNodes]: ...
     def __init__(
@@ -207,10 +214,11 @@ class Difference(_message.Message):
         name: _builtins.str = ...,
         values: _abc.Iterable[Global___ValueOfNodes] | None = ...,
         sentence: _builtins.str = ...,
+        expected: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "name", b"name", "sentence", b"sentence", "values", b"values"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expected", b"expected", "kind", b"kind", "name", b"name", "sentence", b"sentence", "values", b"values"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
