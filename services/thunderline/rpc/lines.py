@@ -1,0 +1,95 @@
+"""A channel in front of real ones: a call takes the line that is the newest when it begins, and ends where it is."""
+
+import asyncio
+from types import TracebackType
+from typing import Any, Self
+
+import grpc
+
+
+class Line:
+    """One real channel, and how many of its calls are under way."""
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self.channel = channel
+        self.call_count = 0
+        # Another one takes the calls from now on.
+        self._is_old = False
+        self._closing: asyncio.Task[None] | None = None
+
+    def entered(self, call: Any) -> None:
+        self.call_count += 1
+        call.add_done_callback(self._left)
+
+    def _left(self, _: Any) -> None:
+        self.call_count -= 1
+        self._tidy()
+
+    @property
+    def is_gone(self) -> bool:
+        return self._closing is not None and self._closing.done()
+
+    def retire(self) -> None:
+        """Closes it once the last of its calls has ended: each has a deadline, or is a watch that moves."""
+        self._is_old = True
+        self._tidy()
+
+    def _tidy(self) -> None:
+        if self._is_old and self.call_count == 0 and self._closing is None:
+            self._closing = asyncio.get_running_loop().create_task(self.close())
+
+    async def close(self, grace: float | None = None) -> None:
+        await self.channel.close(grace)
+
+
+class LineChannel(grpc.aio.Channel):
+    """For stubs and clients it is a channel. Who derives from it says which line is the newest."""
+
+    def _newest(self) -> Line:
+        """Raises grpc.aio.AioRpcError when there is none."""
+        raise NotImplementedError
+
+    def _calls(self, arity: str, method: str, arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
+        """What a stub calls: it finds the newest line first."""
+        line: Line | None = None
+        multicallable: Any = None
+
+        def call(*request: Any, **about: Any) -> Any:
+            nonlocal line, multicallable
+            newest = self._newest()
+            if newest is not line:
+                line, multicallable = newest, getattr(newest.channel, arity)(method, *arguments, **options)
+            made = multicallable(*request, **about)
+            newest.entered(made)
+            return made
+
+        return call
+
+    def unary_unary(self, method: str, *arguments: Any, **options: Any) -> Any:
+        return self._calls("unary_unary", method, arguments, options)
+
+    def unary_stream(self, method: str, *arguments: Any, **options: Any) -> Any:
+        return self._calls("unary_stream", method, arguments, options)
+
+    def stream_unary(self, method: str, *arguments: Any, **options: Any) -> Any:
+        return self._calls("stream_unary", method, arguments, options)
+
+    def stream_stream(self, method: str, *arguments: Any, **options: Any) -> Any:
+        return self._calls("stream_stream", method, arguments, options)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    def get_state(self, try_to_connect: bool = False) -> grpc.ChannelConnectivity:
+        return self._newest().channel.get_state(try_to_connect)
+
+    async def wait_for_state_change(self, last_observed_state: grpc.ChannelConnectivity) -> None:
+        await self._newest().channel.wait_for_state_change(last_observed_state)
+
+    async def channel_ready(self) -> None:
+        await self._newest().channel.channel_ready()
