@@ -1,6 +1,7 @@
 """This node's network interfaces, read from the system."""
 
 import socket
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,8 +25,11 @@ class Interface:
     mtu_bytes: int
 
 
-def interfaces(sysfs: Path = SYSFS) -> tuple[Interface, ...]:
-    """Blocking, some milliseconds. An interface that goes while it is read is left out."""
+def interfaces(sysfs: Path = SYSFS, overrides: Mapping[str, Medium] | None = None) -> tuple[Interface, ...]:
+    """Blocking, some milliseconds. An interface that goes while it is read is left out.
+
+    `overrides`: what [topology] media says, by name.
+    """
     stats = psutil.net_if_stats()
     hardware = {name: _hardware(sysfs / name) for name in stats}
     found = []
@@ -33,7 +37,7 @@ def interfaces(sysfs: Path = SYSFS) -> tuple[Interface, ...]:
         if name not in stats:
             continue
         ips = [a.address.split("%")[0] for a in addresses if a.family in (socket.AF_INET, socket.AF_INET6)]
-        kind = medium(hardware[name], hardware)
+        kind = medium(hardware[name], hardware, overrides)
         found.append(Interface(name, kind, tuple(ips[:ADDRESS_COUNT_MAX]), stats[name].isup, stats[name].mtu))
     return tuple(found)
 
