@@ -1,0 +1,181 @@
+"""EnrollmentService: signs the keys of nodes that join, at a port of its own, and renews those of members."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+from thunderline.cluster import NodeId
+from thunderline.cluster.callers import Caller
+from thunderline.cluster.certificates import Bearer
+from thunderline.cluster.errors import InvalidRequest, StoreUnavailable, Unauthenticated
+from thunderline.cluster.join_tokens import ANOTHER, REFUSALS, Verdict, is_open, read, redeem
+from thunderline.process import authority
+from thunderline.process.authority import Authorities
+from thunderline.process.certificates import Request, read_request, sign
+from thunderline.process.entry import CannotStart
+from thunderline.process.trust import Wallet, keep_offer, kept_offers
+from thunderline.rpc.admission import caller_of
+from thunderline.rpc.server import PortTaken, enrolling
+from thunderline.v1 import enrollment_pb2, enrollment_pb2_grpc
+
+SERVICE = "thunderline.v1.EnrollmentService"
+# The command line makes a token; this long after it the port listens.
+LOOK_S = 1.0
+# What goes wrong each second is said once in this time.
+SAY_EVERY_S = 60.0
+STOP_S = 1.0
+
+log = logging.getLogger(__name__)
+
+
+class Enrollment:
+    """What both doors share: this node signs, for `wallet.cluster`. `seeds` are discoveries to begin with."""
+
+    def __init__(self, home: Path, node: NodeId, wallet: Wallet, seeds: Callable[[], Sequence[str]]) -> None:
+        self.home = home
+        self.node = node
+        self.wallet = wallet
+        self._seeds = seeds
+        # A token is looked at and marked as used by one call at a time.
+        self._redeeming = asyncio.Lock()
+
+    async def admit(self, token: str, key: str) -> None:
+        """Marks the token as used by this key, on disk. Raises Unauthenticated, InvalidRequest, StoreUnavailable."""
+        shown = read(token)
+        async with self._redeeming:
+            verdict = await asyncio.to_thread(self._redeem, shown.secret, key)
+        if why := REFUSALS.get(verdict):
+            raise Unauthenticated(f"{why}: {ANOTHER}")
+
+    def _redeem(self, secret: bytes, key: str) -> Verdict:
+        before = kept_offers(self.home)
+        verdict, after = redeem(before, secret, key, self.wallet.now_s)
+        try:
+            for changed in set(after) - set(before):
+                keep_offer(self.home, changed)
+        except OSError as error:
+            raise StoreUnavailable(f"the token cannot be marked as used: {error}") from None
+        return verdict
+
+    async def signed(self, asked: Request) -> enrollment_pb2.SignCertificateResponse:
+        """Raises Unauthenticated on a node that signs nothing."""
+        ours = await asyncio.to_thread(_kept, self.home)
+        if ours is None:
+            raise Unauthenticated("this node has no authority of a cluster: it signs nothing")
+        caller = Caller.SCHEDULER if asked.name == self.node else Caller.MEMBER
+        to = Bearer(self.wallet.cluster, caller, asked.name)
+        certificate = await asyncio.to_thread(sign, ours.signing, asked.public_key, to, self.wallet.now_s)
+        return enrollment_pb2.SignCertificateResponse(
+            certificate_pem=certificate,
+            authority_pem=ours.bundle,
+            cluster_name=self.wallet.cluster,
+            scheduler_node_id=self.node,
+            seeds=self._seeds(),
+        )
+
+
+def _kept(home: Path) -> Authorities | None:
+    try:
+        return authority.kept(home)
+    except CannotStart as error:
+        raise Unauthenticated(str(error)) from None
+
+
+class JoiningService(enrollment_pb2_grpc.EnrollmentServiceServicer):
+    """At the enrolment port: for who has a token instead of a certificate."""
+
+    def __init__(self, enrollment: Enrollment) -> None:
+        self._enrollment = enrollment
+
+    async def SignCertificate(
+        self, request: enrollment_pb2.SignCertificateRequest, context: Any
+    ) -> enrollment_pb2.SignCertificateResponse:
+        asked = read_request(request.certificate_request_pem)
+        try:
+            if asked.name == self._enrollment.node:
+                raise InvalidRequest(
+                    "this is the scheduler node's own id: its disk was copied; remove node.json to be another node",
+                    param="certificate_request_pem",
+                )
+            await self._enrollment.admit(request.token, asked.key)
+        except (Unauthenticated, InvalidRequest) as error:
+            log.warning("did not let a node in: %s", error.message, extra={"node": asked.name, "peer": context.peer()})
+            raise
+        response = await self._enrollment.signed(asked)
+        log.info("a node joins", extra={"node": asked.name, "peer": context.peer()})
+        return response
+
+
+class RenewingService(enrollment_pb2_grpc.EnrollmentServiceServicer):
+    """Beside SchedulerService: a node that has a certificate gets a new one, for itself only."""
+
+    def __init__(self, enrollment: Enrollment) -> None:
+        self._enrollment = enrollment
+
+    async def SignCertificate(
+        self, request: enrollment_pb2.SignCertificateRequest, context: Any
+    ) -> enrollment_pb2.SignCertificateResponse:
+        asked = read_request(request.certificate_request_pem)
+        peer = caller_of(context, self._enrollment.wallet).bearer
+        if peer.name != asked.name:
+            raise Unauthenticated(f"{peer} may renew its own certificate, not that of node {asked.name}")
+        response = await self._enrollment.signed(asked)
+        log.info("a certificate was renewed", extra={"node": asked.name})
+        return response
+
+
+class EnrolmentPort:
+    """Listens at `address` only while somebody could still use a join token."""
+
+    def __init__(self, address: str, enrollment: Enrollment) -> None:
+        self._address = address
+        self._enrollment = enrollment
+        self._service = JoiningService(enrollment)
+        self._said_s = -SAY_EVERY_S
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            ours = await asyncio.to_thread(self._wanted)
+            if ours is not None:
+                try:
+                    await self._listen(ours)
+                except PortTaken as error:
+                    self._say(f"nobody can join: {error}; choose another [scheduler] enrollment_port")
+            await asyncio.sleep(LOOK_S)
+
+    def _wanted(self) -> Authorities | None:
+        """With whose certificate to listen now. A node whose own is no good, or is not ours, lets nobody in."""
+        home, wallet = self._enrollment.home, self._enrollment.wallet
+        offers = kept_offers(home)
+        if not is_open(offers, wallet.now_s):
+            return None
+        try:
+            ours = authority.kept(home)
+            wallet.checked()
+        except (CannotStart, Unauthenticated) as error:
+            self._say(f"nobody can join: {error}")
+            return None
+        return ours
+
+    async def _listen(self, ours: Authorities) -> None:
+        """As long as a token is open and the authority stays the same. Raises PortTaken."""
+        async with enrolling(self._address, [SERVICE], self._register, ours.signing) as server:
+            await server.serving()
+            while ours == await asyncio.to_thread(self._wanted):
+                await asyncio.sleep(LOOK_S)
+            await server.drain(STOP_S)
+
+    def _register(self, server: grpc.aio.Server) -> None:
+        enrollment_pb2_grpc.add_EnrollmentServiceServicer_to_server(self._service, server)
+
+    def _say(self, text: str) -> None:
+        now_s = time.monotonic()
+        if now_s - self._said_s >= SAY_EVERY_S:
+            self._said_s = now_s
+            log.warning(text)
