@@ -10,6 +10,7 @@ import struct
 import uuid
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import Any
 
 from thunderline.cluster import NodeId
 from thunderline.cluster.media import Medium
@@ -117,7 +118,7 @@ def unpack_tally(data: bytes) -> Tally:
     return Tally(*_unpacked(_TALLY, data))
 
 
-def _unpacked(form: struct.Struct, data: bytes) -> tuple[int | bytes, ...]:
+def _unpacked(form: struct.Struct, data: bytes) -> tuple[Any, ...]:
     if len(data) != form.size:
         raise BadMessage(f"{len(data)} bytes instead of {form.size}")
     return form.unpack(data)

@@ -1,0 +1,231 @@
+"""The echo that peers probe: a TCP server with blocking sockets in threads.
+
+An event loop would add its own waits to what is measured: 0.3 ms, and 5 ms for one in a hundred.
+"""
+
+import contextlib
+import selectors
+import socket
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+
+from thunderline.cluster import NodeId
+from thunderline.cluster.addresses import parse
+from thunderline.cluster.paths import End
+from thunderline.process.entry import CannotStart
+from thunderline.topology.echo_messages import (
+    ASK_BYTES,
+    BURST_COUNT,
+    Answer,
+    Ask,
+    BadMessage,
+    Kind,
+    Speaker,
+    Tally,
+    pack_answer,
+    pack_tally,
+    unpack_ask,
+)
+from thunderline.topology.ends import Ends, tell_arrivals
+from thunderline.topology.permits import MEASUREMENT_S, Permits
+from thunderline.topology.probes import Echoed
+from thunderline.topology.sockets import left_s, own_address, receive
+
+# Each has a thread. A burst over a slow VPN takes 0.3 s: 64 at a time are 200 probes a second.
+CONNECTION_COUNT_MAX = 64
+# So that one who only opens connections leaves room for others. Nodes behind one router share an address.
+PER_ADDRESS_COUNT_MAX = 16
+BACKLOG = 128
+# More than a probe's: its sender may be patient. After so many the connection is closed.
+ECHO_COUNT_MAX = 8
+# Out of file descriptors: whoever waits is still there a little later.
+EXHAUSTED_WAIT_S = 0.1
+# 100 Gb/s for the time of a measurement.
+SINK_BYTES_MAX = 300 * 10**9
+SINK_BUFFER_BYTES = 256 * 1024
+WILDCARDS = {"0.0.0.0", "::", ""}
+
+
+class Echo:
+    """`heard` is called from a thread with each burst of a member; `members` may be replaced at any time."""
+
+    def __init__(
+        self, speaker: Speaker, ends: Ends, permits: Permits, timeout_s: float, heard: Callable[[Echoed], None]
+    ) -> None:
+        self.members: frozenset[NodeId] = frozenset()
+        self._speaker = speaker
+        self._ends = ends
+        self._permits = permits
+        self._timeout_s = timeout_s
+        self._heard = heard
+        self._pool = ThreadPoolExecutor(CONNECTION_COUNT_MAX, thread_name_prefix="echo")
+        self._lock = threading.Lock()
+        self._open: dict[socket.socket, str] = {}
+        self._listeners: list[socket.socket] = []
+        self._awake, self._wake = socket.socketpair()
+        self._stopped = False
+        self._bug: BaseException | None = None
+
+    @property
+    def open_count(self) -> int:
+        with self._lock:
+            return len(self._open)
+
+    def listen(self, host: str, port: int) -> int:
+        """The port. A wildcard is every address, IPv6 too where the system has it. Raises CannotStart."""
+        hosts = ("0.0.0.0", "::") if host in WILDCARDS else (host,)
+        try:
+            for one in hosts:
+                if one == "::" and not socket.has_dualstack_ipv6():
+                    continue
+                self._listeners.append(_listener(one, port))
+                port = self._listeners[0].getsockname()[1]
+        except (OSError, ValueError) as error:
+            self.stop()
+            reason = getattr(error, "strerror", None) or error
+            raise CannotStart(f"the echo cannot listen on {host}:{port}: {reason}") from None
+        return port
+
+    def accept(self) -> None:
+        """Takes connections until `stop`. Blocking. Raises what a bug has raised in any of its threads."""
+        with selectors.DefaultSelector() as selector:
+            for one in (*self._listeners, self._awake):
+                selector.register(one, selectors.EVENT_READ)
+            while not self._stopped:
+                for key, _ in selector.select():
+                    if isinstance(key.fileobj, socket.socket) and key.fileobj is not self._awake:
+                        self._take(key.fileobj)
+                if self._bug is not None:
+                    raise self._bug
+
+    def stop(self) -> None:
+        """Ends `accept` and every connection."""
+        self._stopped = True
+        with contextlib.suppress(OSError):
+            self._wake.send(b"!")
+        for listener in self._listeners:
+            listener.close()
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        with self._lock:
+            for connection in self._open:
+                with contextlib.suppress(OSError):
+                    connection.shutdown(socket.SHUT_RDWR)
+
+    def _take(self, listener: socket.socket) -> None:
+        try:
+            connection, peer = listener.accept()
+        except (BlockingIOError, ConnectionError):
+            # It went before we looked.
+            return
+        except OSError:
+            time.sleep(EXHAUSTED_WAIT_S)
+            return
+        address = str(parse(str(peer[0]).split("%")[0]))
+        with self._lock:
+            crowd = Counter(self._open.values())
+            is_full = len(self._open) >= CONNECTION_COUNT_MAX or crowd[address] >= PER_ADDRESS_COUNT_MAX
+            if not is_full and not self._stopped:
+                self._open[connection] = address
+        if is_full or self._stopped:
+            connection.close()
+            return
+        self._pool.submit(self._serve, connection, address).add_done_callback(self._ended)
+
+    def _ended(self, work: "Future[None]") -> None:
+        if not work.cancelled() and (bug := work.exception()) is not None:
+            self._bug = bug
+            with contextlib.suppress(OSError):
+                self._wake.send(b"!")
+
+    def _serve(self, connection: socket.socket, address: str) -> None:
+        """Whatever it gets, it answers or closes."""
+        try:
+            with connection, contextlib.suppress(OSError, BadMessage):
+                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                first = unpack_ask(receive(connection, ASK_BYTES, time.monotonic() + self._timeout_s))
+                own = str(parse(own_address(connection)))
+                arrives = self._ends.arrives(connection, own)
+                returns = self._ends.leaves(address, own)
+                answer = Answer(first.kind, self._speaker, first.nonce, own, arrives, returns)
+                if first.speaker.cluster != self._speaker.cluster:
+                    # It learns whom it has dialled, and nothing follows.
+                    connection.sendall(pack_answer(answer))
+                elif first.kind is Kind.SINK:
+                    self._sink(connection, first, answer)
+                else:
+                    self._echo(connection, first, answer, address)
+        finally:
+            with self._lock:
+                self._open.pop(connection, None)
+
+    def _echo(self, connection: socket.socket, first: Ask, answer: Answer, peer_address: str) -> None:
+        """Raises OSError, BadMessage."""
+        ask, rtts_us = first, list[int]()
+        deadline_s = time.monotonic() + (BURST_COUNT + 1) * self._timeout_s
+        try:
+            for _ in range(ECHO_COUNT_MAX):
+                nonce_answer = Answer(
+                    Kind.ECHO, answer.speaker, ask.nonce, answer.address, answer.arrives, answer.returns
+                )
+                connection.settimeout(left_s(deadline_s))
+                connection.sendall(pack_answer(nonce_answer))
+                sent_ns = time.perf_counter_ns()
+                data = receive(connection, ASK_BYTES, min(deadline_s, time.monotonic() + self._timeout_s))
+                rtts_us.append((time.perf_counter_ns() - sent_ns) // 1000)
+                ask = unpack_ask(data)
+                if ask.speaker != first.speaker or ask.kind is not Kind.ECHO:
+                    raise BadMessage("another one speaks")
+        except OSError:
+            # The usual end: the caller has what it wants.
+            pass
+        if rtts_us and answer.arrives is not None:
+            self._tell(first.speaker.node, answer, answer.arrives, peer_address, min(rtts_us))
+
+    def _tell(self, node: NodeId, answer: Answer, arrives: End, peer_address: str, rtt_us: int) -> None:
+        if node in self.members:
+            found = Echoed(
+                node, answer.address, peer_address, arrives, answer.returns, max(rtt_us, 1), time.monotonic()
+            )
+            self._heard(found)
+
+    def _sink(self, connection: socket.socket, first: Ask, answer: Answer) -> None:
+        """Takes bytes and says how many came in which time. Raises OSError."""
+        if not self._permits.take(first.nonce, time.monotonic()):
+            return
+        try:
+            deadline_s = time.monotonic() + MEASUREMENT_S
+            connection.settimeout(self._timeout_s)
+            connection.sendall(pack_answer(answer))
+            buffer, taken_bytes, begun_s = bytearray(SINK_BUFFER_BYTES), 0, 0.0
+            while taken_bytes < SINK_BYTES_MAX:
+                connection.settimeout(left_s(deadline_s))
+                count = connection.recv_into(buffer)
+                begun_s = begun_s or time.monotonic()
+                if count == 0:
+                    break
+                taken_bytes += count
+            elapsed_us = int((time.monotonic() - begun_s) * 1e6)
+            connection.sendall(pack_tally(Tally(taken_bytes, max(elapsed_us, 1))))
+        finally:
+            self._permits.give_back(first.nonce)
+
+
+def _listener(host: str, port: int) -> socket.socket:
+    """Raises OSError, ValueError."""
+    family = socket.AF_INET6 if parse(host).version == 6 else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        tell_arrivals(listener)
+        listener.bind((host, port))
+        listener.listen(BACKLOG)
+        listener.setblocking(False)
+    except BaseException:
+        listener.close()
+        raise
+    return listener

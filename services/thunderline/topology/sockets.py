@@ -1,0 +1,58 @@
+"""Blocking TCP sockets with one deadline for all that happens on them."""
+
+import errno as errnos
+import socket
+import struct
+import time
+
+# Closed at once, with a reset: thousands of probes would else leave as many ports waiting for a minute.
+_NO_LINGER = struct.pack("ii", 1, 0)
+
+
+def dialled(address: str, port: int, deadline_s: float) -> socket.socket:
+    """Unbound, as MLX dials: the kernel alone chooses the way. Raises OSError."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    connection = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection.settimeout(left_s(deadline_s))
+        connection.connect((address, port))
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def end_at_once(connection: socket.socket) -> None:
+    """For the next close. Raises OSError."""
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
+
+
+def receive(connection: socket.socket, count: int, deadline_s: float) -> bytes:
+    """So many bytes. Raises OSError, also when the other end closes before."""
+    data = b""
+    while len(data) < count:
+        connection.settimeout(left_s(deadline_s))
+        part = connection.recv(count - len(data))
+        if not part:
+            raise ConnectionResetError(errnos.ECONNRESET, "closed before all of it came")
+        data += part
+    return data
+
+
+def left_s(deadline_s: float) -> float:
+    """Until a moment of the monotonic clock. Raises TimeoutError when it has passed."""
+    left = deadline_s - time.monotonic()
+    if left <= 0:
+        raise TimeoutError(errnos.ETIMEDOUT, "the deadline passed")
+    return left
+
+
+def own_address(connection: socket.socket) -> str:
+    """Of this end, without a zone. Raises OSError."""
+    return str(connection.getsockname()[0]).split("%")[0]
+
+
+def errno_of(error: OSError) -> int:
+    """A deadline of our own is ETIMEDOUT: Python gives it no number."""
+    return errnos.ETIMEDOUT if isinstance(error, TimeoutError) else error.errno or errnos.EIO
