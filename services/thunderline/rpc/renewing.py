@@ -17,7 +17,7 @@ from thunderline.process.certificates import new_key, request_pem
 from thunderline.process.trust import Identity, Wallet, identity, keep, trusted
 from thunderline.rpc.channel import dial
 from thunderline.rpc.errors import from_call
-from thunderline.rpc.rosters import addresses
+from thunderline.rpc.moves import in_order, reach, target
 from thunderline.v1 import cluster_pb2, enrollment_pb2, enrollment_pb2_grpc
 
 LOOK_S = 1.0
@@ -72,9 +72,9 @@ class Renewing:
 
     async def _ask(self, node: NodeId, card: cluster_pb2.NodeCard, name: NodeId) -> Identity:
         """Of the scheduler node, by its best address, then by each other. Raises ClusterError."""
-        hosts = addresses(card, "scheduler")
-        if best := self._best(node):
-            hosts = sorted(hosts, key=lambda host: host.rpartition(":")[0].strip("[]") != best)
+        there = reach(card, "scheduler")
+        best = self._best(node)
+        hosts = in_order(there.targets, target(best, there.port) if best else "") if there else ()
         problem: ClusterError = Unreachable("the scheduler node's card names no address")
         key_pem = new_key()
         request = enrollment_pb2.SignCertificateRequest(certificate_request_pem=request_pem(key_pem, name))

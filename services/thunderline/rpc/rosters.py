@@ -2,7 +2,8 @@
 
 from thunderline.cluster import NodeId
 from thunderline.cluster.authorities import Holder
-from thunderline.v1 import cluster_pb2, discovery_pb2
+from thunderline.rpc.moves import reach
+from thunderline.v1 import discovery_pb2
 
 # As many as a joining node needs to find one that answers.
 SEED_COUNT_MAX = 16
@@ -21,19 +22,9 @@ def holders(roster: discovery_pb2.Roster) -> list[Holder]:
     ]
 
 
-def port(card: cluster_pb2.NodeCard, role: str) -> int:
-    """0 where the card names none."""
-    return next((one.port for one in card.endpoints if one.role == role), 0)
-
-
-def addresses(card: cluster_pb2.NodeCard, role: str) -> list[str]:
-    """Every "host:port" at which others may find a role of this node."""
-    number = port(card, role)
-    return [f"[{one}]:{number}" if ":" in one else f"{one}:{number}" for one in card.addresses] if number else []
-
-
 def seeds(roster: discovery_pb2.Roster, first: NodeId) -> list[str]:
     """Discoveries to begin with: those of `first`, then of members that are ALIVE."""
     alive = [member.card for member in roster.members if member.state == discovery_pb2.MEMBER_STATE_ALIVE]
     cards = sorted(alive, key=lambda card: (card.node_id != first, card.node_id))
-    return [address for card in cards for address in addresses(card, "discovery")][:SEED_COUNT_MAX]
+    found = [reach(card, "discovery") for card in cards]
+    return [target for one in found if one is not None for target in one.targets][:SEED_COUNT_MAX]
