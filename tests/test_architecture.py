@@ -41,6 +41,7 @@ PURE = {
     "runner/signatures.py",
     "runner/stop_strings.py",
     "runner/validate.py",
+    "rpc/moves.py",
     "scheduler/actions.py",
     "scheduler/adoption.py",
     "scheduler/ages.py",
