@@ -36,6 +36,17 @@ PROOFS = {
     "serve_seeded": ["tests/e2e/test_bench.py"],
     "serve_waits": ["tests/e2e/test_bench.py"],
     "simulation": ["tests/simulation"],
+    "lab_cold_starts": ["tests/lab/test_cold_starts.py"],
+    "lab_crashes": ["tests/lab/test_crashes.py"],
+    "lab_health": ["tests/lab/test_health.py"],
+    "lab_paths": [
+        "tests/lab/test_directions.py",
+        "tests/lab/test_routes.py",
+        "tests/lab/test_moving.py",
+        "tests/lab/test_finding.py",
+        "tests/lab/test_echo.py",
+    ],
+    "lab_cost": ["tests/lab/test_cost.py"],
     "architectures": ["tests/audit/test_every_architecture.py"],
 }
 SOURCES = ("services", "clients", "protos")

@@ -33,11 +33,13 @@ TAKE_DOWN_S = 30
 PARTS = {
     "unit": [],
     "simulation": ["tests/simulation"],
+    "lab": ["tests/lab"],
     "system": ["tests/e2e", "tests/faults"],
 }
-# Unit tests mostly wait: three at a time on two cores; those of one file stay together. Whole systems want both cores.
-BESIDE_EACH_OTHER = ("-n", "3", "--dist", "loadfile")
-WHOLE_SYSTEMS = ("simulation", "e2e", "faults", "evidence", "prove")
+# Unit tests mostly wait: three at a time on two cores; those of one file stay together. So do labs, each by itself.
+# Whole systems want both cores.
+BESIDE_EACH_OTHER = {"unit": ("-n", "3", "--dist", "loadfile"), "lab": ("-n", "3")}
+WHOLE_SYSTEMS = ("simulation", "lab", "e2e", "faults", "evidence", "prove")
 
 
 @dataclass
@@ -97,7 +99,7 @@ def pytest(
     deadline_s: float = PART_DEADLINE_S,
 ) -> bool:
     """One run of pytest, shown as it goes. At the deadline it is killed, with everything that it has started."""
-    flags = ["-q", "-rs", "--durations=8", *(BESIDE_EACH_OTHER if name == "unit" else ())]
+    flags = ["-q", "-rs", "--durations=8", *BESIDE_EACH_OTHER.get(name, ())]
     process = subprocess.Popen(
         [sys.executable, "-m", "pytest", *flags, *targets],
         cwd=ROOT,

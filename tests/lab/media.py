@@ -154,6 +154,7 @@ class Lan(Medium):
 
     def __init__(self, interface: str, subnet: str, members: tuple[str, ...], room: str, number: int) -> None:
         super().__init__(interface, subnet, members)
+        self._room = room
         switch = f"s{number}"
         ip("link", "add", switch, "type", "bridge", "forward_delay", "0", "mcast_snooping", "0", namespace=room)
         ip("link", "set", switch, "up", namespace=room)
@@ -192,6 +193,12 @@ class Lan(Medium):
         )
         for leg in self._legs.values():
             leg.become(half)
+
+    def hush(self) -> None:
+        """Nothing that is for a group of hosts crosses from now on; what is for all of them does."""
+        for leg in self._legs.values():
+            words = ("type", "bridge_slave", "mcast_flood", "off")
+            ip("link", "set", f"p{leg.name}", *words, namespace=self._room)
 
     def close(self) -> None:
         for leg in self._legs.values():

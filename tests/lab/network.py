@@ -27,6 +27,8 @@ M = TypeVar("M", bound=Medium)
 _COUNT = itertools.count()
 # Of a network far away: the field report's VPN took 40 to 70 ms there and back.
 FAR = Shape(delay_s=0.025)
+# A shell's: becomes the program, on a machine called $0.
+NAMED = 'echo "$0" > /proc/sys/kernel/hostname; exec "$@"'
 
 
 @dataclass
@@ -46,15 +48,15 @@ class Host:
         return medium.addresses[self.namespace]
 
     def command(self, words: Sequence[str]) -> list[str]:
-        """With a /sys of its own, so that a process sees this host's interfaces there."""
-        return ["ip", "netns", "exec", self.namespace, *words]
+        """With a /sys of its own, so that a process sees this host's interfaces there, and with a name of its own."""
+        return ["ip", "netns", "exec", self.namespace, "unshare", "--uts", "sh", "-c", NAMED, self.name, *words]
 
     def run(
         self, *words: str, environment: Mapping[str, str] | None = None, timeout_s: float = 60
     ) -> "subprocess.CompletedProcess[str]":
         return subprocess.run(
             self.command(words),
-            env={**os.environ, **(environment or {})},
+            env=_environment(environment),
             capture_output=True,
             text=True,
             timeout=timeout_s,
@@ -69,7 +71,7 @@ class Host:
             output = stack.enter_context(log.open("ab")) if log else subprocess.DEVNULL
             process = subprocess.Popen(
                 self.command(words),
-                env={**os.environ, **(environment or {})},
+                env=_environment(environment),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -81,6 +83,12 @@ class Host:
     def pids(self) -> list[int]:
         """Everybody on it, also who was started by others than `start`."""
         return namespaces.pids(self.namespace)
+
+
+def _environment(more: Mapping[str, str] | None) -> dict[str, str]:
+    """Nobody's settings of thunderline but those given here."""
+    ours = {name: value for name, value in os.environ.items() if not name.startswith("THUNDERLINE_")}
+    return {**ours, **(more or {})}
 
 
 class Lab:

@@ -1,6 +1,7 @@
 """What crosses between two hosts, seen with sockets of the lab's own: how verbs are proved. Blocking."""
 
 import contextlib
+import os
 import socket
 import struct
 import time
@@ -12,6 +13,9 @@ IP_PKTINFO = 8
 # Below the ephemeral range, where services listen.
 PORTS = range(30_000, 32_000)
 WAIT_S = 0.5
+# Where multicast DNS talks.
+GROUP = "224.0.0.251"
+ECHO_REQUEST, ECHO_REPLY = 8, 0
 
 
 def bound(host: Host, address: str, timeout_s: float) -> socket.socket:
@@ -80,3 +84,48 @@ def leaves_by(host: Host, address: str) -> str:
 
 def has_carrier(host: Host, interface: str) -> bool:
     return "LOWER_UP" in ip("link", "show", "dev", interface, namespace=host.namespace)
+
+
+def ping_s(host: Host, address: str, timeout_s: float = WAIT_S) -> float | None:
+    """As ping does it: ICMP, which the other host's kernel answers. None when it is lost."""
+    with inside(host.namespace):
+        one = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP)
+    with one:
+        one.settimeout(timeout_s)
+        mark = os.urandom(8)
+        packet = struct.pack("!BBH", ECHO_REQUEST, 0, _checksum(struct.pack("!BBH", ECHO_REQUEST, 0, 0) + mark)) + mark
+        with contextlib.suppress(OSError):
+            begun_s = time.perf_counter()
+            one.sendto(packet, (address, 0))
+            while True:
+                data = one.recv(256)
+                taken_s = time.perf_counter() - begun_s
+                # Behind an IPv4 header without options.
+                if data[20] == ECHO_REPLY and data[24:32] == mark:
+                    return taken_s
+                if taken_s > timeout_s:
+                    return None
+    return None
+
+
+def _checksum(data: bytes) -> int:
+    """RFC 1071, of an even number of bytes."""
+    total = sum(struct.unpack(f"!{len(data) // 2}H", data))
+    total = (total >> 16) + (total & 0xFFFF)
+    return ~(total + (total >> 16)) & 0xFFFF
+
+
+def hears_group(one: Host, other: Host, address: str, source: str, timeout_s: float = WAIT_S) -> bool:
+    """Whether a datagram of the first host to multicast DNS's group reaches the other, from and to these addresses."""
+    with inside(other.namespace):
+        there = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    with there, bound(one, source, timeout_s) as here:
+        there.settimeout(timeout_s)
+        there.bind((GROUP, 0))
+        membership = socket.inet_aton(GROUP) + socket.inet_aton(address)
+        there.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, membership)
+        here.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, socket.inet_aton(source))
+        with contextlib.suppress(OSError):
+            here.sendto(b"anybody", (GROUP, there.getsockname()[1]))
+            return bool(there.recv(64))
+    return False

@@ -22,6 +22,8 @@ BURST_COUNT = 64
 # On the way at once; what comes beyond is lost, as in any queue.
 QUEUE_COUNT_MAX = 20_000
 OUTGOING = 4
+# Of an IPv4 address, the first byte from which on it is a group's.
+MULTICAST = b"\xe0"
 
 
 @dataclass(frozen=True)
@@ -48,18 +50,20 @@ class Shape:
 
 
 class Tun:
-    """An end that is a tun device: whole IP packets."""
+    """An end that is a tun device: whole IP packets. None for a group of hosts: a VPN carries no multicast."""
 
     def __init__(self, descriptor: int) -> None:
         self.descriptor = descriptor
         os.set_blocking(descriptor, False)
 
     def read(self) -> bytes | None:
-        """None when there is nothing now."""
+        """None when there is nothing now; empty for what stays here."""
         try:
-            return os.read(self.descriptor, PACKET_BYTES_MAX)
+            packet = os.read(self.descriptor, PACKET_BYTES_MAX)
         except OSError:
             return None
+        is_ipv4 = packet[:1] < b"\x60"
+        return b"" if is_ipv4 and packet[16:17] >= MULTICAST else packet
 
     def write(self, packet: bytes) -> None:
         # The interface may be down just now.

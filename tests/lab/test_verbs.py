@@ -137,6 +137,29 @@ def test_one_leg_of_a_lan(net: Lab) -> None:
     assert crosses(lan, (one, other))
 
 
+@pytest.mark.parametrize("kind", MEDIA)
+def test_multicast_crosses_all_but_a_tunnel(net: Lab, pair: tuple[Host, Host], kind: str) -> None:
+    medium = medium_of(net, kind, pair)
+    one, other = pair
+    assert probes.hears_group(one, other, other.address(medium), one.address(medium)) is (kind != "tunnel")
+
+
+def test_a_lan_without_multicast(net: Lab, pair: tuple[Host, Host]) -> None:
+    lan = net.lan(*pair)
+    verbs.hush(net, lan)
+    assert crosses(lan, pair)
+
+
+@pytest.mark.parametrize("kind", MEDIA)
+def test_a_ping_takes_as_long_as_any_packet(net: Lab, pair: tuple[Host, Host], kind: str) -> None:
+    medium = medium_of(net, kind, pair)
+    one, other = pair
+    found = [probes.ping_s(one, other.address(medium)) for _ in range(20)]
+    assert abs(min(taken_s for taken_s in found if taken_s is not None) - round_trip_s(medium, pair)) < 0.001
+    verbs.cut(net, medium)
+    assert probes.ping_s(one, other.address(medium)) is None
+
+
 def test_a_firewall_is_one_way_and_leaves_what_is_open(net: Lab, pair: tuple[Host, Host]) -> None:
     one, other = pair
     cable, lan = net.cable(one, other), net.lan(one, other)

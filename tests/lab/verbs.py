@@ -15,7 +15,7 @@ from functools import partial
 import psutil
 
 from lab import probes
-from lab.media import Medium
+from lab.media import Lan, Medium
 from lab.namespaces import LabError, ip
 from lab.network import Host, Lab
 from lab.relay import Shape
@@ -77,6 +77,15 @@ def delay(net: Lab, medium: Medium, one_way_s: float, at: Host | None = None) ->
 def jitter(net: Lab, medium: Medium, one_way_s: float, at: Host | None = None) -> None:
     """Each packet takes up to this much more or less; give the medium a delay of at least as much before."""
     _reshape(net, medium, at, lambda shape: replace(shape, jitter_s=one_way_s))
+
+
+def hush(net: Lab, lan: Lan) -> None:
+    """No multicast any more, as on many a Wi-Fi and in every cloud. Not to be mended."""
+    lan.hush()
+    for one, other in _pairs(net, lan, None):
+        what = f"multicast does not cross from {one.name} to {other.name}"
+        hears = partial(probes.hears_group, one, other, other.address(lan), one.address(lan), PATIENCE_S)
+        _prove(net.proved_s, what, hears, expected=False)
 
 
 def heal(net: Lab, what: Medium | Firewall | Route, at: Host | None = None) -> None:

@@ -1,0 +1,75 @@
+"""What probing costs: 15 peers with 2 addresses each, under 3% of a core for a node's topology."""
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from installation import until
+from lab.network import Lab
+from lab.nodes import Cluster, Node
+from lab.seen import UP
+from thunderline.cluster.limits import DEFAULTS
+
+NODES = 16 if os.environ.get("PROVE") else 4
+SHARE_MAX = 0.03
+MEASURED_S = 20.0 if os.environ.get("PROVE") else 10.0
+SETTLED_S = 120.0
+
+
+def dialled(pid: int) -> int:
+    """Connections that the process's host has opened since it is there."""
+    lines = [line.split() for line in Path(f"/proc/{pid}/net/snmp").read_text().splitlines() if line.startswith("Tcp:")]
+    return int(lines[1][lines[0].index("ActiveOpens")])
+
+
+def used_s(pid: int) -> float:
+    times = psutil.Process(pid).cpu_times()
+    return float(times.user + times.system)
+
+
+def own_links(node: Node) -> int:
+    return sum(link.from_node_id == node.node_id and link.state == UP for link in node.topology().links)
+
+
+@pytest.mark.timeout(600)
+def test_probing_costs_little(net: Lab, cluster: Cluster, evidence: dict[str, Any]) -> None:
+    hosts = [net.host(f"h{number}") for number in range(NODES)]
+    net.lan(*hosts)
+    net.lan(*hosts, subnet="10.0.1.0/24", interface="lan1")
+    nodes = [cluster.node(host) for host in hosts]
+    # Two at a time: all at once would take each of them as long as all.
+    for place in range(0, NODES, 2):
+        for node in nodes[place : place + 2]:
+            node.start()
+        for node in nodes[place : place + 2]:
+            node.until_serving()
+    wanted = 2 * (NODES - 1)
+    for node in nodes:
+        until(f"{wanted} links of {node.host.name}", lambda node=node: own_links(node) == wanted, SETTLED_S, 1)  # type: ignore[misc]
+    pids = {role: [node.processes[role].pid for node in nodes] for role in ("topology", "discovery")}
+    begun_s = time.monotonic()
+    before = {role: [used_s(pid) for pid in found] for role, found in pids.items()}
+    dialled_before = [dialled(pid) for pid in pids["topology"]]
+    time.sleep(MEASURED_S)
+    taken_s = time.monotonic() - begun_s
+    shares = {
+        role: [(used_s(pid) - first) / taken_s for pid, first in zip(found, before[role], strict=True)]
+        for role, found in pids.items()
+    }
+    probed = [dialled(pid) - first for pid, first in zip(pids["topology"], dialled_before, strict=True)]
+    # A connection to each address in each period, at the least all but one.
+    assert min(probed) >= wanted * (taken_s / DEFAULTS.probe_period_s - 1), probed
+    figures = {
+        "peers": NODES - 1,
+        "addresses_of_each": 2,
+        "measured_s": round(taken_s, 1),
+        "probes_per_s": round(sum(probed) / len(probed) / taken_s, 1),
+        **{f"{role}_share_of_a_core_max": round(max(found), 4) for role, found in shares.items()},
+        **{f"{role}_share_of_a_core_mean": round(sum(found) / NODES, 4) for role, found in shares.items()},
+    }
+    evidence.update(figures)
+    assert max(shares["topology"]) < SHARE_MAX, figures
