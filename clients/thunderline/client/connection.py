@@ -2,12 +2,14 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 
 import grpc
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_exponential
 
+from thunderline.cluster import NodeId
 from thunderline.cluster.errors import Unreachable
+from thunderline.process.trust import Wallet
 from thunderline.rpc.channel import dial
 from thunderline.rpc.errors import from_call
 
@@ -19,11 +21,29 @@ T = TypeVar("T")
 
 
 class Connection:
-    """`async with SchedulerClient("127.0.0.1:7403") as scheduler: ...`"""
+    """`async with SchedulerClient("127.0.0.1:7403") as scheduler: ...`
 
-    def __init__(self, target: str) -> None:
+    With a wallet, and on a node of a cluster, by TLS: to `node`, or to whichever node answers there. Raises
+    Unauthenticated when our own certificate is no good.
+    """
+
+    # Of the service, given a channel.
+    stub: ClassVar[Callable[[grpc.aio.Channel], Any]]
+
+    def __init__(self, target: str, wallet: Wallet | None = None, node: NodeId | None = None) -> None:
+        self._begin(target, dial(target, wallet, node))
+
+    @classmethod
+    def over(cls, channel: grpc.aio.Channel, target: str = "") -> Self:
+        """Over a channel that may move from one address to another; leaving the block closes it."""
+        found = cls.__new__(cls)
+        found._begin(target, channel)
+        return found
+
+    def _begin(self, target: str, channel: grpc.aio.Channel) -> None:
         self.target = target
-        self._channel = dial(target)
+        self._channel = channel
+        self._stub: Any = type(self).stub(channel)
 
     async def __aenter__(self) -> Self:
         return self

@@ -1,16 +1,13 @@
 """DiscoveryService."""
 
 from collections.abc import AsyncIterator
-from typing import Any
 
 from thunderline.client.connection import Connection, called_again, streamed
 from thunderline.v1 import discovery_pb2, discovery_pb2_grpc
 
 
 class DiscoveryClient(Connection):
-    def __init__(self, target: str) -> None:
-        super().__init__(target)
-        self._stub: Any = discovery_pb2_grpc.DiscoveryServiceStub(self._channel)
+    stub = discovery_pb2_grpc.DiscoveryServiceStub
 
     async def roster(self) -> discovery_pb2.Roster:
         response: discovery_pb2.GetRosterResponse = await called_again(

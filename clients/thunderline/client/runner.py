@@ -1,7 +1,6 @@
 """RunnerService, as far as a client may use it: only the scheduler commands ranks."""
 
 from collections.abc import AsyncIterator
-from typing import Any
 
 from thunderline.client.connection import Connection, called_again, streamed
 from thunderline.client.generation import GENERATE_DEADLINE_S
@@ -12,9 +11,7 @@ LIST_DEADLINE_S = 30.0
 
 
 class RunnerClient(Connection):
-    def __init__(self, target: str) -> None:
-        super().__init__(target)
-        self._stub: Any = runner_pb2_grpc.RunnerServiceStub(self._channel)
+    stub = runner_pb2_grpc.RunnerServiceStub
 
     async def models(self) -> list[runner_pb2.Model]:
         """The models in this node's folders."""

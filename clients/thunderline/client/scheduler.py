@@ -1,7 +1,6 @@
 """SchedulerService: deployments, the cluster, and generation."""
 
 from collections.abc import AsyncIterator, Mapping
-from typing import Any
 
 from thunderline.client import generation
 from thunderline.client.connection import Connection, called, called_again, streamed
@@ -12,9 +11,7 @@ ADOPT_S = 20.0
 
 
 class SchedulerClient(Connection):
-    def __init__(self, target: str) -> None:
-        super().__init__(target)
-        self._stub: Any = scheduler_pb2_grpc.SchedulerServiceStub(self._channel)
+    stub = scheduler_pb2_grpc.SchedulerServiceStub
 
     async def deploy(self, spec: cluster_pb2.DeploymentSpec) -> cluster_pb2.Deployment:
         """Writes the wish down; `watch_cluster` shows what becomes of it."""

@@ -1,16 +1,13 @@
 """TopologyService."""
 
 from collections.abc import AsyncIterator
-from typing import Any
 
 from thunderline.client.connection import Connection, called_again, streamed
 from thunderline.v1 import topology_pb2, topology_pb2_grpc
 
 
 class TopologyClient(Connection):
-    def __init__(self, target: str) -> None:
-        super().__init__(target)
-        self._stub: Any = topology_pb2_grpc.TopologyServiceStub(self._channel)
+    stub = topology_pb2_grpc.TopologyServiceStub
 
     async def topology(self) -> topology_pb2.Topology:
         response: topology_pb2.GetTopologyResponse = await called_again(
