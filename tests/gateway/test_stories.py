@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,6 +19,7 @@ from thunderline.cluster.errors import CrashLoop, EngineReset, Full, InstanceFai
 from thunderline.cluster.limits import Limits
 from thunderline.gateway.__main__ import Server, listen
 from thunderline.gateway.app import Gateway
+from thunderline.gateway.keys import AsksForKey
 from thunderline.rpc.errors import ErrorInterceptor
 from thunderline.v1 import cluster_pb2, scheduler_pb2, scheduler_pb2_grpc
 
@@ -81,7 +82,7 @@ class Door:
 
 
 @asynccontextmanager
-async def door(*script: Any, **limits: float) -> AsyncIterator[Door]:
+async def door(*script: Any, api_keys: Sequence[str] = (), **limits: float) -> AsyncIterator[Door]:
     scheduler = LittleScheduler(list(script))
     grpc_server = grpc.aio.server(interceptors=[ErrorInterceptor()])
     scheduler_pb2_grpc.add_SchedulerServiceServicer_to_server(scheduler, grpc_server)
@@ -90,7 +91,8 @@ async def door(*script: Any, **limits: float) -> AsyncIterator[Door]:
     listener = listen("127.0.0.1", 0)
     async with SchedulerClient(f"127.0.0.1:{port}") as client:
         gateway = Gateway(client, Limits(**limits))  # type: ignore[arg-type]
-        config = uvicorn.Config(gateway.app(), ws="none", lifespan="off", log_config=None, timeout_graceful_shutdown=1)
+        app = AsksForKey(gateway.app(), api_keys)
+        config = uvicorn.Config(app, ws="none", lifespan="off", log_config=None, timeout_graceful_shutdown=1)
         server = Server(config)
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         try:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from thunderline.process.entry import BUG, DONE, FAILED, USAGE, CannotStart, check_loopback, first
+from thunderline.process.entry import BUG, DONE, FAILED, USAGE, first
 
 LITTLE = Path(__file__).with_name("little_role.py")
 
@@ -88,18 +88,3 @@ def test_a_bug_is_logged_with_its_traceback(tmp_path: Path) -> None:
 def test_the_first_error_is_found_however_deep() -> None:
     deep = ExceptionGroup("outer", [ExceptionGroup("inner", [ValueError("this")]), KeyError("that")])
     assert str(first(deep)) == "this"
-
-
-LOOPBACK = ["127.0.0.1", "127.0.0.2", "::1", "localhost"]
-WIDER = ["0.0.0.0", "::", "192.168.1.5", "fe80::1", "node-a.example", ""]
-
-
-@pytest.mark.parametrize("host", LOOPBACK)
-def test_loopback_needs_nothing(host: str) -> None:
-    check_loopback("[node] bind", host, "certificates")
-
-
-@pytest.mark.parametrize("host", WIDER, ids=[host or "no address at all" for host in WIDER])
-def test_an_address_that_strangers_could_reach_is_refused_with_its_setting(host: str) -> None:
-    with pytest.raises(CannotStart, match=r"\[node\] bind = '.*' is wider than loopback, and certificates"):
-        check_loopback("[node] bind", host, "certificates")

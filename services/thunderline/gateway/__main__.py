@@ -11,10 +11,12 @@ from collections.abc import Iterator, Sequence
 import uvicorn
 
 from thunderline.client import SchedulerClient
+from thunderline.cluster.transport import is_loopback
 from thunderline.gateway.app import Gateway
 from thunderline.gateway.connections import Connections
+from thunderline.gateway.keys import AsksForKey
 from thunderline.process import stopping
-from thunderline.process.entry import CannotStart, check_loopback, run_role
+from thunderline.process.entry import CannotStart, run_role
 from thunderline.process.metrics import ROLE_UP
 from thunderline.process.settings import Settings
 from thunderline.process.version import VERSION
@@ -66,16 +68,25 @@ def listen(host: str, port: int) -> socket.socket:
     return listener
 
 
+def check_keys(settings: Settings) -> None:
+    """Raises CannotStart where strangers could reach us and no key would keep them out."""
+    if not settings.gateway.api_keys and not is_loopback(settings.gateway.bind):
+        raise CannotStart(
+            f"[gateway] bind = {settings.gateway.bind!r} is wider than loopback, and [gateway] api_keys is empty: run "
+            "`thunderline cluster key NAME` and write the digest that it prints into config.toml"
+        )
+
+
 async def serve(settings: Settings) -> None:
     """Until SIGTERM or SIGINT: no new requests then, those in flight get the drain time."""
-    check_loopback("[gateway] bind", settings.gateway.bind, "API keys")
+    check_keys(settings)
     listener = listen(settings.gateway.bind, settings.gateway.port)
     ROLE_UP.labels("gateway", VERSION).set(1)
     async with SchedulerClient(f"{settings.host}:{settings.scheduler.port}") as scheduler:
         gateway = Gateway(scheduler, settings.limits)
         connections = Connections(settings.limits)
         config = uvicorn.Config(
-            gateway.app(),
+            AsksForKey(gateway.app(), settings.gateway.api_keys),
             http=connections.protocol,  # type: ignore[arg-type]
             ws="none",
             lifespan="off",

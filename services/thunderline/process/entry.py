@@ -1,7 +1,6 @@
 """How every role starts: settings, logs, one event loop; and how a refusal to start looks: one line, non-zero."""
 
 import asyncio
-import ipaddress
 import logging
 import sys
 from collections.abc import Callable, Coroutine, Sequence
@@ -46,16 +45,6 @@ def run_role(
 async def _watched(work: Coroutine[Any, Any, None]) -> None:
     async with watchdog.watched():
         await work
-
-
-def check_loopback(setting: str, host: str, without: str) -> None:
-    """Raises CannotStart for an address that strangers could reach, as long as nothing keeps them out."""
-    try:
-        loopback = host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        loopback = False
-    if not loopback:
-        raise CannotStart(f"{setting} = {host!r} is wider than loopback, and {without} are not there yet")
 
 
 def first(group: BaseExceptionGroup[Any]) -> BaseException:

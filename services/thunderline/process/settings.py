@@ -16,6 +16,7 @@ from typing import Any, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from thunderline.cluster import limits
+from thunderline.cluster.api_keys import DIGEST
 from thunderline.cluster.media import Medium
 
 PREFIX = "THUNDERLINE_"
@@ -94,8 +95,19 @@ class Gateway(Section):
     bind: str = Field("127.0.0.1", description="address on which HTTP is served")
     port: int = Field(8000, ge=1, le=65535, description="HTTP port")
     api_keys: list[str] = Field(
-        [], max_length=1024, description="SHA-256 digests (hex) of the keys that clients may use; none: no key is asked"
+        [],
+        max_length=1024,
+        description="SHA-256 digests (hex) of the keys that clients may use; none: no key is asked",
+        # Somebody may write the key itself here.
+        json_schema_extra={"secret": True},
     )
+
+    @field_validator("api_keys")
+    @classmethod
+    def _are_digests(cls, value: list[str]) -> list[str]:
+        if not all(DIGEST.fullmatch(one) for one in value):
+            raise ValueError("a digest is 64 characters of 0-9 and a-f: `thunderline cluster key NAME` prints one")
+        return value
 
 
 def _limits_section() -> type[Section]:
@@ -203,8 +215,13 @@ def _section(
         if first["type"] == "extra_forbidden":
             message = f"{where}: unknown key {key!r} in [{name}]; known: {', '.join(kind.model_fields)}"
         else:
-            message = f"{where}: [{name}] {key} = {first['input']!r}: {first['msg']}"
+            message = f"{where}: [{name}] {key} = {_shown(kind, key, first['input'])}: {first['msg']}"
         raise SettingsError(message) from None
+
+
+def _shown(kind: type[Section], key: str, value: Any) -> str:
+    extra = kind.model_fields[key].json_schema_extra
+    return "..." if isinstance(extra, dict) and extra.get("secret") else repr(value)
 
 
 def _toml(path: Path) -> dict[str, Any]:
@@ -236,12 +253,12 @@ def _value(kind: type[Section], key: str, text: str) -> Any:
         return text
     if not text.startswith("["):
         extra = field.json_schema_extra
-        separator = str(extra["separator"]) if isinstance(extra, dict) else ":"
+        separator = str(extra.get("separator", ":")) if isinstance(extra, dict) else ":"
         return [part for part in text.split(separator) if part]
     try:
         return json.loads(text)
     except ValueError as error:
-        raise SettingsError(f"{key} = {text!r} is no JSON list: {error}") from None
+        raise SettingsError(f"{key} = {_shown(kind, key, text)} is no JSON list: {error}") from None
 
 
 def parse_role(role: str, description: str, argv: Sequence[str]) -> Settings:
