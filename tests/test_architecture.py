@@ -58,6 +58,7 @@ PURE = {
     "gateway/openai_responses.py",
     "supervisor/backoff.py",
     "cli/bench/cells.py",
+    "cli/findings/*",
     "client/resume.py",
 }
 IMPURE = {"grpc", "asyncio", "mlx", "mlx_lm", "time", "logging", "os", "subprocess", "socket", "threading"}

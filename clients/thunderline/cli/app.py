@@ -8,7 +8,7 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
-from thunderline.cli import chatting, deploying, saying
+from thunderline.cli import chatting, deploying, doctor, saying
 from thunderline.cli import events as telling
 from thunderline.cli.asking import Home, Json, refuse, run, settings, target
 from thunderline.cli.cluster import cluster
@@ -255,6 +255,7 @@ def chat(
 app.add_typer(cluster, name="cluster")
 
 
+doctor.register(app)
 bench = typer.Typer(no_args_is_help=True, help="Measure, side by side, in one run.")
 app.add_typer(bench, name="bench")
 

@@ -1,0 +1,1 @@
+"""What `thunderline doctor` concludes from what it sees: values in, findings out. Pure."""

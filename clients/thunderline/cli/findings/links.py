@@ -1,0 +1,151 @@
+"""What topology tells of the links between this node and its peers. Pure."""
+
+from collections.abc import Callable, Iterable, Mapping
+
+from thunderline.cli.findings.finding import Finding, joined, note, warning, wrong
+from thunderline.cluster.links import RTT_LIMITS_US, LinkState, Mark
+from thunderline.cluster.media import Medium
+from thunderline.v1 import topology_pb2
+
+# A placement is rejected with all of them; here some are enough to see the pattern.
+ATTEMPT_COUNT_MAX = 4
+SHOW = "`thunderline links --all` shows every address that was tried"
+
+# The name of a node for people.
+Name = Callable[[str], str]
+DOWN = LinkState.DOWN.value
+
+
+def of_links(topology: topology_pb2.Topology, peers: Mapping[str, str], echo_ports: Mapping[str, int]) -> list[Finding]:
+    """`peers`: the names of members that are ALIVE, by node_id, without this node; `echo_ports`: of all nodes."""
+    here = topology.node_id
+    found = []
+    for peer, name in peers.items():
+        there = [one for one in topology.links if (one.from_node_id, one.to_node_id) == (here, peer)]
+        back = [one for one in topology.links if (one.from_node_id, one.to_node_id) == (peer, here)]
+        told = [finding for one in (*there, *back) for finding in _of_link(one, name, here, _answering(there, back))]
+        pair = _of_pair(topology, peer, name, there, back, echo_ports)
+        if not told and not pair and (chosen := next((one for one in there if one.chosen), None)):
+            found.append(note(f"link to {name}", f"{_medium(chosen)}, {_ms(chosen.rtt_us)} by {chosen.peer_address}"))
+        found += pair + told
+    names = {here: "this node", **peers}
+    lost = [one for one in topology.cables if one.lost and here in (one.one.node_id, one.other.node_id)]
+    return found + [_of_lost_cable(one, names) for one in lost]
+
+
+def _answering(*ways: Iterable[topology_pb2.Link]) -> list[topology_pb2.Link]:
+    return [one for way in ways for one in way if one.state != DOWN]
+
+
+def _of_pair(
+    topology: topology_pb2.Topology,
+    peer: str,
+    name: str,
+    there: list[topology_pb2.Link],
+    back: list[topology_pb2.Link],
+    echo_ports: Mapping[str, int],
+) -> list[Finding]:
+    """What is wrong between this node and a peer as a whole."""
+    here = topology.node_id
+    goes, comes = bool(_answering(there)), bool(_answering(back))
+    if not goes and not comes:
+        if peer in topology.incomplete_node_ids or here in topology.incomplete_node_ids:
+            return [note(f"links to {name}", "not measured yet")]
+        why = _tries(topology, here, peer) or f"topology knows no address of {name}"
+        remedy = f"{_open_port(name, echo_ports.get(peer))}; a cable between them needs an address at both ends; {SHOW}"
+        return [wrong(f"no link joins this node and {name}", why, remedy)]
+    if goes and not comes and here not in topology.incomplete_node_ids and peer not in topology.incomplete_node_ids:
+        why = _tries(topology, peer, here) or f"{name} has told of no link to this node"
+        return [
+            warning(
+                f"one direction only: this node reaches {name}, and {name} does not reach this node",
+                why,
+                f"{_open_port('this node', echo_ports.get(here))}; {SHOW}",
+            )
+        ]
+    if comes and not goes:
+        why = _tries(topology, here, peer) or "no address of it answers"
+        return [
+            warning(
+                f"one direction only: {name} reaches this node, and this node does not reach {name}",
+                why,
+                f"{_open_port(name, echo_ports.get(peer))}; {SHOW}",
+            )
+        ]
+    media = {one.medium for one in _answering(there, back)}
+    if media == {Medium.VPN.value}:
+        rtts = joined(sorted({f"{_ms(one.rtt_us)} by {one.peer_address}" for one in _answering(there)}))
+        return [
+            warning(
+                f"only a VPN joins this node and {name}",
+                f"{rtts or 'every address is a VPN'}: models run on both at a fraction of their speed",
+                f"plug in a cable, or give both an address in one LAN; {SHOW}; `[topology] media` says so where an "
+                "interface is taken for a VPN",
+            )
+        ]
+    return []
+
+
+def _of_link(one: topology_pb2.Link, name: str, here: str, answering: list[topology_pb2.Link]) -> Iterable[Finding]:
+    way = f"to {name} at" if one.from_node_id == here else f"from {name} to"
+    what = f"the link {way} {one.peer_address} ({_medium(one)})"
+    if one.state == LinkState.DEGRADED.value:
+        limit_us = RTT_LIMITS_US.get(Medium(one.medium)) if one.medium else None
+        below = f", and {_medium(one)} should stay below {_ms(limit_us)}" if limit_us else ""
+        why = f"{_ms(one.rtt_us)}{below}; counts as {_name(one.counts_as)}"
+        remedy = "look for load or a bad cable there; `thunderline links --measure` compares its directions"
+        yield warning(f"{what} is DEGRADED", why, remedy)
+    if one.state == DOWN and answering:
+        remedy = f"see whether {one.local_interface or 'its interface'} is up and plugged in at both ends; {SHOW}"
+        yield warning(f"{what} is DOWN", "it has answered before, and does not now; another way is used", remedy)
+    if Mark.ASYMMETRIC_ROUTE.value in one.marks:
+        remedy = "make the routes of both nodes alike (`ip route get ADDRESS`, on a Mac `route -n get ADDRESS`)"
+        yield warning(f"{what} comes back another way", _said(one, Mark.ASYMMETRIC_ROUTE.name), remedy)
+    if Mark.ONE_SIDED.value in one.marks and one.state != DOWN:
+        remedy = f"`thunderline doctor` on {name}: its topology tells nothing of this link"
+        yield warning(f"only one node tells of {what}", _said(one, Mark.ONE_SIDED.name), remedy)
+
+
+def _of_lost_cable(one: topology_pb2.Cable, names: Mapping[str, str]) -> Finding:
+    """Its sentence has the remedy behind its first full stop."""
+    ends = joined([f"{end.interface} of {names.get(end.node_id, end.node_id)}" for end in (one.one, one.other)])
+    why, _, remedy = one.sentence.removeprefix("CABLE_LOST: ").partition(". ")
+    return warning(
+        f"CABLE_LOST between {ends}",
+        why or "it carries nothing any more",
+        f"{remedy or 'plug it in again at both ends'}; `thunderline links` shows what carries data instead",
+    )
+
+
+def _said(link: topology_pb2.Link, mark: str) -> str:
+    """Of the sentence of a link the part about a mark."""
+    parts = link.why.split("; ")
+    return next((part.removeprefix(f"{mark}: ") for part in parts if part.startswith(mark)), link.why or mark)
+
+
+def _tries(topology: topology_pb2.Topology, from_node: str, to_node: str) -> str:
+    """How the tries of each address ended, with the errno, as topology says it."""
+    found = [
+        f"{one.address}: {one.sentence or topology_pb2.ProbeOutcome.Name(one.outcome).removeprefix('PROBE_OUTCOME_')}"
+        for one in topology.attempts
+        if (one.from_node_id, one.to_node_id) == (from_node, to_node)
+    ]
+    more = [f"{len(found) - ATTEMPT_COUNT_MAX} more"] if len(found) > ATTEMPT_COUNT_MAX else []
+    return "; ".join(found[:ATTEMPT_COUNT_MAX] + more)
+
+
+def _open_port(name: str, port: int | None) -> str:
+    where = f"TCP port {port} (its echo)" if port else "the TCP port of its echo, 7412 by default,"
+    return f"let {where} in at the firewall of {name}"
+
+
+def _medium(one: topology_pb2.Link) -> str:
+    return _name(one.medium)
+
+
+def _name(medium: int) -> str:
+    return Medium(medium).name if medium else "unknown"
+
+
+def _ms(rtt_us: int) -> str:
+    return f"{rtt_us / 1000:.3g} ms"
