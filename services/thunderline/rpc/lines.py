@@ -1,6 +1,7 @@
 """A channel in front of real ones: a call takes the line that is the newest when it begins, and ends where it is."""
 
 import asyncio
+from collections.abc import Callable, Generator
 from types import TracebackType
 from typing import Any, Self
 
@@ -42,6 +43,46 @@ class Line:
         await self.channel.close(grace)
 
 
+class NoCall:
+    """A call that could not be begun: it fails as one does whose peer is gone."""
+
+    def __init__(self, error: grpc.aio.AioRpcError) -> None:
+        self._error = error
+
+    def __await__(self) -> Generator[Any, None, Any]:
+        return self.read().__await__()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Any:
+        raise self._error
+
+    async def read(self) -> Any:
+        raise self._error
+
+    async def write(self, _: Any) -> None:
+        raise self._error
+
+    async def done_writing(self) -> None:
+        """There is nobody to whom it would be said."""
+
+    async def code(self) -> grpc.StatusCode:
+        return self._error.code()
+
+    async def details(self) -> str | None:
+        return self._error.details()
+
+    def cancel(self) -> bool:
+        return False
+
+    def done(self) -> bool:
+        return True
+
+    def add_done_callback(self, callback: Callable[[Any], None]) -> None:
+        callback(self)
+
+
 class LineChannel(grpc.aio.Channel):
     """For stubs and clients it is a channel. Who derives from it says which line is the newest."""
 
@@ -56,7 +97,10 @@ class LineChannel(grpc.aio.Channel):
 
         def call(*request: Any, **about: Any) -> Any:
             nonlocal line, multicallable
-            newest = self._newest()
+            try:
+                newest = self._newest()
+            except grpc.aio.AioRpcError as error:
+                return NoCall(error)
             if newest is not line:
                 line, multicallable = newest, getattr(newest.channel, arity)(method, *arguments, **options)
             made = multicallable(*request, **about)
