@@ -38,7 +38,7 @@ PARTS = {
 }
 # Unit tests mostly wait: three at a time on two cores; those of one file stay together. So do labs, each by itself.
 # Whole systems want both cores.
-BESIDE_EACH_OTHER = {"unit": ("-n", "3", "--dist", "loadfile"), "lab": ("-n", "3")}
+BESIDE_EACH_OTHER = {"unit": ("-n", "3", "--dist", "loadfile"), "lab": ("-n", "4", "--dist", "worksteal")}
 WHOLE_SYSTEMS = ("simulation", "lab", "e2e", "faults", "evidence", "prove")
 
 

@@ -1,6 +1,6 @@
 """What a topology says of two nodes. Pure."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 from thunderline.v1 import cluster_pb2, topology_pb2
 
@@ -46,16 +46,6 @@ def chosen(topology: Topology, one: str, other: str) -> str:
     found = [link.peer_address for link in links(topology, one, other) if link.chosen]
     assert len(found) <= 1, told(topology)
     return found[0] if found else ""
-
-
-def both_ways(one: str, other: str) -> Holds:
-    return lambda topology: bool(links(topology, one, other) and links(topology, other, one))
-
-
-def takes(ways: Iterable[tuple[str, str, str]]) -> Holds:
-    """Of each (from, to, address): connections take that address."""
-    wanted = list(ways)
-    return lambda topology: all(chosen(topology, one, other) == address for one, other, address in wanted)
 
 
 def told(topology: Topology) -> str:

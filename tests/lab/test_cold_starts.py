@@ -8,12 +8,13 @@ import pytest
 
 from lab.network import Lab
 from lab.nodes import Cluster
-from lab.seen import THUNDERBOLT, both_ways, links
+from lab.pairs import pair
+from lab.seen import THUNDERBOLT, links
 from thunderline.cluster.limits import DEFAULTS
 
 ROUNDS = 50 if os.environ.get("PROVE") else 5
 WITHIN_S = 2 * DEFAULTS.probe_period_s
-# Between the starts of two processes.
+# Between the starts of two processes, at most.
 GAP_S = 1.0
 
 
@@ -21,17 +22,15 @@ GAP_S = 1.0
 def test_both_directions_are_known_within_two_periods(
     net: Lab, cluster: Cluster, seed: int, evidence: dict[str, Any]
 ) -> None:
-    rng = random.Random(seed)
-    one, other = (cluster.node(net.host(name)) for name in "ab")
-    net.cable(one.host, other.host)
-    watching = [node.watching for node in (one, other)]
-    serving_s = cluster.start_in_random_order(rng, GAP_S)
-    holds = both_ways(one.node_id, other.node_id)
-    looks = [each.until("both directions are known", holds, WITHIN_S + 1) for each in watching]
-    after_s = max(0.0, max(look.at_s for look in looks) - serving_s)
+    two = pair(net, cluster)
+    net.cable(two.one.host, two.other.host)
+    serving_s = cluster.start_in_random_order(random.Random(seed), GAP_S)
+    known_s = two.until("both directions are known", two.known(), WITHIN_S + 1)
+    after_s = max(0.0, known_s - serving_s)
     assert after_s <= WITHIN_S
-    for look in looks:
-        found = [*links(look.topology, one.node_id, other.node_id), *links(look.topology, other.node_id, one.node_id)]
-        assert {link.medium for link in found} == {THUNDERBOLT}, found
+    for node in two.nodes:
+        topology = node.topology()
+        for ids in (two.ids, two.ids[::-1]):
+            assert [one.medium for one in links(topology, *ids)] == [THUNDERBOLT], topology
     evidence["cold_starts"] = evidence.get("cold_starts", 0) + 1
     evidence["both_directions_after_s_max"] = max(round(after_s, 2), evidence.get("both_directions_after_s_max", 0.0))

@@ -2,6 +2,7 @@
 
 import os
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +32,9 @@ def used_s(pid: int) -> float:
     return float(times.user + times.system)
 
 
-def own_links(node: Node) -> int:
-    return sum(link.from_node_id == node.node_id and link.state == UP for link in node.topology().links)
+def has_links(node: Node, wanted: int) -> bool:
+    found = [link for link in node.topology().links if link.from_node_id == node.node_id and link.state == UP]
+    return len(found) == wanted
 
 
 @pytest.mark.timeout(600)
@@ -49,7 +51,7 @@ def test_probing_costs_little(net: Lab, cluster: Cluster, evidence: dict[str, An
             node.until_serving()
     wanted = 2 * (NODES - 1)
     for node in nodes:
-        until(f"{wanted} links of {node.host.name}", lambda node=node: own_links(node) == wanted, SETTLED_S, 1)  # type: ignore[misc]
+        until(f"{wanted} links of {node.host.name}", partial(has_links, node, wanted), SETTLED_S, 1)
     pids = {role: [node.processes[role].pid for node in nodes] for role in ("topology", "discovery")}
     begun_s = time.monotonic()
     before = {role: [used_s(pid) for pid in found] for role, found in pids.items()}

@@ -7,7 +7,8 @@ import pytest
 from lab import verbs
 from lab.network import Lab
 from lab.nodes import Cluster
-from lab.seen import Topology, both_ways, links
+from lab.pairs import Pair, pair
+from lab.seen import Holds, links
 from thunderline.cluster.limits import DEFAULTS
 
 SETTLED_S = 20.0
@@ -15,47 +16,43 @@ HELD_S = 3 * DEFAULTS.probe_period_s
 HEALED_S = 10.0
 
 
+def only_back(two: Pair) -> Holds:
+    """Links from the second to the first, and none the other way."""
+    return lambda topology: bool(links(topology, *two.ids[::-1])) and not links(topology, *two.ids)
+
+
 # Who has the lower id calls first.
-@pytest.mark.parametrize("mute_is_first", [True, False], ids=["the one with the lower id", "the one with the higher id"])
-def test_a_node_that_cannot_dial(net: Lab, cluster: Cluster, mute_is_first: bool) -> None:
-    nodes = sorted((cluster.node(net.host(name)) for name in "ab"), key=lambda node: node.node_id)
-    mute, other = nodes if mute_is_first else nodes[::-1]
-    net.cable(mute.host, other.host)
-    rule = verbs.firewall(net, mute.host, other.host)
-    watching = [node.watching for node in (mute, other)]
+@pytest.mark.parametrize("mute_is_lower", [True, False], ids=["with the lower id", "with the higher id"])
+def test_a_node_that_cannot_dial(net: Lab, cluster: Cluster, mute_is_lower: bool) -> None:
+    nodes = sorted(pair(net, cluster).nodes, key=lambda node: node.node_id, reverse=not mute_is_lower)
+    two = Pair(*nodes)
+    net.cable(two.one.host, two.other.host)
+    rule = verbs.firewall(net, two.one.host, two.other.host)
     cluster.start()
-
-    def only_one_way(topology: Topology) -> bool:
-        there = links(topology, other.node_id, mute.node_id)
-        return bool(there) and not links(topology, mute.node_id, other.node_id) and topology.complete
-
-    known_s = max(each.until("the direction that works is known", only_one_way, SETTLED_S).at_s for each in watching)
+    holds = only_back(two)
+    known_s = two.until("the one direction is known", lambda told: holds(told) and told.complete, SETTLED_S)
     time.sleep(HELD_S)
-    for each in watching:
-        assert all(only_one_way(look.topology) for look in each.since(known_s))
-    for node in (mute, other):
-        (link,) = links(node.topology(), other.node_id, mute.node_id)
+    for node in two.nodes:
+        assert all(holds(look.topology) for look in node.watching.since(known_s))
+        (link,) = links(node.topology(), *two.ids[::-1])
         assert link.chosen and "one direction only" in link.why, link.why
-        assert node.alive() == {mute.node_id, other.node_id}
-
+        assert node.alive() == set(two.ids)
+    healed_s = time.monotonic()
     verbs.heal(net, rule)
-    for each in watching:
-        each.until("both directions are known", both_ways(mute.node_id, other.node_id), HEALED_S)
+    two.until("both directions are known", two.known(), HEALED_S, healed_s)
 
 
-def test_a_direction_that_is_lost_while_they_run(net: Lab, cluster: Cluster) -> None:
-    mute, other = (cluster.node(net.host(name)) for name in "ab")
-    net.cable(mute.host, other.host)
+@pytest.mark.parametrize("scheduler_is_mute", [True, False], ids=["to a member", "to the scheduler node"])
+def test_a_direction_that_is_lost_while_they_run(net: Lab, cluster: Cluster, scheduler_is_mute: bool) -> None:
+    nodes = pair(net, cluster).nodes
+    two = Pair(*(nodes if scheduler_is_mute else nodes[::-1]))
+    net.cable(two.one.host, two.other.host)
     cluster.start()
-    for node in (mute, other):
-        node.watching.until("both directions are known", both_ways(mute.node_id, other.node_id), SETTLED_S)
+    two.until("both directions are known", two.known(), SETTLED_S)
     begun_s = time.monotonic()
-    verbs.firewall(net, mute.host, other.host)
-    for node in (mute, other):
-
-        def only_one_way(topology: Topology) -> bool:
-            there = links(topology, other.node_id, mute.node_id)
-            return bool(there) and not links(topology, mute.node_id, other.node_id)
-
-        node.watching.until("the direction that works is known", only_one_way, SETTLED_S, begun_s)
-        assert node.alive() == {mute.node_id, other.node_id}
+    verbs.firewall(net, two.one.host, two.other.host)
+    two.until("one direction is left", only_back(two), SETTLED_S, begun_s)
+    time.sleep(HELD_S)
+    for node in two.nodes:
+        assert only_back(two)(node.topology())
+        assert node.alive() == set(two.ids)

@@ -9,7 +9,8 @@ from installation import until
 from lab import probes, verbs
 from lab.network import Lab
 from lab.nodes import Cluster
-from lab.seen import UP, link, state
+from lab.pairs import pair
+from lab.seen import UP, link
 
 SETTLED_S = 20.0
 NEAR_S = 0.0003
@@ -18,21 +19,21 @@ PING_COUNT = 50
 
 @pytest.mark.parametrize("one_way_s", [0.0, 0.001], ids=["as it is", "a millisecond each way"])
 def test_an_rtt_is_that_of_ping(net: Lab, cluster: Cluster, one_way_s: float, evidence: dict[str, Any]) -> None:
-    one, other = (cluster.node(net.host(name)) for name in "ab")
+    two = pair(net, cluster)
+    one, other = two.nodes
     cable = net.cable(one.host, other.host)
     if one_way_s:
         verbs.delay(net, cable, one_way_s)
     cluster.start()
-    address = other.host.address(cable)
-    way = (one.node_id, other.node_id, address)
-    one.watching.until("the cable is UP", lambda topology: state(topology, *way) == UP, SETTLED_S)
+    two.until("the cable is UP", two.are(cable, UP), SETTLED_S)
+    way = two.ways(cable)[0]
     seen: list[tuple[float, float]] = []
 
     def is_near() -> bool:
-        pings = [taken_s for taken_s in (probes.ping_s(one.host, address) for _ in range(PING_COUNT)) if taken_s]
+        pings = [probes.ping_s(one.host, other.host.address(cable)) for _ in range(PING_COUNT)]
         found = link(one.topology(), *way)
         assert found is not None
-        seen.append((median(pings), found.rtt_us / 1e6))
+        seen.append((median(taken_s for taken_s in pings if taken_s), found.rtt_us / 1e6))
         return abs(seen[-1][0] - seen[-1][1]) <= NEAR_S
 
     # The first probes met imports: the median of the last five is told.

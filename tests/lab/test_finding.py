@@ -1,8 +1,8 @@
-"""How nodes find each other: by multicast alone, by seeds alone, over an interface that comes later; never strangers."""
+"""How nodes find each other: by multicast alone, by seeds alone, over an interface that comes later."""
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from functools import partial
 
 import pytest
 
@@ -10,7 +10,8 @@ from installation import until
 from lab import probes, verbs
 from lab.network import Lab
 from lab.nodes import Cluster, Node
-from lab.seen import THUNDERBOLT, both_ways, links
+from lab.pairs import pair
+from lab.seen import UP
 from thunderline.cluster.limits import DEFAULTS
 
 FOUND_S = 15.0
@@ -18,10 +19,14 @@ FOUND_S = 15.0
 HELD_S = 2 * DEFAULTS.dead_s
 
 
+def knows(node: Node, wanted: set[str]) -> bool:
+    return node.alive() == wanted
+
+
 def until_all_know_each_other(nodes: Sequence[Node], timeout_s: float = FOUND_S) -> None:
     wanted = {node.node_id for node in nodes}
     for node in nodes:
-        until(f"{node.host.name} knows all of its cluster", lambda node=node: node.alive() == wanted, timeout_s)  # type: ignore[misc]
+        until(f"{node.host.name} knows all of its cluster", partial(knows, node, wanted), timeout_s)
 
 
 def test_multicast_alone(net: Lab, cluster: Cluster) -> None:
@@ -45,35 +50,20 @@ def test_one_seed_is_enough_without_multicast(net: Lab, cluster: Cluster, mdns: 
 
 
 def test_an_interface_that_comes_later(net: Lab, cluster: Cluster) -> None:
-    hosts = [net.host(name) for name in "ab"]
-    one, other = (cluster.node(host) for host in hosts)
+    two = pair(net, cluster)
+    hosts = [node.host for node in two.nodes]
     cluster.start()
-    for node in (one, other):
-        assert node.alive() == {node.node_id}
+    assert [node.alive() for node in two.nodes] == [{one} for one in two.ids]
     cable = net.cable(*hosts)
-    until_all_know_each_other((one, other))
-    for node in (one, other):
-        node.watching.until("both directions are known", both_ways(one.node_id, other.node_id), FOUND_S)
-    # And one more, while they talk.
-    lan = net.lan(*hosts)
-    for node in (one, other):
-        node.watching.until(
-            "the LAN is known",
-            lambda topology: {hosts[1].address(cable), hosts[1].address(lan)}
-            == {link.peer_address for link in links(topology, one.node_id, other.node_id)},
-            FOUND_S,
-        )
-    # One that goes is taken by nobody.
+    until_all_know_each_other(two.nodes)
+    two.until("connections take the cable", two.take(cable), FOUND_S)
+    # Another one, while they talk; and the first goes.
     begun_s = time.monotonic()
+    lan = net.lan(*hosts)
+    two.until("the LAN is UP", two.are(lan, UP), FOUND_S, begun_s)
     verbs.cut(net, cable)
-    for node in (one, other):
-        node.watching.until(
-            "only the LAN is left",
-            lambda topology: [hosts[1].address(lan)]
-            == [link.peer_address for link in links(topology, one.node_id, other.node_id) if link.chosen],
-            FOUND_S,
-            begun_s,
-        )
+    two.until("connections take the LAN", two.take(lan), FOUND_S, begun_s)
+    assert [node.alive() for node in two.nodes] == [set(two.ids)] * 2
 
 
 @pytest.mark.parametrize("second", ["office", "home"], ids=["of another name", "of the same name"])
@@ -95,7 +85,7 @@ def test_two_clusters_on_one_lan_never_mix(net: Lab, new_cluster: Callable[..., 
             own = {node.node_id for node in cluster_nodes}
             for node in cluster_nodes:
                 assert {one.card.node_id for one in node.roster().members} == own
-                found: Any = node.topology()
+                found = node.topology()
                 assert {one.from_node_id for one in found.links} | {one.to_node_id for one in found.links} <= own
                 assert {one.to_node_id for one in found.attempts} <= own
         time.sleep(0.5)
@@ -106,12 +96,3 @@ def test_two_clusters_on_one_lan_never_mix(net: Lab, new_cluster: Callable[..., 
 
 def shown(node: Node) -> set[tuple[str, str]]:
     return {(one.node_id, one.cluster_name) for one in node.roster().strangers}
-
-
-def test_media_of_the_lab_are_what_config_says(net: Lab, cluster: Cluster) -> None:
-    hosts = [net.host(name) for name in "ab"]
-    net.cable(*hosts)
-    node = cluster.node(hosts[0])
-    node.start()
-    node.until_serving()
-    assert {one.name: one.medium for one in node.topology().interfaces}["cable0"] == THUNDERBOLT

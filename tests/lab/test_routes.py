@@ -5,84 +5,78 @@ import time
 from lab import verbs
 from lab.media import Cable, Tunnel
 from lab.network import Lab
-from lab.nodes import Cluster, Node
-from lab.seen import THUNDERBOLT, VPN, Link, Topology, link, links
+from lab.nodes import Cluster
+from lab.pairs import Pair, pair
+from lab.seen import THUNDERBOLT, VPN, Holds, Link, Topology, link, links
 from thunderline.v1 import topology_pb2
 
 SETTLED_S = 20.0
 ASYMMETRIC = topology_pb2.LINK_MARK_ASYMMETRIC_ROUTE
 
 
-def two_nodes(net: Lab, cluster: Cluster) -> tuple[Node, Node, Cable, Tunnel]:
-    """Whose connections take the cable."""
-    one, other = (cluster.node(net.host(name)) for name in "ab")
-    cable, vpn = net.cable(one.host, other.host), net.tunnel(one.host, other.host)
+def joined(net: Lab, cluster: Cluster) -> tuple[Pair, Cable, Tunnel]:
+    """Two nodes, and what is between them: the cable is a cable."""
+    two = pair(net, cluster)
+    cable, vpn = net.cable(two.one.host, two.other.host), net.tunnel(two.one.host, two.other.host)
     cluster.start()
-    for node in (one, other):
-        node.watching.until("the cable is a cable", lambda topology: is_cable(topology, one, other, cable), SETTLED_S)
-    return one, other, cable, vpn
+    two.until("the cable is a cable", is_cable(two, cable), SETTLED_S)
+    return two, cable, vpn
 
 
-def over_cable(topology: Topology, one: Node, other: Node, cable: Cable) -> list[Link]:
-    """Both directions."""
-    ends = ((one, other), (other, one))
-    found = [link(topology, start.node_id, end.node_id, end.host.address(cable)) for start, end in ends]
-    return [each for each in found if each is not None]
+def over(topology: Topology, two: Pair, cable: Cable) -> list[Link]:
+    """To its addresses."""
+    found = [link(topology, *way) for way in two.ways(cable)]
+    return [one for one in found if one is not None]
 
 
-def is_cable(topology: Topology, one: Node, other: Node, cable: Cable) -> bool:
-    found = over_cable(topology, one, other, cable)
-    return len(found) == 2 and all(each.medium == THUNDERBOLT and not each.marks for each in found)
-
-
-def lines_about(node: Node, address: str) -> list[str]:
-    """What `thunderline links` prints of an address."""
-    said = node.run("links")
-    assert said.returncode == 0, said.stderr
-    return [line for line in said.stdout.splitlines() if address in line]
+def is_cable(two: Pair, cable: Cable) -> Holds:
+    good = [(THUNDERBOLT, [])] * 2
+    return lambda topology: [(one.medium, list(one.marks)) for one in over(topology, two, cable)] == good
 
 
 def test_a_cables_subnet_over_the_vpn_is_no_cable(net: Lab, cluster: Cluster) -> None:
-    one, other, cable, vpn = two_nodes(net, cluster)
+    two, cable, vpn = joined(net, cluster)
+    one, other = (node.host for node in two.nodes)
     begun_s = time.monotonic()
-    ways = ((one, other), (other, one))
-    rules = [verbs.route(net, start.host, end.host, end.host.address(cable), vpn) for start, end in ways]
+    rules = [
+        verbs.route(net, one, other, other.address(cable), vpn),
+        verbs.route(net, other, one, one.address(cable), vpn),
+    ]
 
     def is_detour(topology: Topology) -> bool:
-        found = over_cable(topology, one, other, cable)
-        ends = [(each.medium, each.local_interface, each.peer_interface) for each in found]
+        ends = [(each.medium, each.local_interface, each.peer_interface) for each in over(topology, two, cable)]
         return ends == [(VPN, "vpn0", "vpn0")] * 2
 
-    for node in (one, other):
-        node.watching.until("the cable's addresses are of the VPN", is_detour, SETTLED_S, begun_s)
-        for start, end in ways:
-            media = {each.medium for each in links(node.topology(), start.node_id, end.node_id)}
-            assert media == {VPN}
-    lines = lines_about(one, other.host.address(cable))
-    assert any("vpn0" in line and "THUNDERBOLT" not in line for line in lines), lines
+    two.until("the cable's addresses are of the VPN", is_detour, SETTLED_S, begun_s)
+    for node in two.nodes:
+        topology = node.topology()
+        assert {each.medium for ids in (two.ids, two.ids[::-1]) for each in links(topology, *ids)} == {VPN}
+    said = two.one.run("links")
+    lines = [line for line in said.stdout.splitlines() if other.address(cable) in line]
+    assert lines, said.stdout + said.stderr
+    assert all("vpn0" in line and "THUNDERBOLT" not in line for line in lines), said.stdout
 
     healed_s = time.monotonic()
     for rule in rules:
         verbs.heal(net, rule)
-    for node in (one, other):
-        node.watching.until(
-            "the cable is a cable", lambda topology: is_cable(topology, one, other, cable), SETTLED_S, healed_s
-        )
+    two.until("the cable is a cable", is_cable(two, cable), SETTLED_S, healed_s)
 
 
 def test_a_route_that_differs_there_and_back_is_marked_with_both_interfaces(net: Lab, cluster: Cluster) -> None:
-    one, other, cable, vpn = two_nodes(net, cluster)
+    two, cable, vpn = joined(net, cluster)
+    one, other = (node.host for node in two.nodes)
     begun_s = time.monotonic()
-    verbs.route(net, one.host, other.host, other.host.address(cable), vpn, one_way=True)
-    way = (one.node_id, other.node_id, other.host.address(cable))
+    verbs.route(net, one, other, other.address(cable), vpn, one_way=True)
+    way = two.ways(cable)[0]
 
     def is_marked(topology: Topology) -> bool:
         found = link(topology, *way)
         return found is not None and ASYMMETRIC in found.marks
 
-    for node in (one, other):
-        look = node.watching.until("ASYMMETRIC_ROUTE", is_marked, SETTLED_S, begun_s)
-        found = link(look.topology, *way)
-        assert found is not None and found.medium == VPN
+    two.until("ASYMMETRIC_ROUTE", is_marked, SETTLED_S, begun_s)
+    for node in two.nodes:
+        found = link(node.topology(), *way)
+        assert found is not None and found.medium == VPN and found.path.leaves.interface == "vpn0", found
         assert "cable0" in found.why and "vpn0" in found.why, found.why
-        assert found.path.leaves.interface == "vpn0"
+    said = two.one.run("links")
+    assert "ASYMMETRIC_ROUTE" in said.stdout, said.stdout + said.stderr
