@@ -25,9 +25,11 @@ from lab.network import Host
 from lab.seen import Topology
 from lab.watching import Watching
 from rpc.little_cluster import LittleCluster
+from thunderline.cluster import NodeId
 from thunderline.cluster.callers import Caller
+from thunderline.process.authority import Authorities, keep_authorities
 from thunderline.process.home import node_id
-from thunderline.process.trust import Identity, keep, keep_authorities
+from thunderline.process.trust import Identity, keep, keep_joined
 from thunderline.rpc import credentials
 from thunderline.rpc.channel import CHANNEL_OPTIONS
 from thunderline.v1 import discovery_pb2, discovery_pb2_grpc, topology_pb2, topology_pb2_grpc
@@ -53,7 +55,7 @@ class Node:
 
     host: Host
     home: Path
-    node_id: str
+    node_id: NodeId
     identity: Identity
     environment: dict[str, str] = field(default_factory=dict)
     # Living ones, by role; or "up".
@@ -104,7 +106,7 @@ class Node:
     def _dial(self, role: str) -> grpc.Channel:
         if role not in self._doors:
             self._doors[role] = Door(self.host.namespace, PORTS[role])
-        options = [*CHANNEL_OPTIONS, *credentials.expects(node_id(self.home))]
+        options = [*CHANNEL_OPTIONS, *credentials.expects(self.node_id)]
         target, mine = self._doors[role].target, credentials.for_channel(self.identity)
         return grpc.secure_channel(target, mine, options=options)
 
@@ -203,17 +205,13 @@ class Cluster:
 
     def node(self, host: Host, seeds: Sequence[str] = (), mdns: bool = True) -> Node:
         home = self._root / host.name
-        own = str(node_id(home))
-        caller = Caller.MEMBER if self.nodes else Caller.SCHEDULER
-        identity = self._little.identity(caller, own)
-        keep(home, identity)
-        if not self.nodes:
-            keep_authorities(home, self._little.authority)
+        own = node_id(home)
         scheduler = self.nodes[0].node_id if self.nodes else own
-        (home / "cluster" / "joined.toml").write_text(
-            f'[cluster]\nname = "{self.name}"\nscheduler = "{scheduler}"\n[node]\nbind = "0.0.0.0"\n'
-            f"[discovery]\nseeds = {json.dumps(list(seeds))}\n"
-        )
+        identity = self._little.identity(Caller.MEMBER if self.nodes else Caller.SCHEDULER, own)
+        keep(home, identity)
+        keep_joined(home, self.name, scheduler, seeds)
+        if not self.nodes:
+            keep_authorities(home, Authorities(self._little.authority))
         (home / "config.toml").write_text(
             f"[discovery]\nmdns = {json.dumps(mdns)}\n[topology]\nmedia = {json.dumps(MEDIA)}\n"
         )
