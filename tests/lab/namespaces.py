@@ -85,6 +85,14 @@ def exists(name: str) -> bool:
     return (NAMED / name).exists()
 
 
+def is_in(name: str, pid: int) -> bool:
+    """Whether a process lives there: one that was just started may not have arrived."""
+    try:
+        return (NAMED / name).stat().st_ino == Path(f"/proc/{pid}/ns/net").stat().st_ino
+    except OSError:
+        return False
+
+
 def pids(name: str) -> list[int]:
     """Who lives there."""
     return [int(pid) for pid in ip("netns", "pids", name).split() if int(pid) != os.getpid()]

@@ -3,8 +3,6 @@
 import contextlib
 import json
 import random
-import shutil
-import signal
 import subprocess
 import sys
 import threading
@@ -19,7 +17,7 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from installation import until
-from lab import verbs
+from lab import namespaces, verbs
 from lab.doors import Door
 from lab.network import Host
 from lab.seen import Topology
@@ -63,6 +61,7 @@ class Node:
     _doors: dict[str, Door] = field(default_factory=dict)
     _channels: dict[str, grpc.Channel] = field(default_factory=dict)
     _watching: Watching | None = None
+    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
     def variables(self) -> dict[str, str]:
@@ -83,14 +82,10 @@ class Node:
         for role in roles or tuple(self.processes):
             verbs.kill(self.processes.pop(role))
 
-    def stop(self, *roles: str) -> None:
-        """As systemd does."""
-        for role in roles or tuple(self.processes):
-            verbs.kill(self.processes.pop(role), signal.SIGTERM)
-
     def run(self, *words: str, timeout_s: float = COMMAND_S) -> "subprocess.CompletedProcess[str]":
-        """A command of the command line, on this host."""
-        return self.host.run(str(PROGRAM), *words, environment=self.variables, timeout_s=timeout_s)
+        """A command of the command line, on this host, in a wide terminal."""
+        environment = {"COLUMNS": "300", **self.variables}
+        return self.host.run(str(PROGRAM), *words, environment=environment, timeout_s=timeout_s)
 
     def log(self, role: str) -> str:
         """All that the role has said; what it wrote before its last start comes first."""
@@ -104,8 +99,10 @@ class Node:
         return self._channels[role]
 
     def _dial(self, role: str) -> grpc.Channel:
-        if role not in self._doors:
-            self._doors[role] = Door(self.host.namespace, PORTS[role])
+        # A watching thread dials too.
+        with self._lock:
+            if role not in self._doors:
+                self._doors[role] = Door(self.host.namespace, PORTS[role])
         options = [*CHANNEL_OPTIONS, *credentials.expects(self.node_id)]
         target, mine = self._doors[role].target, credentials.for_channel(self.identity)
         return grpc.secure_channel(target, mine, options=options)
@@ -126,7 +123,8 @@ class Node:
     def listens(self, role: str) -> bool:
         """Seen in the system's table: nobody is dialled, and nothing is waited for."""
         wanted = f":{PORTS[role]:04X}"
-        pid = next((process.pid for process in tuple(self.processes.values()) if process.poll() is None), 0)
+        name = self.host.namespace
+        pid = next((one.pid for one in tuple(self.processes.values()) if namespaces.is_in(name, one.pid)), 0)
         for table in ("tcp", "tcp6"):
             with contextlib.suppress(OSError):
                 for line in Path(f"/proc/{pid}/net/{table}").read_text().splitlines()[1:]:
@@ -174,17 +172,6 @@ class Node:
         if self._watching is None:
             self._watching = Watching(partial(self.listens, "topology"), partial(self._dial, "topology"))
         return self._watching
-
-    def forget(self) -> None:
-        """All but who it is, and its certificate: as if it had never run."""
-        assert not self.processes
-        for path in self.home.iterdir():
-            if path.name in {"node.json", "cluster", "config.toml", "logs"}:
-                continue
-            if path.is_dir():
-                shutil.rmtree(path)
-            else:
-                path.unlink()
 
     def close(self) -> None:
         if self._watching is not None:
