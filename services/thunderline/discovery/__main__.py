@@ -1,56 +1,159 @@
 """`thunderline discovery`: who is in the cluster. One on every node."""
 
 import asyncio
+import logging
 import sys
+import uuid
 from collections.abc import Sequence
 
 import grpc
 from prometheus_client import Gauge
 
-from thunderline.discovery.card import card, next_incarnation
+from thunderline.cluster import NodeId
+from thunderline.cluster.errors import Unauthenticated
+from thunderline.cluster.members import MemberState
+from thunderline.cluster.transport import is_loopback
+from thunderline.discovery import memory, wire
+from thunderline.discovery import roster as rosters
+from thunderline.discovery.card import Origin, card, next_incarnation
+from thunderline.discovery.exchanging import Exchanging
+from thunderline.discovery.member_life import Waits
+from thunderline.discovery.membership import Membership
+from thunderline.discovery.reachable import seed_target
 from thunderline.discovery.service import DiscoveryService
+from thunderline.discovery.values import Life
 from thunderline.process import metrics, stopping
-from thunderline.process.entry import run_role
+from thunderline.process.authority import announced
+from thunderline.process.entry import CannotStart, run_role
+from thunderline.process.home import node_id
 from thunderline.process.interfaces import interfaces
-from thunderline.process.settings import Settings
+from thunderline.process.settings import Discovery, Settings
+from thunderline.process.trust import Wallet
 from thunderline.process.version import VERSION
+from thunderline.rpc.renewing import Renewing
 from thunderline.rpc.server import serving
-from thunderline.v1 import discovery_pb2_grpc
+from thunderline.rpc.ways import Ways
+from thunderline.v1 import cluster_pb2, discovery_pb2_grpc
 
 SERVICE = "thunderline.v1.DiscoveryService"
-LOOK_EVERY_S = 2.0
+# A cable that is plugged in is on the card within this time.
+LOOK_EVERY_S = 1.0
+# Members are written at most this often.
+WRITE_EVERY_S = 1.0
+DEFAULT_PORT = int(Discovery.model_fields["port"].default)
 
 MEMBERS = Gauge("thunderline_members", "Members of the cluster by state.", ["state"])
 
+log = logging.getLogger(__name__)
 
-async def keep_card(settings: Settings, incarnation: int, service: DiscoveryService) -> None:
-    """Renews the card when an interface comes, goes or changes."""
+
+class OwnCard:
+    """Reads the card of this start. Blocking."""
+
+    def __init__(self, settings: Settings, wallet: Wallet) -> None:
+        """Raises CannotStart."""
+        life = Life(next_incarnation(settings.home), uuid.uuid4().hex)
+        self.origin = Origin(node_id(settings.home), life, settings)
+        self._wallet = wallet
+
+    def read(self) -> cluster_pb2.NodeCard:
+        settings = self.origin.settings
+        found = interfaces(overrides=settings.media)
+        return card(self.origin, found, announced(settings.home, self._wallet))
+
+
+async def keep_card(own: OwnCard, members: Membership) -> None:
+    """Renews it when an interface comes, goes or changes, or the authorities do."""
+    known = wire.whole(members.own)
     while True:
         await asyncio.sleep(LOOK_EVERY_S)
-        newest = await asyncio.to_thread(lambda: card(settings, incarnation, interfaces()))
-        if newest != service.card:
-            service.card = newest
-            service.changes.notify()
+        newest = await asyncio.to_thread(own.read)
+        newest.revision = known.revision
+        if newest != known:
+            newest.revision += 1
+            known = newest
+            members.renew(wire.to_card(newest))
+
+
+async def keep_books(settings: Settings, members: Membership) -> None:
+    """Counts members by state, and writes down who has to be looked for after a restart."""
+    written = None
+    while True:
+        seen = members.changes.version
+        states = [member.state for member in members.roster.members.values()]
+        for state in MemberState:
+            MEMBERS.labels(state.name).set(states.count(state))
+        cards = rosters.to_remember(members.roster)
+        if cards != written:
+            try:
+                await asyncio.to_thread(memory.remember, settings.home, cards)
+                written = cards
+            except OSError as error:
+                # Tried again with the next change.
+                log.warning("the members cannot be written down", extra={"why": str(error)})
+        await asyncio.sleep(WRITE_EVERY_S)
+        await members.changes.after(seen)
+
+
+async def find_by_multicast(members: Membership, port: int) -> None:
+    # Its import takes a moment, and one node alone has no use for it.
+    from thunderline.discovery.mdns import Mdns
+
+    await Mdns(members, port).run()
+
+
+def begun(settings: Settings, own: OwnCard) -> Membership:
+    """The roster as it is at the start. Blocking."""
+    known = memory.remembered(settings.home)
+    seeds = tuple(seed_target(seed, DEFAULT_PORT) for seed in settings.discovery.seeds)
+    limits = settings.limits
+    alone = is_loopback(settings.node.bind) and not seeds and not known
+    waits = Waits(limits.heartbeat_s, limits.suspect_s, limits.dead_s)
+    return Membership(wire.to_card(own.read()), known, seeds, waits, alone=alone)
 
 
 async def serve(settings: Settings) -> None:
     """Until SIGTERM or SIGINT."""
-    incarnation = next_incarnation(settings.home)
-    service = DiscoveryService(card(settings, incarnation, interfaces()))
-    MEMBERS.labels("ALIVE").set(1)
+    wallet = Wallet(settings.home, settings.cluster.name)
+    try:
+        secured = wallet if wallet.identity() is not None else None
+    except Unauthenticated as error:
+        raise CannotStart(error.message) from None
+    own = OwnCard(settings, wallet)
+    members = begun(settings, own)
+    node, host = own.origin.node_id, settings.host
+    ways = Ways(f"{host}:{settings.topology.port}", wallet, node)
+    exchanging = Exchanging(members, secured, lambda: ways.best)
+
+    def scheduler_card() -> cluster_pb2.NodeCard | None:
+        member = members.roster.members.get(NodeId(settings.cluster.scheduler))
+        return wire.whole(member.card) if member is not None else None
+
+    renewing = Renewing(settings.home, wallet, scheduler_card, lambda one: ways.best.get(one))
+    service = DiscoveryService(members, secured)
 
     def register(server: grpc.aio.Server) -> None:
         discovery_pb2_grpc.add_DiscoveryServiceServicer_to_server(service, server)
 
-    async with serving(f"{settings.node.bind}:{settings.discovery.port}", [SERVICE], register) as server:
+    async with serving(f"{settings.node.bind}:{settings.discovery.port}", [SERVICE], register, wallet) as server:
         with metrics.served("discovery", VERSION, settings.node.metrics_bind, settings.discovery.port):
             await server.serving()
-            # A bug in the task ends the role with its reason.
+            # A bug in a task ends the role with its reason.
             async with asyncio.TaskGroup() as tasks:
-                keeping = tasks.create_task(keep_card(settings, incarnation, service))
+                running = [
+                    tasks.create_task(exchanging.run(), name="exchanging"),
+                    tasks.create_task(keep_card(own, members), name="card"),
+                    tasks.create_task(keep_books(settings, members), name="books"),
+                    tasks.create_task(ways.run(), name="ways"),
+                    tasks.create_task(renewing.run(), name="renewing"),
+                ]
+                if settings.discovery.mdns and not is_loopback(settings.node.bind):
+                    finding = find_by_multicast(members, settings.discovery.port)
+                    running.append(tasks.create_task(finding, name="multicast"))
                 await stopping.stop_asked()
-                keeping.cancel()
-            service.changes.stop()
+                for one in running:
+                    one.cancel()
+            members.changes.stop()
             await server.drain(settings.limits.drain_s)
 
 

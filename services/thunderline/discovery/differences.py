@@ -11,7 +11,7 @@ from thunderline.cluster.members import MemberState
 from thunderline.discovery.values import Card, Member
 
 # Each node has its own of these: shown, and nothing to be done about.
-EXPECTED = {"node.bind", "node.metrics_bind", "gateway.bind", "roles", "seeds"}
+EXPECTED = {"node.bind", "node.metrics_bind", "gateway.bind", "roles", "discovery.seeds"}
 # A card that does not name it: of an older thunderline, or of a node without it.
 UNSAID = ""
 

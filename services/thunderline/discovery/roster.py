@@ -38,7 +38,7 @@ class Roster:
     own_id: NodeId
     waits: Waits
     clock: Clock
-    # Nobody else can be there: no need to wait before it is complete.
+    # Nobody else is known, and nobody is looked for: no need to wait before it is complete.
     alone: bool
     # Itself among them.
     members: Mapping[NodeId, Member]
@@ -176,6 +176,11 @@ def twins(roster: Roster) -> tuple[Twin, ...]:
     return tuple(sorted(found, key=lambda twin: (twin.shown.node_id, twin.other.life)))
 
 
+def renumbered(roster: Roster) -> Roster:
+    """Something has changed that is told beside what the roster holds."""
+    return replace(roster, version=roster.version + 1)
+
+
 def view(roster: Roster) -> View:
     return View(
         roster.own_id,
@@ -208,7 +213,7 @@ def _at(roster: Roster, now_s: float) -> Roster:
         roster,
         clock=clock,
         heard_s=dict.fromkeys(roster.members, clock.awake_s),
-        complete=roster.alone,
+        complete=roster.alone and len(roster.members) == 1,
         complete_from_s=clock.awake_s + roster.waits.dead_s,
     )
 

@@ -1,40 +1,72 @@
 """The gRPC shell of discovery: the roster of one node."""
 
+import re
 import time
 from collections.abc import AsyncIterator
 from typing import Any
+from urllib.parse import unquote
 
-from thunderline.cluster.errors import NotOffered
-from thunderline.process.changes import Changes, watch
-from thunderline.v1 import cluster_pb2, discovery_pb2, discovery_pb2_grpc
+from thunderline.cluster import NodeId
+from thunderline.cluster.callers import Caller
+from thunderline.cluster.errors import InvalidRequest, Unauthenticated
+from thunderline.discovery import wire
+from thunderline.discovery.exchanging import EXCHANGES
+from thunderline.discovery.membership import Membership
+from thunderline.process.changes import watch
+from thunderline.process.trust import Wallet
+from thunderline.rpc.admission import caller_of
+from thunderline.v1 import discovery_pb2, discovery_pb2_grpc
 
 WATCH_PACE_S = 0.1
+# How gRPC writes a caller's address: "ipv4:10.0.0.2:53412", "ipv6:%5Bfd00::2%5D:53412".
+PEER = re.compile(r"ipv[46]:\[?([0-9a-fA-F.:]+)\]?:\d+")
 
 
 class DiscoveryService(discovery_pb2_grpc.DiscoveryServiceServicer):
-    """`card` may be replaced; `changes` then has to be notified."""
+    """`wallet` where callers show a certificate, else None."""
 
-    def __init__(self, card: cluster_pb2.NodeCard) -> None:
-        self.card = card
-        self.changes = Changes()
-        self._since_s = time.time()
-
-    def roster(self) -> discovery_pb2.Roster:
-        member = discovery_pb2.Member(card=self.card, state=discovery_pb2.MEMBER_STATE_ALIVE)
-        member.state_since.FromMilliseconds(int(self._since_s * 1000))
-        # A cluster of one node is complete as soon as that node is there.
-        return discovery_pb2.Roster(members=[member], complete=True, node_id=self.card.node_id)
+    def __init__(self, members: Membership, wallet: Wallet | None = None) -> None:
+        self._members = members
+        self._wallet = wallet
 
     async def GetRoster(self, request: discovery_pb2.GetRosterRequest, context: Any) -> discovery_pb2.GetRosterResponse:
-        return discovery_pb2.GetRosterResponse(roster=self.roster())
+        return discovery_pb2.GetRosterResponse(roster=self._members.proto())
 
     async def WatchRoster(
         self, request: discovery_pb2.WatchRosterRequest, context: Any
     ) -> AsyncIterator[discovery_pb2.WatchRosterResponse]:
-        async for roster in watch(self.changes, self.roster, WATCH_PACE_S):
+        async for roster in watch(self._members.changes, self._members.proto, WATCH_PACE_S):
             yield discovery_pb2.WatchRosterResponse(roster=roster)
 
     async def ExchangeCard(
         self, request: discovery_pb2.ExchangeCardRequest, context: Any
     ) -> discovery_pb2.ExchangeCardResponse:
-        raise NotOffered("a cluster is one node so far: there are no peers")
+        ahead_s = request.sent_at.ToMicroseconds() / 1e6 - time.time()
+        greeting = wire.checked_greeting(request)
+        if self._wallet is not None:
+            bearer = caller_of(context, self._wallet).bearer
+            if bearer.name != greeting.card.node_id:
+                raise Unauthenticated(f"{bearer} shows the card of node {greeting.card.node_id}")
+        self._members.greeted(greeting, ahead_s, address_of(context.peer()))
+        EXCHANGES.labels("served").inc()
+        response = discovery_pb2.ExchangeCardResponse()
+        wire.fill_greeting(response, self._members.greet(greeting.card), time.time())
+        return response
+
+    async def LeaveCluster(
+        self, request: discovery_pb2.LeaveClusterRequest, context: Any
+    ) -> discovery_pb2.LeaveClusterResponse:
+        if not wire.is_node_id(request.node_id):
+            raise InvalidRequest("node_id is no UUID", param="node_id")
+        if self._wallet is not None:
+            bearer = caller_of(context, self._wallet).bearer
+            if bearer.caller is not Caller.SCHEDULER and bearer.name != request.node_id:
+                raise Unauthenticated(f"{bearer} may leave for itself only, or the scheduler node for others")
+        self._members.leave(NodeId(request.node_id))
+        return discovery_pb2.LeaveClusterResponse()
+
+
+def address_of(peer: str) -> str:
+    """The IP address in what gRPC calls a peer; "" where it has none, as over a Unix socket."""
+    found = PEER.fullmatch(unquote(peer))
+    return found[1] if found else ""

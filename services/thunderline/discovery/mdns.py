@@ -1,0 +1,138 @@
+"""Finds peers by multicast DNS, and is found, on every interface of the node. Where that fails there are seeds."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator
+
+from zeroconf import Error, IPVersion, ServiceStateChange, Zeroconf
+from zeroconf.asyncio import AsyncServiceBrowser, AsyncServiceInfo, AsyncZeroconf
+
+from thunderline.cluster.addresses import is_ipv4
+from thunderline.discovery.membership import Membership
+from thunderline.discovery.sightings import (
+    SERVICE_TYPE,
+    SIGHTING_COUNT_MAX,
+    Sighting,
+    name_of,
+    parted,
+    sighting,
+    texts,
+)
+from thunderline.discovery.wire import whole
+from thunderline.process.version import VERSION
+
+# Sightings are repeated this often, and interfaces looked at.
+LOOK_EVERY_S = 1.0
+# After a failure; a network may get multicast later.
+TRY_AGAIN_S = 10.0
+# Seconds for which others believe an announcement that is not repeated: who ends without a word is soon forgotten.
+TTL_S = 60
+# For the records of one announcement.
+RESOLVE_MS = 3_000
+CLOSE_S = 5.0
+
+log = logging.getLogger(__name__)
+
+
+class Mdns:
+    """Belongs to one event loop."""
+
+    def __init__(self, members: Membership, port: int) -> None:
+        self._members = members
+        self._port = port
+        # By name.
+        self._seen: dict[str, Sighting] = {}
+        self._resolving: dict[str, asyncio.Task[None]] = {}
+        self._said = ""
+
+    async def run(self) -> None:
+        """Until cancelled, or the node has left. A failure is logged, and tried again."""
+        while not self._members.has_gone:
+            addresses = self._addresses()
+            try:
+                if addresses:
+                    async with self._announced(addresses):
+                        await self._follow(addresses)
+                else:
+                    await asyncio.sleep(LOOK_EVERY_S)
+                self._said = ""
+            except (Error, OSError, RuntimeError) as error:
+                # TimeoutError among them. RuntimeError: an address that went while it was bound.
+                self._say(str(error) or type(error).__name__)
+                await asyncio.sleep(TRY_AGAIN_S)
+
+    def _addresses(self) -> tuple[str, ...]:
+        """Of the card as it is now: what others may dial is where we listen."""
+        return tuple(one for one in whole(self._members.own).addresses if is_ipv4(one))
+
+    async def _follow(self, addresses: tuple[str, ...]) -> None:
+        """Until the addresses are others."""
+        while self._addresses() == addresses and not self._members.has_gone:
+            leads, strangers = parted(self._seen.values(), self._members.own)
+            self._members.sighted(leads, strangers)
+            await asyncio.sleep(LOOK_EVERY_S)
+
+    @contextlib.asynccontextmanager
+    async def _announced(self, addresses: tuple[str, ...]) -> AsyncIterator[None]:
+        """Raises Error, OSError, RuntimeError."""
+        own = self._members.own
+        name = name_of(own)
+        info = AsyncServiceInfo(
+            SERVICE_TYPE,
+            name,
+            port=self._port,
+            properties=texts(own, self._port, VERSION),
+            server=f"{name.partition('.')[0]}.local.",
+            parsed_addresses=list(addresses),
+            host_ttl=TTL_S,
+            other_ttl=TTL_S,
+        )
+        # It binds sockets: some milliseconds.
+        zeroconf = AsyncZeroconf(interfaces=list(addresses), ip_version=IPVersion.V4Only)
+        browser: AsyncServiceBrowser | None = None
+        try:
+            # Our name is nobody else's: nobody has to be asked for it first.
+            await zeroconf.async_register_service(info, cooperating_responders=True)
+            browser = AsyncServiceBrowser(zeroconf.zeroconf, SERVICE_TYPE, handlers=[self._heard])
+            log.info("announced by multicast DNS", extra={"addresses": addresses})
+            yield
+        finally:
+            for task in self._resolving.values():
+                task.cancel()
+            self._seen.clear()
+            with contextlib.suppress(Error, OSError, RuntimeError):
+                async with asyncio.timeout(CLOSE_S):
+                    if browser is not None:
+                        await browser.async_cancel()
+                    await zeroconf.async_close()
+
+    def _heard(self, zeroconf: Zeroconf, service_type: str, name: str, state_change: ServiceStateChange) -> None:
+        if state_change is ServiceStateChange.Removed:
+            self._seen.pop(name, None)
+            return
+        if name == name_of(self._members.own) or name in self._resolving:
+            return
+        if len(self._resolving) + len(self._seen) >= SIGHTING_COUNT_MAX and name not in self._seen:
+            return
+        task = asyncio.get_running_loop().create_task(self._resolve(zeroconf, name), name=f"resolve {name}")
+        self._resolving[name] = task
+        task.add_done_callback(lambda _: self._resolving.pop(name, None))
+
+    async def _resolve(self, zeroconf: Zeroconf, name: str) -> None:
+        """Anything may be in a record that anybody sends."""
+        try:
+            info = AsyncServiceInfo(SERVICE_TYPE, name)
+            if not await info.async_request(zeroconf, RESOLVE_MS):
+                return
+            found = sighting(info.decoded_properties, info.parsed_addresses(), info.port)
+        except (Error, OSError, RuntimeError, ValueError) as error:
+            log.debug("an announcement cannot be read", extra={"why": str(error)})
+            return
+        if found is not None:
+            self._seen[name] = found
+
+    def _say(self, problem: str) -> None:
+        if problem != self._said:
+            self._said = problem
+            log.warning("multicast DNS does not work here: only seeds find peers", extra={"why": problem})

@@ -1,0 +1,60 @@
+"""Why a peer that is there refuses us: gRPC says only that the connection was closed, so both certificates are read."""
+
+import asyncio
+import logging
+import time
+
+from thunderline.cluster.certificates import why_refused
+from thunderline.cluster.errors import ClusterError
+from thunderline.process.certificates import facts
+from thunderline.process.handshake import shown
+from thunderline.process.trust import Wallet
+
+# A look dials once more, and each is logged.
+LOOK_EVERY_S = 60.0
+KEPT_S = 2 * LOOK_EVERY_S
+LOOK_TIMEOUT_S = 1.0
+ADDRESS_COUNT_MAX = 1024
+
+log = logging.getLogger(__name__)
+
+
+class Reasons:
+    """Looked for once a minute at each address, one at a time; between looks the last one counts."""
+
+    def __init__(self, wallet: Wallet) -> None:
+        self._wallet = wallet
+        self._found: dict[str, tuple[str, float]] = {}
+        self._looking = asyncio.Lock()
+
+    def known(self, address: str) -> str:
+        """"" when nothing is known that certificates are to blame for."""
+        return self._found.get(address, ("", 0.0))[0]
+
+    async def look(self, address: str) -> str:
+        """What is known after a look, if one is due."""
+        now_s = time.monotonic()
+        _, at_s = self._found.get(address, ("", -LOOK_EVERY_S))
+        if now_s - at_s < LOOK_EVERY_S or self._looking.locked():
+            return self.known(address)
+        async with self._looking:
+            reason = await asyncio.to_thread(self._look, address)
+        self._found = {one: seen for one, seen in self._found.items() if now_s - seen[1] < KEPT_S}
+        if len(self._found) < ADDRESS_COUNT_MAX:
+            self._found[address] = (reason, now_s)
+        if reason:
+            log.warning("a node refuses us, or we refuse it", extra={"peer": address, "why": reason})
+        return reason
+
+    def _look(self, address: str) -> str:
+        try:
+            pem = shown(address, LOOK_TIMEOUT_S)
+        except ClusterError:
+            # Nobody is there, or no node: gRPC's own words say so.
+            return ""
+        try:
+            own = self._wallet.identity()
+            peer = facts(pem, own.authorities_pem) if own else None
+        except ClusterError:
+            own, peer = None, None
+        return why_refused(own.facts if own else None, peer, self._wallet.cluster, self._wallet.now_s)
