@@ -16,6 +16,8 @@ from scheduler.little_runner import LittleRunner
 from thunderline.client import SchedulerClient
 from thunderline.cluster import NodeId
 from thunderline.cluster.limits import Limits
+from thunderline.discovery import wire
+from thunderline.discovery.membership import Membership
 from thunderline.discovery.service import DiscoveryService
 from thunderline.rpc.server import Server, serving
 from thunderline.scheduler.admission import Admission
@@ -172,7 +174,8 @@ async def house(folder: Path) -> AsyncIterator[House]:
     card = cluster_pb2.NodeCard(
         node_id=NODE, endpoints=[cluster_pb2.RoleEndpoint(role="runner", host=host, port=int(port))]
     )
-    service = DiscoveryService(card)
+    members = Membership(wire.to_card(card), alone=True)
+    service = DiscoveryService(members)
 
     def register(server: grpc.aio.Server) -> None:
         discovery_pb2_grpc.add_DiscoveryServiceServicer_to_server(service, server)
@@ -183,7 +186,7 @@ async def house(folder: Path) -> AsyncIterator[House]:
         try:
             yield found
         finally:
-            service.changes.stop()
+            members.changes.stop()
             await found.stop_runner()
 
 
