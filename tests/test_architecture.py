@@ -29,6 +29,14 @@ ALLOWED: dict[str, set[str]] = {
 # Modules of decisions: what they decide follows from their arguments alone.
 PURE = {
     "cluster/*",
+    "discovery/differences.py",
+    "discovery/member_life.py",
+    "discovery/peers.py",
+    "discovery/roster.py",
+    "discovery/seeds.py",
+    "discovery/sightings.py",
+    "discovery/values.py",
+    "discovery/wire.py",
     "rank/admission.py",
     "rank/prefill.py",
     "rank/prefix_cache.py",

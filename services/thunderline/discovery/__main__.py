@@ -19,7 +19,7 @@ from thunderline.discovery.card import Origin, card, next_incarnation
 from thunderline.discovery.exchanging import Exchanging
 from thunderline.discovery.member_life import Waits
 from thunderline.discovery.membership import Membership
-from thunderline.discovery.reachable import seed_target
+from thunderline.discovery.seeds import seed_target
 from thunderline.discovery.service import DiscoveryService
 from thunderline.discovery.values import Life
 from thunderline.process import metrics, stopping

@@ -12,8 +12,8 @@ from pathlib import Path
 import psutil
 
 from thunderline.cluster import NodeId
+from thunderline.cluster.reachable import Face, addresses
 from thunderline.discovery.differences import digest
-from thunderline.discovery.reachable import Face, addresses
 from thunderline.discovery.values import Life
 from thunderline.process.authority import Announced
 from thunderline.process.entry import CannotStart
