@@ -10,6 +10,7 @@ from thunderline.client import SchedulerClient
 from thunderline.cluster.errors import ClusterError, Unreachable
 from thunderline.process.entry import CannotStart
 from thunderline.process.home import node_id
+from thunderline.process.trust import Wallet
 from thunderline.v1 import cluster_pb2, scheduler_pb2
 
 FATES = {
@@ -25,15 +26,17 @@ class NotAdopted(Exception):
     """Nothing was changed; one line for the operator."""
 
 
-async def look(target: str) -> scheduler_pb2.AdoptRunnersResponse:
+async def look(target: str, wallet: Wallet) -> scheduler_pb2.AdoptRunnersResponse:
     """What there is to adopt. Raises Unreachable when no scheduler runs, ClusterError."""
-    async with SchedulerClient(target) as scheduler:
+    async with SchedulerClient(target, wallet) as scheduler:
         return await scheduler.adopt_runners({})
 
 
-async def adopt(target: str, seen: scheduler_pb2.AdoptRunnersResponse) -> scheduler_pb2.AdoptRunnersResponse:
+async def adopt(
+    target: str, wallet: Wallet, seen: scheduler_pb2.AdoptRunnersResponse
+) -> scheduler_pb2.AdoptRunnersResponse:
     """Adopts what was shown, as it was shown. Raises ClusterError."""
-    async with SchedulerClient(target) as scheduler:
+    async with SchedulerClient(target, wallet) as scheduler:
         return await scheduler.adopt_runners({one.node_id: one.store_id for one in seen.runners})
 
 
@@ -110,10 +113,10 @@ def adopt_copy(home: Path, yes: bool, json: bool) -> None:
     saying.out.print("`thunderline up` starts on it; one that runs already does so within seconds", markup=False)
 
 
-def adopt_all(target: str, home: Path, yes: bool, json: bool) -> None:
-    """What the command does. Raises NotAdopted."""
+def adopt_all(target: str, wallet: Wallet, home: Path, yes: bool, json: bool) -> None:
+    """What the command does, on the scheduler node. Raises NotAdopted."""
     try:
-        seen = asyncio.run(look(target))
+        seen = asyncio.run(look(target, wallet))
     except Unreachable:
         adopt_copy(home, yes, json)
         return
@@ -131,7 +134,7 @@ def adopt_all(target: str, home: Path, yes: bool, json: bool) -> None:
         return
     agreed("have them obey this scheduler's store?", yes)
     try:
-        done = asyncio.run(adopt(target, seen))
+        done = asyncio.run(adopt(target, wallet, seen))
     except ClusterError as error:
         raise NotAdopted(f"not adopted: {error.message}") from None
     if json:

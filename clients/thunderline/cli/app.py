@@ -1,23 +1,20 @@
 """The commands that people type; the roles are in roles.py."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import typer
 
 from thunderline.cli import chatting, deploying, doctor, saying
 from thunderline.cli import events as telling
-from thunderline.cli.asking import Home, Json, refuse, run, settings, target
+from thunderline.cli.asking import Home, Json, ask, ask_scheduler, refuse, settings
 from thunderline.cli.cluster import cluster
 from thunderline.client import DiscoveryClient, RunnerClient, SchedulerClient
 from thunderline.process.entry import CannotStart
 from thunderline.process.version import VERSION
 from thunderline.v1 import cluster_pb2, discovery_pb2, runner_pb2, scheduler_pb2
-
-T = TypeVar("T")
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -37,17 +34,6 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def _main(version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True)] = False) -> None:
     pass
-
-
-def _ask(home: Path | None, ask: Callable[[SchedulerClient], Coroutine[Any, Any, T]]) -> T:
-    """One question to the scheduler."""
-    where = target(home, "scheduler")
-
-    async def work() -> T:
-        async with SchedulerClient(where) as scheduler:
-            return await ask(scheduler)
-
-    return run(work(), where)
 
 
 @app.command()
@@ -78,7 +64,7 @@ def up(
 @app.command()
 def status(home: Home = None, json: Json = False) -> None:
     """Nodes and deployments at a glance."""
-    found = _ask(home, lambda scheduler: scheduler.cluster())
+    found = ask_scheduler(home, lambda scheduler: scheduler.cluster())
     if json:
         saying.as_json(found)
         return
@@ -92,13 +78,7 @@ def status(home: Home = None, json: Json = False) -> None:
 @app.command()
 def nodes(home: Home = None, json: Json = False) -> None:
     """The nodes of the cluster."""
-    where = target(home, "discovery")
-
-    async def work() -> discovery_pb2.Roster:
-        async with DiscoveryClient(where) as discovery:
-            return await discovery.roster()
-
-    roster = run(work(), where)
+    roster = ask(home, "discovery", DiscoveryClient, lambda discovery: discovery.roster())
     if json:
         saying.as_json(roster)
     else:
@@ -125,13 +105,7 @@ def _nodes(roster: discovery_pb2.Roster) -> None:
 @app.command()
 def models(home: Home = None, json: Json = False) -> None:
     """The models on this node."""
-    where = target(home, "runner")
-
-    async def work() -> list[runner_pb2.Model]:
-        async with RunnerClient(where) as runner:
-            return await runner.models()
-
-    found = run(work(), where)
+    found = ask(home, "runner", RunnerClient, lambda runner: runner.models())
     if json:
         saying.as_json(runner_pb2.ListModelsResponse(models=found))
         return
@@ -152,7 +126,7 @@ def models(home: Home = None, json: Json = False) -> None:
 @app.command()
 def deployments(home: Home = None, json: Json = False) -> None:
     """What should be served, and how that stands."""
-    found = _ask(home, lambda scheduler: scheduler.deployments())
+    found = ask_scheduler(home, lambda scheduler: scheduler.deployments())
     if json:
         saying.as_json(scheduler_pb2.ListDeploymentsResponse(deployments=found))
     else:
@@ -190,9 +164,9 @@ def events(
 
     try:
         if follow:
-            _ask(home, lambda scheduler: telling.follow(scheduler, count, deployment, show, saying.error))
+            ask_scheduler(home, lambda scheduler: telling.follow(scheduler, count, deployment, show, saying.error))
             return
-        found = _ask(home, lambda scheduler: telling.kept(scheduler, count, deployment))
+        found = ask_scheduler(home, lambda scheduler: telling.kept(scheduler, count, deployment))
         if json:
             for event in found:
                 show(event)
@@ -217,7 +191,7 @@ def deploy(
         name=name, model=str(folder.resolve()) if folder.is_dir() else model, kv_budget_tokens=kv_budget_tokens
     )
     with saying.Progress() as progress:
-        ready = _ask(home, lambda scheduler: deploying.deploy(scheduler, spec, wait, progress.say))
+        ready = ask_scheduler(home, lambda scheduler: deploying.deploy(scheduler, spec, wait, progress.say))
     saying.out.print(deploying.sentence(ready), markup=False)
 
 
@@ -235,7 +209,7 @@ def undeploy(
             await deploying.until_gone(scheduler, name, progress.say)
 
     with saying.Progress() as progress:
-        _ask(home, work)
+        ask_scheduler(home, work)
     saying.out.print(f"{name} is undeployed" if wait else f"{name} is being undeployed", markup=False)
 
 
@@ -248,13 +222,10 @@ def chat(
     home: Home = None,
 ) -> None:
     """Talk to a model in the terminal."""
-    where = target(home, "scheduler")
-    run(chatting.chat(where, model, prompt, temperature, max_tokens), where)
+    ask_scheduler(home, lambda scheduler: chatting.chat(scheduler, model, prompt, temperature, max_tokens))
 
 
 app.add_typer(cluster, name="cluster")
-
-
 doctor.register(app)
 bench = typer.Typer(no_args_is_help=True, help="Measure, side by side, in one run.")
 app.add_typer(bench, name="bench")

@@ -50,26 +50,25 @@ async def answer(
     return "".join(pieces)
 
 
-async def chat(target: str, wanted: str | None, prompt: str | None, temperature: float, max_tokens: int) -> None:
+async def chat(
+    scheduler: SchedulerClient, wanted: str | None, prompt: str | None, temperature: float, max_tokens: int
+) -> None:
     """Raises ClusterError."""
-    async with SchedulerClient(target) as scheduler:
-        model = await model_to_ask(scheduler, wanted)
-        if prompt is None and not sys.stdin.isatty():
-            prompt = (await asyncio.to_thread(sys.stdin.read)).strip()
-        if prompt is not None:
-            await answer(
-                scheduler, model, [cluster_pb2.ChatMessage(role="user", content=prompt)], temperature, max_tokens
-            )
+    model = await model_to_ask(scheduler, wanted)
+    if prompt is None and not sys.stdin.isatty():
+        prompt = (await asyncio.to_thread(sys.stdin.read)).strip()
+    if prompt is not None:
+        await answer(scheduler, model, [cluster_pb2.ChatMessage(role="user", content=prompt)], temperature, max_tokens)
+        return
+    saying.err.print(f"chatting with {model}; Ctrl-C stops an answer, Ctrl-D ends", markup=False)
+    messages: list[cluster_pb2.ChatMessage] = []
+    while True:
+        try:
+            line = await asyncio.to_thread(input, "> ")
+        except EOFError:
             return
-        saying.err.print(f"chatting with {model}; Ctrl-C stops an answer, Ctrl-D ends", markup=False)
-        messages: list[cluster_pb2.ChatMessage] = []
-        while True:
-            try:
-                line = await asyncio.to_thread(input, "> ")
-            except EOFError:
-                return
-            if not line.strip():
-                continue
-            messages.append(cluster_pb2.ChatMessage(role="user", content=line))
-            text = await answer(scheduler, model, messages, temperature, max_tokens)
-            messages.append(cluster_pb2.ChatMessage(role="assistant", content=text))
+        if not line.strip():
+            continue
+        messages.append(cluster_pb2.ChatMessage(role="user", content=line))
+        text = await answer(scheduler, model, messages, temperature, max_tokens)
+        messages.append(cluster_pb2.ChatMessage(role="assistant", content=text))

@@ -1,19 +1,181 @@
 """`thunderline cluster ...`: who belongs to this cluster, and whom its runners obey."""
 
-from typing import Annotated
+import asyncio
+import json as jsonlib
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Protocol, TypeVar
 
 import typer
 
-from thunderline.cli import adopting
-from thunderline.cli.asking import Home, refuse, settings, target
+from thunderline.cli import adopting, founding, issuing, joining, leaving, rotating, saying
+from thunderline.cli.asking import Home, refuse, run, settings, target
+from thunderline.client import DiscoveryClient
+from thunderline.cluster import NodeId
+from thunderline.cluster.errors import ClusterError
+from thunderline.process.entry import CannotStart
+from thunderline.process.home import node_id
+from thunderline.process.settings import Settings
+from thunderline.process.trust import Wallet
+from thunderline.v1 import discovery_pb2
+
+T = TypeVar("T")
 
 cluster = typer.Typer(no_args_is_help=True, help="Who belongs to this cluster, and whom its runners obey.")
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="do not ask")]
+AsJson = Annotated[bool, typer.Option("--json", help="print JSON")]
+
+
+class Tellable(Protocol):
+    def lines(self) -> Sequence[str]: ...
+
+    def as_tree(self) -> dict[str, Any]: ...
+
+
+def _tell(found: Tellable, json: bool) -> None:
+    if json:
+        print(jsonlib.dumps(found.as_tree(), indent=1, ensure_ascii=False))
+        return
+    for line in found.lines():
+        saying.out.print(line, markup=False)
+
+
+def _done(work: Callable[[], T]) -> T:
+    """The result, or one line that says what to do next."""
+    try:
+        return work()
+    except ClusterError as error:
+        refuse(error.message)
+    except (CannotStart, OSError, adopting.NotAdopted) as error:
+        refuse(str(error))
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+
+
+@cluster.command("init")
+def init(
+    home: Home = None,
+    name: Annotated[str | None, typer.Option(help="the cluster's name (default: as [cluster] name says)")] = None,
+    address: Annotated[str | None, typer.Option(help="where joining nodes find this one (default: the best)")] = None,
+    json: AsJson = False,
+) -> None:
+    """Found a cluster with this node as its scheduler node, and print a token for the next node that joins."""
+    _tell(_done(lambda: founding.init(lambda: settings(home), name, address, time.time())), json)
+
+
+@cluster.command("join")
+def join(
+    token: Annotated[str, typer.Argument(help="what `thunderline cluster init` printed on the scheduler node")],
+    home: Home = None,
+    yes: Yes = False,
+) -> None:
+    """Make this node a member of the cluster that made the token. Its key is made here, and stays here."""
+
+    def say(text: str) -> None:
+        saying.err.print(text, markup=False)
+
+    joined = _done(lambda: joining.join(settings(home), token, yes, say))
+    after = settings(home)
+    for warning in joining.warnings(joined, after):
+        say(warning)
+    saying.out.print(f"this node, {joined.node}, belongs to cluster {joined.cluster!r} now", markup=False)
+    saying.out.print(joining.next_step(after.home), markup=False)
+
+
+@cluster.command("client")
+def client(
+    name: Annotated[str, typer.Argument(help="of the program, or of who runs it")],
+    home: Home = None,
+    out: Annotated[Path | None, typer.Option(help="where it is written (default: NAME.pem)")] = None,
+    json: AsJson = False,
+) -> None:
+    """Make a certificate for a gRPC client of the scheduler. On the scheduler node."""
+
+    def work() -> issuing.Issued:
+        found = settings(home)
+        host, _ = founding.hosts(found, None)
+        return issuing.client(found, name, out, host, time.time())
+
+    _tell(_done(work), json)
+
+
+@cluster.command("key")
+def key(
+    name: Annotated[str, typer.Argument(help="of who uses it, for the comment in config.toml")],
+    home: Home = None,
+    json: AsJson = False,
+) -> None:
+    """Make an API key for the gateway, shown once, and its digest for config.toml."""
+    _tell(_done(lambda: issuing.new_key(settings(home), name)), json)
+
+
+@cluster.command("rotate")
+def rotate(
+    home: Home = None,
+    now: Annotated[
+        bool, typer.Option("--now", help="for a lost key: wait for nobody; nodes without a new certificate join again")
+    ] = False,
+    json: AsJson = False,
+) -> None:
+    """Change the cluster's authority for a new one; once more: for whom that waits. On the scheduler node."""
+    found = settings(home)
+    began, ring = _done(lambda: rotating.change(found, now, time.time()))
+    _tell(rotating.standing(ring, began, _roster(home, found)), json)
+
+
+def _roster(home: Path | None, found: Settings) -> discovery_pb2.Roster | None:
+    """None when our discovery cannot be asked."""
+    where, wallet = target(home, "discovery"), Wallet(found.home, found.cluster.name)
+
+    async def work() -> discovery_pb2.Roster:
+        async with DiscoveryClient(where, wallet) as discovery:
+            return await discovery.roster()
+
+    try:
+        return asyncio.run(work())
+    except ClusterError:
+        return None
+
+
+@cluster.command("leave")
+def leave(
+    node: Annotated[str | None, typer.Argument(help="id or host name of another one that never comes back")] = None,
+    home: Home = None,
+    yes: Yes = False,
+) -> None:
+    """Take this node out of its cluster; on the scheduler node any other."""
+    found, where = settings(home), target(home, "discovery")
+    wallet, own = Wallet(found.home, found.cluster.name), _done(lambda: node_id(found.home))
+
+    async def look() -> discovery_pb2.Roster:
+        async with DiscoveryClient(where, wallet) as discovery:
+            return await discovery.roster()
+
+    leaver = _done(lambda: leaving.named(run(look(), where), node)) if node else own
+    _done(lambda: leaving.check(found, own, leaver))
+    _done(lambda: adopting.agreed(f"node {leaver} leaves cluster {found.cluster.name!r}?", yes))
+    run(leaving.leave(where, wallet, leaver, leaver == own, found.limits.heartbeat_s), where)
+    _say_left(found, leaver, own)
+
+
+def _say_left(found: Settings, leaver: NodeId, own: NodeId) -> None:
+    saying.out.print(f"node {leaver} has left cluster {found.cluster.name!r}", markup=False)
+    if leaver == own:
+        _done(lambda: leaving.forget(found))
+        saying.out.print("stop `thunderline up` here and start it again: then this node is on its own", markup=False)
+    else:
+        saying.out.print(
+            "its certificate counts until it ends: if the machine is in strange hands, run "
+            "`thunderline cluster rotate --now`",
+            markup=False,
+        )
 
 
 @cluster.command("adopt")
-def cluster_adopt(
+def adopt(
     home: Home = None,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="do not ask")] = False,
+    yes: Yes = False,
     json: Annotated[bool, typer.Option("--json", help="print JSON; without --yes it changes nothing")] = False,
 ) -> None:
     """After a scheduler's store was lost, restored or copied: take its runners over, with what they run."""

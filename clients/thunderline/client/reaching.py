@@ -40,7 +40,7 @@ class OwnNode:
 async def scheduler_of(own: OwnNode, find_s: float = FIND_S) -> AsyncIterator[SchedulerClient]:
     """For the time of the block. Raises Unreachable, which says what to do next; Unauthenticated."""
     if own.is_scheduler_node:
-        async with SchedulerClient(own.scheduler_target, own.wallet, own.node) as client:
+        async with SchedulerClient(own.scheduler_target, own.wallet, own.node or None) as client:
             yield client
         return
     way = own.way()
