@@ -21,6 +21,7 @@
     x WrongStore             WRONG_STORE
     x StaleEpoch             STALE_EPOCH
     x EpochConflict          EPOCH_CONFLICT
+    x LinkInUse              LINK_IN_USE
   + Superseded             SUPERSEDED
   + RequestPoisoned        REQUEST_POISONED
   + DeadlinePassed         DEADLINE
@@ -173,6 +174,12 @@ class EpochConflict(Refused):
     """The epoch was started with another placement."""
 
     reason = "EPOCH_CONFLICT"
+
+
+class LinkInUse(Refused):
+    """An instance serves over the link: a measurement would slow it."""
+
+    reason = "LINK_IN_USE"
 
 
 class Superseded(ClusterError):

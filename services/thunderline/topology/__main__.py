@@ -1,62 +1,127 @@
 """`thunderline topology`: how nodes are joined. One on every node."""
 
 import asyncio
+import contextlib
 import sys
 from collections.abc import Sequence
 
 import grpc
-from prometheus_client import Gauge
 
-from thunderline.cluster.media import Medium
 from thunderline.process import metrics, stopping
+from thunderline.process.changes import Changes
 from thunderline.process.entry import run_role
 from thunderline.process.home import node_id
-from thunderline.process.interfaces import interfaces
 from thunderline.process.settings import Settings
+from thunderline.process.trust import Wallet
 from thunderline.process.version import VERSION
 from thunderline.rpc.server import serving
+from thunderline.topology import memory
+from thunderline.topology.echo import Echo
+from thunderline.topology.echo_messages import speaker
+from thunderline.topology.ends import Ends
+from thunderline.topology.exchange import Exchange
+from thunderline.topology.keeping import Keeper, follow_roster
+from thunderline.topology.knowledge import Knowledge
+from thunderline.topology.measuring import Measuring
+from thunderline.topology.members import begun_again, members
+from thunderline.topology.permits import Permits
+from thunderline.topology.prober import Prober
+from thunderline.topology.probes import Echoed
 from thunderline.topology.service import TopologyService
-from thunderline.v1 import topology_pb2_grpc
+from thunderline.topology.telling import Teller
+from thunderline.v1 import discovery_pb2, topology_pb2, topology_pb2_grpc
 
 SERVICE = "thunderline.v1.TopologyService"
-LOOK_EVERY_S = 2.0
+# A thread that computes lets go of the interpreter after this; by default 5 ms, and a probe would show them.
+SWITCH_S = 0.0005
 
-INTERFACES = Gauge("thunderline_interfaces", "Network interfaces that are up, by medium.", ["medium"])
 
+class Role:
+    """What `serve` starts, wired."""
 
-async def keep_looking(service: TopologyService) -> None:
-    """Notices interfaces that come, go or change."""
-    while True:
-        for medium in Medium:
-            up = [one for one in service.interfaces if one.is_up and one.medium is medium]
-            INTERFACES.labels(medium.name).set(len(up))
-        await asyncio.sleep(LOOK_EVERY_S)
-        newest = await asyncio.to_thread(interfaces)
-        if newest != service.interfaces:
-            service.interfaces = newest
-            service.changes.notify()
+    def __init__(self, settings: Settings, wallet: Wallet, ends: Ends) -> None:
+        node, limits, loop = node_id(settings.home), settings.limits, asyncio.get_running_loop()
+        start, cables = memory.next_start(settings.home), memory.kept_cables(settings.home)
+        own, permits, timeout_s = speaker(node, settings.cluster.name), Permits(), limits.probe_timeout_s
+
+        def heard(echoed: Echoed) -> None:
+            # From a thread of the echo; the loop may be closed already.
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(self.prober.heard, echoed)
+
+        def touched() -> None:
+            self.keeper.touched()
+
+        self.changes = Changes()
+        self.ends = ends
+        self.knowledge = Knowledge(node, start, cables, limits.probe_period_s)
+        self.prober = Prober(own, ends, limits, touched)
+        self.echo = Echo(own, ends, permits, timeout_s, heard)
+        self.exchange = Exchange(self.knowledge, limits, wallet, touched)
+        self.keeper = Keeper(self.knowledge, self.prober, self.exchange, self.changes, settings.home, limits)
+        self._teller = Teller()
+        measuring = Measuring(self.knowledge, own, ends, timeout_s, wallet)
+        self.service = TopologyService(
+            self.changes, self.topology, lambda: self.knowledge.version, self.exchange, measuring, permits
+        )
+
+    def topology(self) -> topology_pb2.Topology:
+        tried_at_s = self.prober.tried_at_s
+        return self._teller.topology(self.knowledge, self.ends.interfaces, tried_at_s, self.keeper.complete)
+
+    def follow(self, roster: discovery_pb2.Roster) -> None:
+        """The roster is another one."""
+        before, after = self.knowledge.members, members(roster, self.knowledge.node)
+        if after == before:
+            return
+        self.echo.members = frozenset(after.peers)
+        self.knowledge.follow(after)
+        self.prober.follow(after)
+        for node in begun_again(before, after):
+            self.exchange.begun_again(node)
+        self.keeper.touched()
+
+    def register(self, server: grpc.aio.Server) -> None:
+        topology_pb2_grpc.add_TopologyServiceServicer_to_server(self.service, server)
 
 
 async def serve(settings: Settings) -> None:
     """Until SIGTERM or SIGINT."""
-    service = TopologyService(node_id(settings.home), interfaces())
-
-    def register(server: grpc.aio.Server) -> None:
-        topology_pb2_grpc.add_TopologyServiceServicer_to_server(service, server)
-
-    async with serving(f"{settings.node.bind}:{settings.topology.port}", [SERVICE], register) as server:
-        with metrics.served("topology", VERSION, settings.node.metrics_bind, settings.topology.port):
+    wallet = Wallet(settings.home, settings.cluster.name)
+    role = Role(settings, wallet, await asyncio.to_thread(Ends, settings.media))
+    discovery = f"{settings.host}:{settings.discovery.port}"
+    address = f"{settings.node.bind}:{settings.topology.port}"
+    with contextlib.ExitStack() as stack:
+        stack.callback(role.ends.close)
+        stack.callback(role.echo.stop)
+        role.echo.listen(settings.node.bind, settings.topology.echo_port)
+        async with serving(address, [SERVICE], role.register, wallet) as server:
+            stack.enter_context(
+                metrics.served("topology", VERSION, settings.node.metrics_bind, settings.topology.port)
+            )
             await server.serving()
-            # A bug in the task ends the role with its reason.
+            # A bug in one of the tasks ends the role with its reason.
             async with asyncio.TaskGroup() as tasks:
-                looking = tasks.create_task(keep_looking(service))
+                works = [
+                    asyncio.to_thread(role.echo.accept),
+                    role.prober.run(),
+                    role.exchange.run(),
+                    role.keeper.run(),
+                    role.keeper.keep_interfaces(role.ends),
+                    follow_roster(discovery, wallet, role.knowledge.node, role.follow),
+                ]
+                running = [tasks.create_task(work) for work in works]
                 await stopping.stop_asked()
-                looking.cancel()
-            service.changes.stop()
+                role.echo.stop()
+                for one in running:
+                    one.cancel()
+            role.changes.stop()
+            role.exchange.changes.stop()
             await server.drain(settings.limits.drain_s)
 
 
 def main(argv: Sequence[str]) -> int:
+    sys.setswitchinterval(SWITCH_S)
     return run_role("topology", __doc__ or "", argv, serve)
 
 

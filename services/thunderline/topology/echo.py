@@ -4,6 +4,7 @@ An event loop would add its own waits to what is measured: 0.3 ms, and 5 ms for 
 """
 
 import contextlib
+import errno as errnos
 import selectors
 import socket
 import threading
@@ -41,12 +42,16 @@ PER_ADDRESS_COUNT_MAX = 16
 BACKLOG = 128
 # More than a probe's: its sender may be patient. After so many the connection is closed.
 ECHO_COUNT_MAX = 8
+# Bursts between the same two addresses are told no faster; and so many pairs of them are watched for that.
+TELL_GAP_S, TELL_COUNT_MAX = 0.05, 4096
 # Out of file descriptors: whoever waits is still there a little later.
 EXHAUSTED_WAIT_S = 0.1
 # 100 Gb/s for the time of a measurement.
 SINK_BYTES_MAX = 300 * 10**9
 SINK_BUFFER_BYTES = 256 * 1024
 WILDCARDS = {"0.0.0.0", "::", ""}
+# A system without IPv6.
+NO_IPV6 = {errnos.EAFNOSUPPORT, errnos.EADDRNOTAVAIL, errnos.EPROTONOSUPPORT, errnos.ENOPROTOOPT}
 
 
 class Echo:
@@ -64,6 +69,7 @@ class Echo:
         self._pool = ThreadPoolExecutor(CONNECTION_COUNT_MAX, thread_name_prefix="echo")
         self._lock = threading.Lock()
         self._open: dict[socket.socket, str] = {}
+        self._told_s: dict[tuple[NodeId, str, str], float] = {}
         self._listeners: list[socket.socket] = []
         self._awake, self._wake = socket.socketpair()
         self._stopped = False
@@ -79,9 +85,12 @@ class Echo:
         hosts = ("0.0.0.0", "::") if host in WILDCARDS else (host,)
         try:
             for one in hosts:
-                if one == "::" and not socket.has_dualstack_ipv6():
-                    continue
-                self._listeners.append(_listener(one, port))
+                try:
+                    self._listeners.append(_listener(one, port))
+                except OSError as error:
+                    if one == "::" and error.errno in NO_IPV6:
+                        continue
+                    raise
                 port = self._listeners[0].getsockname()[1]
         except (OSError, ValueError) as error:
             self.stop()
@@ -185,11 +194,17 @@ class Echo:
             self._tell(first.speaker.node, answer, answer.arrives, peer_address, min(rtts_us))
 
     def _tell(self, node: NodeId, answer: Answer, arrives: End, peer_address: str, rtt_us: int) -> None:
-        if node in self.members:
-            found = Echoed(
-                node, answer.address, peer_address, arrives, answer.returns, max(rtt_us, 1), time.monotonic()
-            )
-            self._heard(found)
+        """Of members, and not each of a flood: anybody may say a member's name."""
+        if node not in self.members:
+            return
+        found = Echoed(node, answer.address, peer_address, arrives, answer.returns, max(rtt_us, 1), time.monotonic())
+        with self._lock:
+            if found.at_s - self._told_s.get(found.key, 0.0) < TELL_GAP_S:
+                return
+            if len(self._told_s) >= TELL_COUNT_MAX:
+                self._told_s.clear()
+            self._told_s[found.key] = found.at_s
+        self._heard(found)
 
     def _sink(self, connection: socket.socket, first: Ask, answer: Answer) -> None:
         """Takes bytes and says how many came in which time. Raises OSError."""

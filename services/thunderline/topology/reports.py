@@ -128,6 +128,11 @@ def next_report(last: Report, now: Report, limits_us: Mapping[Medium, int] = RTT
     return replace(now, version=Version(last.version.start, last.version.number + 1))
 
 
+def is_urgent(before: Report, after: Report, limits_us: Mapping[Medium, int] = RTT_LIMITS_US) -> bool:
+    """Whether more than an RTT differs: others should not have to wait for it."""
+    return _without_rtts(before, limits_us) != _without_rtts(replace(after, version=before.version), limits_us)
+
+
 def _without_rtts(report: Report, limits_us: Mapping[Medium, int]) -> Report:
     """In the place of each RTT how many limits it misses, where that matters."""
 

@@ -1,57 +1,71 @@
-"""The gRPC shell of topology: the interfaces of one node."""
+"""The gRPC shell of topology: the graph as this node knows it, reports both ways, measurements."""
 
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
 from typing import Any
 
-from thunderline.cluster import NodeId
-from thunderline.cluster.errors import NotOffered
+from thunderline.cluster.graph import Version
 from thunderline.process.changes import Changes, watch
-from thunderline.process.interfaces import Interface
-from thunderline.v1 import cluster_pb2, topology_pb2, topology_pb2_grpc
+from thunderline.topology.exchange import Exchange
+from thunderline.topology.measuring import Measuring
+from thunderline.topology.permits import Permits
+from thunderline.v1 import topology_pb2, topology_pb2_grpc
 
 WATCH_PACE_S = 0.1
 
 
 class TopologyService(topology_pb2_grpc.TopologyServiceServicer):
-    """`interfaces` may be replaced; `changes` then has to be notified."""
+    """`now` makes the topology as it is; `version` is that of what it would make."""
 
-    def __init__(self, node_id: NodeId, interfaces: tuple[Interface, ...]) -> None:
-        self._node_id = node_id
-        self.interfaces = interfaces
-        self.changes = Changes()
-
-    def topology(self) -> topology_pb2.Topology:
-        found = [
-            cluster_pb2.NetworkInterface(
-                name=one.name,
-                medium=one.medium.value,  # type: ignore[arg-type]
-                addresses=one.addresses,
-                is_up=one.is_up,
-                mtu_bytes=one.mtu_bytes,
-            )
-            for one in self.interfaces
-        ]
-        # One node has no links: there is nothing left to probe.
-        return topology_pb2.Topology(node_id=self._node_id, interfaces=found, complete=True)
+    def __init__(
+        self,
+        changes: Changes,
+        now: Callable[[], topology_pb2.Topology],
+        version: Callable[[], Version],
+        exchange: Exchange,
+        measuring: Measuring,
+        permits: Permits,
+    ) -> None:
+        self._changes = changes
+        self._now = now
+        self._version = version
+        self._exchange = exchange
+        self._measuring = measuring
+        self._permits = permits
+        self._told: tuple[Version, topology_pb2.Topology] | None = None
 
     async def GetTopology(
         self, request: topology_pb2.GetTopologyRequest, context: Any
     ) -> topology_pb2.GetTopologyResponse:
-        return topology_pb2.GetTopologyResponse(topology=self.topology())
+        return topology_pb2.GetTopologyResponse(topology=self._now())
 
     async def WatchTopology(
         self, request: topology_pb2.WatchTopologyRequest, context: Any
     ) -> AsyncIterator[topology_pb2.WatchTopologyResponse]:
-        async for topology in watch(self.changes, self.topology, WATCH_PACE_S):
+        async for topology in watch(self._changes, self._of_version, WATCH_PACE_S):
             yield topology_pb2.WatchTopologyResponse(topology=topology)
 
+    def _of_version(self) -> topology_pb2.Topology:
+        """Made once for all who watch."""
+        version = self._version()
+        if self._told is None or self._told[0] != version:
+            self._told = version, self._now()
+        return self._told[1]
+
     async def WatchObservations(
-        self, request: topology_pb2.WatchObservationsRequest, context: Any
+        self, request_iterator: AsyncIterator[topology_pb2.WatchObservationsRequest], context: Any
     ) -> AsyncIterator[topology_pb2.WatchObservationsResponse]:
-        raise NotOffered("a cluster is one node so far: there is no link to observe")
-        yield topology_pb2.WatchObservationsResponse()  # makes it a stream
+        async with aclosing(self._exchange.answered(request_iterator, context)) as responses:
+            async for response in responses:
+                yield response
 
     async def MeasureLink(
         self, request: topology_pb2.MeasureLinkRequest, context: Any
     ) -> topology_pb2.MeasureLinkResponse:
-        raise NotOffered("a cluster is one node so far: there is no link to measure")
+        return await self._measuring.measure(request)
+
+    async def PrepareMeasurement(
+        self, request: topology_pb2.PrepareMeasurementRequest, context: Any
+    ) -> topology_pb2.PrepareMeasurementResponse:
+        return topology_pb2.PrepareMeasurementResponse(permit=self._permits.give(time.monotonic()))

@@ -1,0 +1,115 @@
+"""What this node knows of the network: its own report, the others', the one graph, and which links it chooses.
+
+Belongs to the event loop; times come in as arguments.
+"""
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
+
+from thunderline.cluster import NodeId
+from thunderline.cluster.graph import Cable, Graph, Version
+from thunderline.cluster.links import Link, LinkId, choose
+from thunderline.topology import reports as reporting
+from thunderline.topology.cables import cables_of, remembered
+from thunderline.topology.members import Members
+from thunderline.topology.probes import Arrivals, Rows
+from thunderline.topology.reports import Report, Reports
+
+Pair = tuple[NodeId, NodeId]
+
+# Nodes that a peer tells of before our own discovery knows them.
+EARLY_COUNT_MAX = 64
+
+
+class Knowledge:
+    """`start` counts the starts of the role; `period_s` is that of the probes."""
+
+    def __init__(self, node: NodeId, start: int, cables: Mapping[Cable, float], period_s: float) -> None:
+        self.node = node
+        self.start = start
+        self.cables = dict(cables)
+        self.members = Members()
+        self.report = Report(node, Version(start, 0))
+        self.reports: Reports = {node: self.report}
+        self.graph = Graph()
+        self.by_pair: dict[Pair, tuple[Link, ...]] = {}
+        self.chosen: dict[Pair, LinkId] = {}
+        # Of what this node tells: the graph, its choices, its interfaces.
+        self.version = Version(start, 0)
+        self._period_s = period_s
+        self._told_s = -period_s
+        self._early: dict[NodeId, Report] = {}
+
+    def follow(self, members: Members) -> None:
+        """The roster is another one: who has left is forgotten."""
+        self.members = members
+        known = {node: one for node, one in self.reports.items() if node == self.node or node in members.peers}
+        arrived = [self._early.pop(node) for node in list(self._early) if node in members.peers]
+        self.reports = reporting.merge(known, arrived)
+
+    def tell(self, rows: Rows, arrivals: Arrivals, tells: Collection[NodeId], now_s: float) -> bool:
+        """Whether the own report is another one now. A mere RTT is told at most once a period."""
+        cables = [one for one in self.cables if self.node in one.nodes]
+        now = reporting.told(
+            self.node, self.report.version, rows, arrivals, cables, self.members.is_complete, tells
+        )
+        after = reporting.next_report(self.report, now)
+        if after == self.report:
+            return False
+        if now_s - self._told_s < self._period_s and not reporting.is_urgent(self.report, after):
+            return False
+        self._told_s = now_s
+        self._put_own(after)
+        return True
+
+    def take(self, reports: Iterable[Report]) -> bool:
+        """What a peer has told; whether any of it is news. Of no member it is kept until it is one, for a few."""
+        before = self.reports
+        for report in reports:
+            if report.node == self.node:
+                self._meet_own(report)
+            elif report.node in self.members.peers:
+                self.reports = reporting.merge(self.reports, [report])
+            elif report.node in self._early or len(self._early) < EARLY_COUNT_MAX:
+                self._early = reporting.merge(self._early, [report])
+        return self.reports != before
+
+    def renew(self, wall_s: float) -> bool:
+        """The graph and the choices that follow from the reports; whether anything is another now."""
+        graph = self.graph_now()
+        by_pair: dict[Pair, list[Link]] = {}
+        for link in graph.links:
+            by_pair.setdefault((link.from_node, link.to_node), []).append(link)
+        best = {pair: choose(links, self.chosen.get(pair)) for pair, links in by_pair.items()}
+        chosen = {pair: link.id for pair, link in best.items() if link is not None}
+        here = [one for one in cables_of(graph.links, {}) if self.node in one.nodes]
+        self.cables = remembered(self.cables, here, wall_s)
+        is_changed = (graph, chosen) != (self.graph, self.chosen)
+        self.graph, self.chosen = graph, chosen
+        self.by_pair = {pair: tuple(links) for pair, links in by_pair.items()}
+        if is_changed:
+            self.touch()
+        return is_changed
+
+    def graph_now(self) -> Graph:
+        return reporting.graph(self.reports, self.members.present | {self.node}, self.members.alive | {self.node})
+
+    def touch(self) -> None:
+        """Something else that this node tells is another one."""
+        self.version = Version(self.version.start, self.version.number + 1)
+
+    def best(self, peer: NodeId) -> str:
+        """The address by which connections from here go to a peer; "" while no link answers."""
+        found = self.chosen.get((self.node, peer))
+        return found.address if found else ""
+
+    def _meet_own(self, report: Report) -> None:
+        """Others have a newer one of this node: the count of its starts was lost, and nobody would believe the next."""
+        if report.version > self.report.version:
+            self.start = report.version.start + 1
+            self.version = Version(self.start, self.version.number)
+            self._put_own(replace(self.report, version=Version(self.start, 0)))
+
+    def _put_own(self, report: Report) -> None:
+        self.report = report
+        self.reports = {**self.reports, self.node: report}

@@ -1,0 +1,144 @@
+"""Probes every address of every peer at its time, by threads; what comes of it changes the rows on the event loop."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+from prometheus_client import Counter
+
+from thunderline.cluster import NodeId
+from thunderline.cluster.graph import Outcome
+from thunderline.cluster.limits import Limits
+from thunderline.topology import probes
+from thunderline.topology.echo_messages import Speaker
+from thunderline.topology.ends import Ends
+from thunderline.topology.members import Members, begun_again
+from thunderline.topology.probe import Aim, Crossed, NotCrossed, probe
+from thunderline.topology.probes import Arrivals, Echoed, Row, Rows
+
+# Addresses that swallow packets hold a thread for a whole time-out: half of 64 peers' two addresses, each period.
+THREAD_COUNT = 64
+TICK_S = 0.1
+# Protocols B, point 3: who was asleep or starved that long judges nobody for one period.
+LATE_S = 1.0
+
+PROBES = Counter("thunderline_probes", "Probes of addresses of peers, by how they ended.", ["outcome"])
+
+
+class Prober:
+    """`changed` is called when the rows or the arrivals are others."""
+
+    def __init__(self, speaker: Speaker, ends: Ends, limits: Limits, changed: Callable[[], None]) -> None:
+        self.rows: Rows = {}
+        self.arrivals: Arrivals = {}
+        # When each row was last tried, of the wall clock, for people.
+        self.tried_at_s: dict[tuple[NodeId, str], float] = {}
+        self._members = Members()
+        self._speaker = speaker
+        self._ends = ends
+        self._limits = limits
+        self._changed = changed
+        self._pool = ThreadPoolExecutor(THREAD_COUNT, thread_name_prefix="probe")
+        self._in_flight = 0
+        self._judges_from_s = 0.0
+        self._wake = asyncio.Event()
+
+    def follow(self, members: Members) -> None:
+        """The roster is another one."""
+        before, self._members = self._members, members
+        self._arrange()
+        for node in begun_again(before, members):
+            self.rows = probes.begun_again(self.rows, node)
+        self._wake.set()
+
+    def heard(self, echoed: Echoed) -> None:
+        """A burst of a peer was answered: evidence for the way back, too."""
+        if echoed.peer not in self._members.peers:
+            return
+        is_new = echoed.key not in self.arrivals
+        self.arrivals = probes.heard(self.arrivals, echoed)
+        if is_new:
+            self._arrange()
+        self.rows = probes.asked_back(self.rows, echoed.peer, echoed.peer_address)
+        self._wake.set()
+        self._changed()
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        clock = asyncio.get_running_loop().time
+        looked_s = clock()
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                while True:
+                    self._wake.clear()
+                    now_s = clock()
+                    if now_s - looked_s > TICK_S + LATE_S:
+                        self._judges_from_s = now_s + self._limits.probe_period_s
+                    looked_s = now_s
+                    self._forget_the_silent(now_s)
+                    for row in probes.due(self.rows, now_s, self._limits.probe_period_s):
+                        if self._in_flight >= THREAD_COUNT:
+                            break
+                        self._put(probes.started(row, now_s))
+                        self._in_flight += 1
+                        tasks.create_task(self._probe(row), name=f"probe of {row.address}")
+                    await self._wait()
+        finally:
+            self._pool.shutdown(wait=False, cancel_futures=True)
+
+    async def _wait(self) -> None:
+        """For the next tick, or for a peer that was heard; half a tick at least: strangers may knock all the time."""
+        await asyncio.sleep(TICK_S / 5)
+        try:
+            async with asyncio.timeout(TICK_S * 4 / 5):
+                await self._wake.wait()
+        except TimeoutError:
+            pass
+
+    async def _probe(self, row: Row) -> None:
+        loop = asyncio.get_running_loop()
+        peer = self._members.peers[row.peer]
+        aim = Aim(row.peer, row.address, peer.echo_port)
+        begun_s, self.tried_at_s[row.key] = loop.time(), time.time()
+        try:
+            found = await loop.run_in_executor(
+                self._pool, probe, self._speaker, aim, self._ends, self._limits.probe_timeout_s
+            )
+        finally:
+            self._in_flight -= 1
+        self._absorb(row.key, found, begun_s)
+
+    def _absorb(self, key: tuple[NodeId, str], found: Crossed | NotCrossed, begun_s: float) -> None:
+        outcome = Outcome.ANSWERED if isinstance(found, Crossed) else found.outcome
+        PROBES.labels(outcome.name).inc()
+        row = self.rows.get(key)
+        if row is None:
+            # The peer has left, or has another address now.
+            return
+        if isinstance(found, Crossed):
+            self._put(probes.answered(row, found.rtt_us, found.local_address, found.path))
+        elif begun_s < self._judges_from_s:
+            self._put(replace(row, in_flight=False))
+        else:
+            self._put(probes.failed(row, found.outcome, found.errno))
+        self._changed()
+
+    def _put(self, row: Row) -> None:
+        self.rows = {**self.rows, row.key: row}
+
+    def _arrange(self) -> None:
+        addresses = {node: peer.addresses for node, peer in self._members.peers.items()}
+        self.arrivals = {key: one for key, one in self.arrivals.items() if key[0] in addresses}
+        self.rows = probes.rows_for(self.rows, addresses, self.arrivals)
+        self.tried_at_s = {key: at_s for key, at_s in self.tried_at_s.items() if key in self.rows}
+        self._changed()
+
+    def _forget_the_silent(self, now_s: float) -> None:
+        if now_s < self._judges_from_s:
+            return
+        left = probes.still_heard(self.arrivals, now_s, self._limits.probe_period_s)
+        if len(left) != len(self.arrivals):
+            self.arrivals = left
+            self._arrange()

@@ -1,0 +1,125 @@
+"""The topology as callers see it: interfaces, links in their order with the reason, every try, cables. Pure."""
+
+from collections.abc import Iterable, Mapping
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from thunderline.cluster import NodeId
+from thunderline.cluster.graph import Tried
+from thunderline.cluster.links import Link, LinkId, Mark, link_key, tier
+from thunderline.process.interfaces import Interface
+from thunderline.topology import wire, wording
+from thunderline.topology.knowledge import Knowledge, Pair
+from thunderline.v1 import cluster_pb2, topology_pb2
+
+MARKS = {
+    Mark.ASYMMETRIC_ROUTE: topology_pb2.LINK_MARK_ASYMMETRIC_ROUTE,
+    Mark.ONE_SIDED: topology_pb2.LINK_MARK_ONE_SIDED,
+}
+
+# All that the links of one pair of nodes are told from.
+Grounds = tuple[tuple[Link, ...], LinkId | None, tuple[Tried, ...]]
+
+
+class Teller:
+    """Keeps what it made: a change touches few pairs, and every change is told to several watchers."""
+
+    def __init__(self) -> None:
+        self._links: dict[Pair, tuple[Grounds, list[topology_pb2.Link]]] = {}
+        self._owners: Mapping[tuple[NodeId, str], str] = {}
+
+    def topology(
+        self,
+        knowledge: Knowledge,
+        interfaces: Iterable[Interface],
+        tried_at_s: Mapping[tuple[NodeId, str], float],
+        complete: bool,
+    ) -> topology_pb2.Topology:
+        """`tried_at_s`: of own rows, by peer and address, of the wall clock."""
+        graph, node = knowledge.graph, knowledge.node
+        return topology_pb2.Topology(
+            node_id=node,
+            interfaces=[interface_to_proto(one) for one in interfaces],
+            links=self._all_links(knowledge),
+            complete=complete,
+            attempts=[_attempt(one, tried_at_s if one.from_node == node else {}) for one in graph.tried],
+            cables=_cables(knowledge),
+            incomplete_node_ids=graph.incomplete,
+            version=wire.version_to_proto(knowledge.version),
+        )
+
+    def _all_links(self, knowledge: Knowledge) -> list[topology_pb2.Link]:
+        if knowledge.members.owners != self._owners:
+            self._links, self._owners = {}, knowledge.members.owners
+        tries: dict[Pair, list[Tried]] = {}
+        for one in knowledge.graph.tried:
+            tries.setdefault((one.from_node, one.to_node), []).append(one)
+        kept, self._links = self._links, {}
+        for pair, links in sorted(knowledge.by_pair.items()):
+            back = tuple(tries.get((pair[1], pair[0]), ()))
+            grounds = (links, knowledge.chosen.get(pair), back)
+            known = kept.get(pair)
+            made = known[1] if known is not None and known[0] == grounds else self._pair(*grounds)
+            self._links[pair] = grounds, made
+        return [link for _, made in self._links.values() for link in made]
+
+    def _pair(
+        self, links: tuple[Link, ...], chosen: LinkId | None, back: tuple[Tried, ...]
+    ) -> list[topology_pb2.Link]:
+        """The best first."""
+        ordered = sorted(links, key=link_key)
+        return [link_to_proto(one, chosen, wording.why(one, links, chosen, self._owners, back)) for one in ordered]
+
+
+def interface_to_proto(one: Interface) -> cluster_pb2.NetworkInterface:
+    return cluster_pb2.NetworkInterface(
+        name=one.name,
+        medium=one.medium.value,  # type: ignore[arg-type]
+        addresses=one.addresses,
+        is_up=one.is_up,
+        mtu_bytes=one.mtu_bytes,
+    )
+
+
+def link_to_proto(link: Link, chosen: LinkId | None, why: str) -> topology_pb2.Link:
+    return topology_pb2.Link(
+        from_node_id=link.from_node,
+        to_node_id=link.to_node,
+        local_interface=link.local_interface,
+        local_address=link.local_address,
+        peer_address=link.address,
+        medium=link.medium.value,  # type: ignore[arg-type]
+        state=link.state.value,  # type: ignore[arg-type]
+        rtt_us=link.rtt_us,
+        peer_interface=link.remote_interface,
+        counts_as=tier(link).value,  # type: ignore[arg-type]
+        marks=sorted(MARKS[mark] for mark in link.marks),
+        chosen=link.id == chosen,
+        why=why,
+        path=wire.path_to_proto(link.path),
+    )
+
+
+def _attempt(one: Tried, tried_at_s: Mapping[tuple[NodeId, str], float]) -> topology_pb2.AddressAttempt:
+    told = wire.tried_to_proto(one)
+    told.sentence = wording.attempt(one)
+    if (at_s := tried_at_s.get((one.to_node, one.address))) is not None:
+        told.tried_at.CopyFrom(_timestamp(at_s))
+    return told
+
+
+def _timestamp(wall_s: float) -> Timestamp:
+    found = Timestamp()
+    found.FromMilliseconds(int(wall_s * 1000))
+    return found
+
+
+def _cables(knowledge: Knowledge) -> list[topology_pb2.Cable]:
+    graph, found = knowledge.graph, []
+    for one in graph.cables:
+        told = wire.cable_to_proto(one)
+        if one in graph.lost_cables:
+            told.lost = True
+            told.sentence = wording.cable_lost(one, graph.links, knowledge.members.names)
+        found.append(told)
+    return found

@@ -1,0 +1,203 @@
+"""Reports and graphs as messages, and back. What comes from another node is held against bounds."""
+
+from collections.abc import Iterable, Sized
+
+from thunderline.cluster import NodeId
+from thunderline.cluster.errors import InvalidRequest
+from thunderline.cluster.graph import Cable, CableEnd, Outcome, Tried, Version, cable
+from thunderline.cluster.links import LinkState
+from thunderline.cluster.media import Medium
+from thunderline.cluster.paths import End, Path
+from thunderline.topology.reports import Heard, Report
+from thunderline.v1 import cluster_pb2, topology_pb2
+
+# Of one message, and of each part of one report.
+REPORT_COUNT_MAX = 64
+PART_COUNT_MAX = 4096
+PEER_COUNT_MAX = 1024
+# Node ids have 36 characters, addresses 45.
+TEXT_LENGTH_MAX = 64
+# Counts that grow by one need no more, and what is added to one still fits the wire.
+NUMBER_MAX = 2**53
+# An hour.
+RTT_US_MAX = 3_600_000_000
+
+
+def report_to_proto(report: Report) -> topology_pb2.NodeReport:
+    return topology_pb2.NodeReport(
+        node_id=report.node,
+        version=version_to_proto(report.version),
+        attempts=[tried_to_proto(one) for one in report.tried],
+        heard=[_heard_to_proto(one) for one in report.heard],
+        cables=[cable_to_proto(one) for one in report.cables],
+        complete=report.is_complete,
+        tells_node_ids=report.tells,
+    )
+
+
+def report_from_proto(told: topology_pb2.NodeReport) -> Report:
+    """Raises InvalidRequest."""
+    node = NodeId(_text(told.node_id))
+    _few(told.attempts, PART_COUNT_MAX)
+    _few(told.heard, PART_COUNT_MAX)
+    _few(told.cables, PART_COUNT_MAX)
+    _few(told.tells_node_ids, PEER_COUNT_MAX)
+    return Report(
+        node,
+        version_from_proto(told.version),
+        tuple(_tried(one) for one in told.attempts),
+        tuple(_heard(one, node) for one in told.heard),
+        tuple(_cable(one) for one in told.cables),
+        told.complete,
+        tuple(NodeId(_text(one)) for one in told.tells_node_ids),
+    )
+
+
+def reports_from_proto(told: Iterable[topology_pb2.NodeReport], count: int) -> list[Report]:
+    """Raises InvalidRequest."""
+    if count > REPORT_COUNT_MAX:
+        raise InvalidRequest(f"{count} reports in one message", param="reports")
+    return [report_from_proto(one) for one in told]
+
+
+def version_to_proto(version: Version) -> topology_pb2.GraphVersion:
+    return topology_pb2.GraphVersion(start=version.start, number=version.number)
+
+
+def version_from_proto(told: topology_pb2.GraphVersion) -> Version:
+    """Raises InvalidRequest."""
+    return Version(_number(told.start, NUMBER_MAX), _number(told.number, NUMBER_MAX))
+
+
+def tried_to_proto(one: Tried) -> topology_pb2.AddressAttempt:
+    return topology_pb2.AddressAttempt(
+        from_node_id=one.from_node,
+        to_node_id=one.to_node,
+        address=one.address,
+        outcome=one.outcome.value + 1,  # type: ignore[arg-type]
+        errno=one.errno,
+        failure_count=one.failure_count,
+        state=one.state.value if one.state else 0,  # type: ignore[arg-type]
+        rtt_us=one.rtt_us,
+        local_address=one.local_address,
+        path=path_to_proto(one.path),
+    )
+
+
+def _tried(told: topology_pb2.AddressAttempt) -> Tried:
+    try:
+        outcome = Outcome(told.outcome - 1)
+    except ValueError:
+        raise InvalidRequest(f"unknown outcome {told.outcome}", param="outcome") from None
+    return Tried(
+        NodeId(_text(told.from_node_id)),
+        NodeId(_text(told.to_node_id)),
+        _text(told.address),
+        outcome,
+        told.errno,
+        told.failure_count,
+        _state(told.state) if told.state else None,
+        _number(told.rtt_us, RTT_US_MAX),
+        _text(told.local_address),
+        _path(told.path),
+    )
+
+
+def _heard_to_proto(one: Heard) -> topology_pb2.HeardProbe:
+    return topology_pb2.HeardProbe(
+        from_node_id=one.from_node,
+        address=one.address,
+        from_address=one.from_address,
+        arrives=_end_to_proto(one.arrives),
+        returns=_end_to_proto(one.returns) if one.returns else None,
+        state=one.state.value,  # type: ignore[arg-type]
+        rtt_us=one.rtt_us,
+        is_proven=one.is_proven,
+    )
+
+
+def _heard(told: topology_pb2.HeardProbe, node: NodeId) -> Heard:
+    arrives = _end(told.arrives)
+    return Heard(
+        NodeId(_text(told.from_node_id)),
+        node,
+        _text(told.address),
+        _text(told.from_address),
+        arrives,
+        _end(told.returns) if told.HasField("returns") else None,
+        _state(told.state),
+        _number(told.rtt_us, RTT_US_MAX),
+        told.is_proven,
+    )
+
+
+def path_to_proto(path: Path) -> topology_pb2.NetworkPath:
+    ends = {"leaves": path.leaves, "arrives": path.arrives, "returns": path.returns, "comes_back": path.comes_back}
+    return topology_pb2.NetworkPath(**{name: _end_to_proto(end) for name, end in ends.items() if end})
+
+
+def _path(told: topology_pb2.NetworkPath) -> Path:
+    def end(name: str) -> End | None:
+        return _end(getattr(told, name)) if told.HasField(name) else None  # type: ignore[arg-type]
+
+    return Path(end("leaves"), end("arrives"), end("returns"), end("comes_back"))
+
+
+def _end_to_proto(end: End) -> topology_pb2.PathEnd:
+    return topology_pb2.PathEnd(interface=end.interface, medium=end.medium.value)  # type: ignore[arg-type]
+
+
+def _end(told: topology_pb2.PathEnd) -> End:
+    return End(_text(told.interface), medium_from_proto(told.medium))
+
+
+def medium_from_proto(told: "cluster_pb2.Medium.ValueType") -> Medium:
+    """Raises InvalidRequest."""
+    try:
+        return Medium(told)
+    except ValueError:
+        raise InvalidRequest(f"unknown medium {told}", param="medium") from None
+
+
+def cable_to_proto(one: Cable) -> topology_pb2.Cable:
+    return topology_pb2.Cable(one=_cable_end_to_proto(one.one), other=_cable_end_to_proto(one.other))
+
+
+def _cable_end_to_proto(end: CableEnd) -> topology_pb2.CableEnd:
+    return topology_pb2.CableEnd(
+        node_id=end.node, interface=end.interface, port_uuid=end.port_uuid, receptacle=end.receptacle
+    )
+
+
+def _cable(told: topology_pb2.Cable) -> Cable:
+    return cable(_cable_end(told.one), _cable_end(told.other))
+
+
+def _cable_end(told: topology_pb2.CableEnd) -> CableEnd:
+    texts = (told.node_id, told.interface, told.port_uuid, told.receptacle)
+    node, *rest = (_text(one) for one in texts)
+    return CableEnd(NodeId(node), *rest)
+
+
+def _state(told: "topology_pb2.LinkState.ValueType") -> LinkState:
+    try:
+        return LinkState(told)
+    except ValueError:
+        raise InvalidRequest(f"unknown state {told} of a link", param="state") from None
+
+
+def _text(told: str) -> str:
+    if len(told) > TEXT_LENGTH_MAX:
+        raise InvalidRequest(f"a text of {len(told)} characters; at most {TEXT_LENGTH_MAX}", param="reports")
+    return told
+
+
+def _number(told: int, number_max: int) -> int:
+    if not 0 <= told <= number_max:
+        raise InvalidRequest(f"{told} is not between 0 and {number_max}", param="reports")
+    return told
+
+
+def _few(told: Sized, count_max: int) -> None:
+    if len(told) > count_max:
+        raise InvalidRequest(f"{len(told)} entries; at most {count_max}", param="reports")
