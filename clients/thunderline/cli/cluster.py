@@ -10,14 +10,13 @@ from typing import Annotated, Any, Protocol, TypeVar
 import typer
 
 from thunderline.cli import adopting, founding, issuing, joining, leaving, rotating, saying
-from thunderline.cli.asking import Home, refuse, run, settings, target
+from thunderline.cli.asking import Home, ask, refuse, run, settings, target, wallet
 from thunderline.client import DiscoveryClient
 from thunderline.cluster import NodeId
 from thunderline.cluster.errors import ClusterError
 from thunderline.process.entry import CannotStart
 from thunderline.process.home import node_id
 from thunderline.process.settings import Settings
-from thunderline.process.trust import Wallet
 from thunderline.v1 import discovery_pb2
 
 T = TypeVar("T")
@@ -121,15 +120,15 @@ def rotate(
     """Change the cluster's authority for a new one; once more: for whom that waits. On the scheduler node."""
     found = settings(home)
     began, ring = _done(lambda: rotating.change(found, now, time.time()))
-    _tell(rotating.standing(ring, began, _roster(home, found)), json)
+    _tell(rotating.standing(ring, began, _roster(home)), json)
 
 
-def _roster(home: Path | None, found: Settings) -> discovery_pb2.Roster | None:
+def _roster(home: Path | None) -> discovery_pb2.Roster | None:
     """None when our discovery cannot be asked."""
-    where, wallet = target(home, "discovery"), Wallet(found.home, found.cluster.name)
+    where, shown = target(home, "discovery"), wallet(home)
 
     async def work() -> discovery_pb2.Roster:
-        async with DiscoveryClient(where, wallet) as discovery:
+        async with DiscoveryClient(where, shown) as discovery:
             return await discovery.roster()
 
     try:
@@ -146,16 +145,14 @@ def leave(
 ) -> None:
     """Take this node out of its cluster; on the scheduler node any other."""
     found, where = settings(home), target(home, "discovery")
-    wallet, own = Wallet(found.home, found.cluster.name), _done(lambda: node_id(found.home))
-
-    async def look() -> discovery_pb2.Roster:
-        async with DiscoveryClient(where, wallet) as discovery:
-            return await discovery.roster()
-
-    leaver = _done(lambda: leaving.named(run(look(), where), node)) if node else own
+    own = _done(lambda: node_id(found.home))
+    leaver = own
+    if node:
+        roster = ask(home, "discovery", DiscoveryClient, lambda discovery: discovery.roster())
+        leaver = _done(lambda: leaving.named(roster, node))
     _done(lambda: leaving.check(found, own, leaver))
     _done(lambda: adopting.agreed(f"node {leaver} leaves cluster {found.cluster.name!r}?", yes))
-    run(leaving.leave(where, wallet, leaver, leaver == own, found.limits.heartbeat_s), where)
+    run(leaving.leave(where, wallet(home), leaver, leaver == own, found.limits.heartbeat_s), where)
     _say_left(found, leaver, own)
 
 
@@ -181,6 +178,6 @@ def adopt(
     """After a scheduler's store was lost, restored or copied: take its runners over, with what they run."""
     where = target(home, "scheduler")
     try:
-        adopting.adopt_all(where, settings(home).home, yes, json)
+        adopting.adopt_all(where, wallet(home), settings(home).home, yes, json)
     except adopting.NotAdopted as error:
         refuse(str(error))
