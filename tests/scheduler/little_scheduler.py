@@ -19,10 +19,12 @@ from thunderline.cluster.limits import Limits
 from thunderline.discovery import wire
 from thunderline.discovery.membership import Membership
 from thunderline.discovery.service import DiscoveryService
+from thunderline.rpc.moving import Moving
 from thunderline.rpc.server import Server, serving
 from thunderline.scheduler.admission import Admission
 from thunderline.scheduler.control import Control
 from thunderline.scheduler.relay import SERVICE, Relay
+from thunderline.scheduler.runners import Runners
 from thunderline.scheduler.service import SchedulerService
 from thunderline.scheduler.store import Store
 from thunderline.scheduler.values import Wish
@@ -115,7 +117,8 @@ class House:
 
     @contextlib.asynccontextmanager
     async def scheduler(self, limits: Limits = LIMITS) -> AsyncIterator[Life]:
-        control = Control(Store(self.folder, NODE), self.discovery, limits)
+        store = Store(self.folder, NODE)
+        control = Control(store, Runners(Moving.at(self.discovery), store.store_id), limits)
         admission = Admission(control.doors, limits.queue_size_max, limits.rank_request_count_max, limits.queue_wait_s)
         control.listen(admission.pump)
         relay = Relay(control, admission, limits.request_deadline_s)

@@ -13,9 +13,11 @@ from thunderline.cluster.errors import StoreUnavailable
 from thunderline.cluster.limits import Limits
 from thunderline.cluster.ranks import RankState
 from thunderline.process.entry import CannotStart
+from thunderline.rpc.moving import Moving
 from thunderline.scheduler.adoption import Plan
 from thunderline.scheduler.control import Control
 from thunderline.scheduler.events import Event
+from thunderline.scheduler.runners import Runners
 from thunderline.scheduler.store import EPOCH_COUNT_MAX, Store
 from thunderline.scheduler.values import Cause, Epoch, Spec, Wish
 
@@ -236,7 +238,8 @@ def test_a_write_that_failed_leaves_nothing_and_the_next_one_works(tmp_path: Pat
 
 
 async def test_a_store_that_cannot_be_read_keeps_the_role_from_starting(tmp_path: Path) -> None:
-    control = Control(Store(tmp_path, A), "127.0.0.1:1", Limits())
+    store = Store(tmp_path, A)
+    control = Control(store, Runners(Moving.at("127.0.0.1:1"), store.store_id), Limits())
     with contextlib.closing(sqlite3.connect(tmp_path / "scheduler.db")) as disk:
         disk.execute("DROP TABLE epochs")
         disk.execute("DROP TABLE deployments")

@@ -3,37 +3,16 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 
 from thunderline.client.scheduler import SchedulerClient
-from thunderline.cluster import NodeId
 from thunderline.cluster.errors import Unreachable
-from thunderline.process.trust import Wallet
-from thunderline.rpc.scheduler_way import SchedulerWay
+from thunderline.rpc.scheduler_way import OwnNode, SchedulerWay
+
+__all__ = ["OwnNode", "scheduler_of"]
 
 # Discovery answers at once; then one address is tried after the other.
 FIND_S = 5.0
 LOOK_S = 0.02
-
-
-@dataclass(frozen=True, slots=True)
-class OwnNode:
-    """Where the roles of a node are for its own processes. `scheduler` is the scheduler node: itself, or another."""
-
-    node: NodeId
-    scheduler: NodeId
-    wallet: Wallet
-    # "host:port" of its own discovery, topology and scheduler.
-    discovery_target: str
-    topology_target: str
-    scheduler_target: str
-
-    @property
-    def is_scheduler_node(self) -> bool:
-        return self.node == self.scheduler
-
-    def way(self) -> SchedulerWay:
-        return SchedulerWay(self.scheduler, self.node, self.discovery_target, self.topology_target, self.wallet)
 
 
 @contextlib.asynccontextmanager
@@ -43,7 +22,7 @@ async def scheduler_of(own: OwnNode, find_s: float = FIND_S) -> AsyncIterator[Sc
         async with SchedulerClient(own.scheduler_target, own.wallet, own.node or None) as client:
             yield client
         return
-    way = own.way()
+    way = SchedulerWay(own)
     running = asyncio.create_task(way.run())
     try:
         await _until_it_works(way, running, find_s)

@@ -17,9 +17,12 @@ from thunderline.gateway.connections import Connections
 from thunderline.gateway.keys import AsksForKey
 from thunderline.process import stopping
 from thunderline.process.entry import CannotStart, run_role
+from thunderline.process.home import node_id
 from thunderline.process.metrics import ROLE_UP
 from thunderline.process.settings import Settings
+from thunderline.process.trust import Wallet
 from thunderline.process.version import VERSION
+from thunderline.rpc.scheduler_way import OwnNode, SchedulerWay
 
 BACKLOG = 1024
 # Ctrl-C: somebody waits for the prompt.
@@ -82,7 +85,9 @@ async def serve(settings: Settings) -> None:
     check_keys(settings)
     listener = listen(settings.gateway.bind, settings.gateway.port)
     ROLE_UP.labels("gateway", VERSION).set(1)
-    async with SchedulerClient(f"{settings.host}:{settings.scheduler.port}") as scheduler:
+    own = OwnNode.of(settings, node_id(settings.home), Wallet(settings.home, settings.cluster.name))
+    way = SchedulerWay(own)
+    async with SchedulerClient.over(way.channel) as scheduler:
         gateway = Gateway(scheduler, settings.limits)
         connections = Connections(settings.limits)
         config = uvicorn.Config(
@@ -99,6 +104,7 @@ async def serve(settings: Settings) -> None:
         server = Server(config)
         # A bug in one of the tasks ends the role with its reason.
         async with asyncio.TaskGroup() as tasks:
+            finding = tasks.create_task(way.run())
             serving = tasks.create_task(server.serve(sockets=[listener]))
             names = tasks.create_task(gateway.keep_names())
             watching = tasks.create_task(connections.watch())
@@ -110,7 +116,7 @@ async def serve(settings: Settings) -> None:
                 gateway.interrupt()
             server.end()
             await asyncio.wait({serving})
-            for task in (names, watching, stop):
+            for task in (names, watching, stop, finding):
                 task.cancel()
 
 

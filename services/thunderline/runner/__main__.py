@@ -12,6 +12,7 @@ from thunderline.process import metrics, stopping
 from thunderline.process.entry import run_role
 from thunderline.process.home import node_id, socket_path
 from thunderline.process.settings import Settings
+from thunderline.process.trust import Wallet
 from thunderline.process.version import VERSION
 from thunderline.rpc.server import serving
 from thunderline.runner import rank_process
@@ -55,7 +56,7 @@ async def serve(settings: Settings, command: Command = rank_process.command) -> 
             address = f"{settings.node.bind}:{settings.runner.port}"
             async with (
                 serving(f"unix:{socket}", [RANK], register_ranks),
-                serving(address, [RUNNER], register) as server,
+                serving(address, [RUNNER], register, Wallet(settings.home, settings.cluster.name)) as server,
             ):
                 with metrics.served("runner", VERSION, settings.node.metrics_bind, settings.runner.port):
                     await server.serving()

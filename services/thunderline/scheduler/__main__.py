@@ -12,10 +12,13 @@ from thunderline.process.home import node_id
 from thunderline.process.settings import Settings
 from thunderline.process.trust import Wallet
 from thunderline.process.version import VERSION
+from thunderline.rpc.moving import Moving
 from thunderline.rpc.server import serving
+from thunderline.rpc.ways import Ways
 from thunderline.scheduler.admission import Admission
 from thunderline.scheduler.control import Control
 from thunderline.scheduler.relay import SERVICE, Relay
+from thunderline.scheduler.runners import Runners
 from thunderline.scheduler.service import SchedulerService
 from thunderline.scheduler.store import Store
 from thunderline.scheduler.trust import SERVICE as ENROLMENT
@@ -30,7 +33,10 @@ async def serve(settings: Settings) -> None:
     """Until SIGTERM or SIGINT: streams break at once and go on at the next one; ranks and their epochs stay."""
     node, limits = node_id(settings.home), settings.limits
     wallet = Wallet(settings.home, settings.cluster.name)
-    control = Control(Store(settings.home, node), f"{settings.host}:{settings.discovery.port}", limits)
+    store = Store(settings.home, node)
+    discovery = Moving.at(f"{settings.host}:{settings.discovery.port}", wallet, node)
+    ways = Ways(f"{settings.host}:{settings.topology.port}", wallet, node)
+    control = Control(store, Runners(discovery, store.store_id, wallet, ways, limits), limits)
     admission = Admission(control.doors, limits.queue_size_max, limits.rank_request_count_max, limits.queue_wait_s)
     control.listen(admission.pump)
     service = SchedulerService(node, control, admission)

@@ -43,12 +43,13 @@ T = TypeVar("T")
 class Control:
     """Owns the wishes; the only one that writes the store."""
 
-    def __init__(self, store: Store, discovery: str, limits: Limits) -> None:
+    def __init__(self, store: Store, runners: Runners, limits: Limits) -> None:
         self._store = store
         self._limits = limits
         self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="store")
         self.store_id = store.store_id
-        self.runners = Runners(discovery, store.store_id, self._wake)
+        self.runners = runners
+        runners.changed = self._wake
         self.changes = Changes()
         self.events = EventLog(store, self._writer, self.changes)
         self._awake = asyncio.Event()

@@ -1,6 +1,7 @@
 """The runners of the cluster: found through discovery, watched, and told what to do."""
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import AsyncGenerator, Callable, Collection
@@ -10,8 +11,12 @@ from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt,
 
 from thunderline.cluster import NodeId, RankId, StoreId
 from thunderline.cluster.errors import ClusterError, InstanceFailed, InvalidRequest, NotFound, Unreachable
-from thunderline.rpc.channel import dial
+from thunderline.cluster.limits import DEFAULTS, Limits
+from thunderline.process.trust import Wallet
 from thunderline.rpc.errors import from_call
+from thunderline.rpc.moves import reach
+from thunderline.rpc.moving import PATIENCE, Moving, follow
+from thunderline.rpc.ways import Ways
 from thunderline.scheduler import wire, wording
 from thunderline.scheduler.carried import Carried
 from thunderline.scheduler.events import RankFacts
@@ -36,13 +41,20 @@ log = logging.getLogger(__name__)
 
 
 class Runner:
-    """One node's runner: a channel, and what it said last."""
+    """One node's runner: a connection, which moves to the better link, and what it said last."""
 
-    def __init__(self, node: NodeId, address: str) -> None:
+    def __init__(self, node: NodeId, connection: Moving) -> None:
         self.node = node
-        self.address = address
-        self.channel = dial(address)
-        self.stub = runner_pb2_grpc.RunnerServiceStub(self.channel)
+        self.connection = connection
+        self.stub = runner_pb2_grpc.RunnerServiceStub(connection)
+        # Its messages as they come.
+        self.generate: grpc.aio.UnaryStreamMultiCallable[runner_pb2.RunnerServiceGenerateRequest, bytes] = (
+            connection.unary_stream(
+                "/thunderline.v1.RunnerService/Generate",
+                request_serializer=runner_pb2.RunnerServiceGenerateRequest.SerializeToString,
+            )
+        )
+        self.tasks: list[asyncio.Task[None]] = []
         self.view = RunnerView(node, reachable=False, complete=False)
         self.reports: list[cluster_pb2.RankReport] = []
         # The highest epoch that it ever started.
@@ -63,13 +75,23 @@ class Runner:
 class Runners:
     """All runners. `changed` is called at every change of a view, an audit or a fetch."""
 
-    def __init__(self, discovery: str, store: StoreId, changed: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        discovery: Moving,
+        store: StoreId,
+        wallet: Wallet | None = None,
+        ways: Ways | None = None,
+        limits: Limits = DEFAULTS,
+    ) -> None:
+        """`discovery` and `ways` are of our own node's roles. Without ways the addresses of the cards are tried."""
         self._discovery = discovery
         self._store = store
-        self._changed = changed
+        self._wallet = wallet
+        self._ways = ways
+        self._patience_s = PATIENCE * limits.probe_timeout_s
+        self.changed: Callable[[], None] = lambda: None
         self.roster = discovery_pb2.Roster()
         self.nodes: dict[NodeId, Runner] = {}
-        self._watches: dict[NodeId, asyncio.Task[None]] = {}
         self.audits: dict[tuple[NodeId, str], Audit] = {}
         self.fetches: dict[tuple[NodeId, str], Fetch] = {}
         self._carried = Carried()
@@ -108,44 +130,61 @@ class Runners:
 
     async def run(self) -> None:
         """Follows the roster, and each runner in it, until cancelled. A roster that is lost stays as it was."""
-        async with asyncio.TaskGroup() as tasks, dial(self._discovery) as channel:
-            stub = discovery_pb2_grpc.DiscoveryServiceStub(channel)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._discovery.run(), name="own discovery")
+            if self._ways is not None:
+                tasks.create_task(self._ways.run(), name="ways")
+            stub = discovery_pb2_grpc.DiscoveryServiceStub(self._discovery)
             while True:
                 try:
-                    async for response in stub.WatchRoster(discovery_pb2.WatchRosterRequest()):
-                        await self._follow(response.roster, tasks)
+                    told = follow(self._discovery, lambda: stub.WatchRoster(discovery_pb2.WatchRosterRequest()))
+                    async with contextlib.aclosing(told):
+                        async for response in told:
+                            self._hear(response.roster, tasks)
                 except grpc.aio.AioRpcError as error:
                     log.debug("discovery cannot be heard", extra={"why": error.details()})
                 await asyncio.sleep(REDIAL_S)
 
-    async def _follow(self, roster: discovery_pb2.Roster, tasks: asyncio.TaskGroup) -> None:
+    def _hear(self, roster: discovery_pb2.Roster, tasks: asyncio.TaskGroup) -> None:
         self.roster = roster
         for member in roster.members:
             node = NodeId(member.card.node_id)
-            address = next((f"{e.host}:{e.port}" for e in member.card.endpoints if e.role == "runner"), None)
-            if member.state != discovery_pb2.MEMBER_STATE_ALIVE or address is None:
-                continue
-            known = self.nodes.get(node)
-            if known is not None and known.address == address:
-                continue
-            if known is not None:
-                self._watches.pop(node).cancel()
-                await known.channel.close()
-            self.nodes[node] = runner = Runner(node, address)
-            self._watches[node] = tasks.create_task(self._watch(runner), name=f"runner of {node}")
-        self._changed()
+            there = reach(member.card, "runner", own=node == roster.node_id)
+            if member.state == discovery_pb2.MEMBER_STATE_LEFT:
+                self._let_go(node)
+            elif member.state == discovery_pb2.MEMBER_STATE_ALIVE and there is not None:
+                if node not in self.nodes:
+                    self._begin(node, tasks)
+                self.nodes[node].connection.aim(there)
+        self.changed()
+
+    def _begin(self, node: NodeId, tasks: asyncio.TaskGroup) -> None:
+        connection = Moving(node, self._ways, self._wallet, self._patience_s)
+        self.nodes[node] = runner = Runner(node, connection)
+        runner.tasks = [
+            tasks.create_task(connection.run(), name=f"connection to the runner of {node}"),
+            tasks.create_task(self._watch(runner), name=f"runner of {node}"),
+        ]
+
+    def _let_go(self, node: NodeId) -> None:
+        """It is no member any more: nobody waits for its runner."""
+        if runner := self.nodes.pop(node, None):
+            for task in runner.tasks:
+                task.cancel()
 
     async def _watch(self, runner: Runner) -> None:
         while True:
             try:
-                async for response in runner.stub.WatchRanks(runner_pb2.WatchRanksRequest()):
-                    runner.heard(response, self._store)
-                    self._changed()
+                told = follow(runner.connection, lambda: runner.stub.WatchRanks(runner_pb2.WatchRanksRequest()))
+                async with contextlib.aclosing(told):
+                    async for response in told:
+                        runner.heard(response, self._store)
+                        self.changed()
             except grpc.aio.AioRpcError as error:
                 if runner.view.reachable:
                     log.warning("a runner is lost", extra={"node": runner.node, "why": error.details()})
             runner.view = RunnerView(runner.node, reachable=False, complete=False, ranks=runner.view.ranks)
-            self._changed()
+            self.changed()
             await asyncio.sleep(REDIAL_S)
 
     async def set_rank(
@@ -211,7 +250,7 @@ class Runners:
             else:
                 log.warning("an audit failed", extra={"node": node, "model": model, "why": problem.message})
                 await asyncio.sleep(REDIAL_S)
-        self._changed()
+        self.changed()
 
     async def fetch(self, node: NodeId, model: str) -> None:
         """Has a node download a model; the progress is in `fetches`."""
@@ -223,7 +262,7 @@ class Runners:
                 self.fetches[(node, model)] = Fetch(
                     progress.fetched_bytes, progress.total_bytes, failure_count=failures, at_s=time.time()
                 )
-                self._changed()
+                self.changed()
             # The audit of before says FETCHABLE.
             self.audits.pop((node, model), None)
             self.fetches.pop((node, model), None)
@@ -233,7 +272,7 @@ class Runners:
             self.fetches[(node, model)] = Fetch(
                 error=problem.message, permanent=permanent, failure_count=failures + 1, at_s=time.time()
             )
-        self._changed()
+        self.changed()
 
     def forget(self, model: str) -> None:
         """A human deploys it again: what was found out about it is found out anew."""
@@ -252,15 +291,9 @@ class Runners:
         if runner is None:
             raise InstanceFailed(f"the runner of node {node} is not known any more")
         request = runner_pb2.RunnerServiceGenerateRequest(generation=generation, target=wire.rank_id_to_proto(rank))
-        method: grpc.aio.UnaryStreamMultiCallable[runner_pb2.RunnerServiceGenerateRequest, bytes] = (
-            runner.channel.unary_stream(
-                "/thunderline.v1.RunnerService/Generate",
-                request_serializer=runner_pb2.RunnerServiceGenerateRequest.SerializeToString,
-            )
-        )
         with self._carried.on(rank, generation.request_id):
             try:
-                async for message in method(request, timeout=deadline_s):
+                async for message in runner.generate(request, timeout=deadline_s):
                     yield message
             except grpc.aio.AioRpcError as error:
                 problem = from_call(error)
