@@ -72,7 +72,7 @@ class Echo:
         self._told_s: dict[tuple[NodeId, str, str], float] = {}
         self._listeners: list[socket.socket] = []
         self._awake, self._wake = socket.socketpair()
-        self._stopped = False
+        self._stopped = self._is_accepting = False
         self._bug: BaseException | None = None
 
     @property
@@ -100,28 +100,37 @@ class Echo:
 
     def accept(self) -> None:
         """Takes connections until `stop`. Blocking. Raises what a bug has raised in any of its threads."""
-        with selectors.DefaultSelector() as selector:
-            for one in (*self._listeners, self._awake):
-                selector.register(one, selectors.EVENT_READ)
-            while not self._stopped:
-                for key, _ in selector.select():
-                    if isinstance(key.fileobj, socket.socket) and key.fileobj is not self._awake:
-                        self._take(key.fileobj)
-                if self._bug is not None:
-                    raise self._bug
+        self._is_accepting = True
+        try:
+            with selectors.DefaultSelector() as selector:
+                for one in (*self._listeners, self._awake):
+                    selector.register(one, selectors.EVENT_READ)
+                while not self._stopped:
+                    for key, _ in selector.select():
+                        if isinstance(key.fileobj, socket.socket) and key.fileobj is not self._awake:
+                            self._take(key.fileobj)
+                    if self._bug is not None:
+                        raise self._bug
+        finally:
+            self._close()
 
     def stop(self) -> None:
         """Ends `accept` and every connection."""
         self._stopped = True
-        with contextlib.suppress(OSError):
-            self._wake.send(b"!")
-        for listener in self._listeners:
-            listener.close()
+        if self._is_accepting:
+            with contextlib.suppress(OSError):
+                self._wake.send(b"!")
+        else:
+            self._close()
         self._pool.shutdown(wait=False, cancel_futures=True)
         with self._lock:
             for connection in self._open:
                 with contextlib.suppress(OSError):
                     connection.shutdown(socket.SHUT_RDWR)
+
+    def _close(self) -> None:
+        for one in (*self._listeners, self._awake, self._wake):
+            one.close()
 
     def _take(self, listener: socket.socket) -> None:
         try:
@@ -141,7 +150,11 @@ class Echo:
         if is_full or self._stopped:
             connection.close()
             return
-        self._pool.submit(self._serve, connection, address).add_done_callback(self._ended)
+        try:
+            self._pool.submit(self._serve, connection, address).add_done_callback(self._ended)
+        except RuntimeError:
+            # `stop` was quicker.
+            connection.close()
 
     def _ended(self, work: "Future[None]") -> None:
         if not work.cancelled() and (bug := work.exception()) is not None:

@@ -82,8 +82,10 @@ class Prober:
                         if self._in_flight >= THREAD_COUNT:
                             break
                         self._put(probes.started(row, now_s))
+                        self.tried_at_s[row.key] = time.time()
                         self._in_flight += 1
-                        tasks.create_task(self._probe(row), name=f"probe of {row.address}")
+                        aim = Aim(row.peer, row.address, self._members.peers[row.peer].echo_port)
+                        tasks.create_task(self._probe(aim, now_s), name=f"probe of {row.address}")
                     await self._wait()
         finally:
             self._pool.shutdown(wait=False, cancel_futures=True)
@@ -97,18 +99,13 @@ class Prober:
         except TimeoutError:
             pass
 
-    async def _probe(self, row: Row) -> None:
-        loop = asyncio.get_running_loop()
-        peer = self._members.peers[row.peer]
-        aim = Aim(row.peer, row.address, peer.echo_port)
-        begun_s, self.tried_at_s[row.key] = loop.time(), time.time()
+    async def _probe(self, aim: Aim, begun_s: float) -> None:
+        work = (probe, self._speaker, aim, self._ends, self._limits.probe_timeout_s)
         try:
-            found = await loop.run_in_executor(
-                self._pool, probe, self._speaker, aim, self._ends, self._limits.probe_timeout_s
-            )
+            found = await asyncio.get_running_loop().run_in_executor(self._pool, *work)
         finally:
             self._in_flight -= 1
-        self._absorb(row.key, found, begun_s)
+        self._absorb((aim.peer, aim.address), found, begun_s)
 
     def _absorb(self, key: tuple[NodeId, str], found: Crossed | NotCrossed, begun_s: float) -> None:
         outcome = Outcome.ANSWERED if isinstance(found, Crossed) else found.outcome
