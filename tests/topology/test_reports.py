@@ -241,6 +241,7 @@ V2, V3 = Version(1, 2), Version(1, 3)
 RELAYS: dict[str, tuple[tuple[Report, ...], dict[NodeId, Version], tuple[NodeId, ...]]] = {
     "a new stream: all": ((report(A), report(C)), {}, (A, C)),
     "never B's own": ((report(A), report(B)), {}, (A,)),
+    "but when B tells an older one": ((report(B, version=V3),), {B: V1}, (B,)),
     "nothing twice": ((report(A), report(C)), {A: V1, C: V1}, ()),
     "what is newer": ((report(A, version=V2), report(C, version=V2)), {A: V1, C: V3}, (A,)),
     "of a newer start": ((report(A, version=Version(2, 1)),), {A: V3}, (A,)),

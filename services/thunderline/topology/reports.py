@@ -173,14 +173,14 @@ def merge(reports: Reports, more: Iterable[Report]) -> dict[NodeId, Report]:
 def to_send(reports: Reports, held: Mapping[NodeId, Version], own: NodeId, peer: NodeId) -> tuple[Report, ...]:
     """What a peer lacks. `held`: the versions that it was sent over this stream or sent itself; of a new stream none.
 
-    Not what its node tells it itself: where everybody has a stream to everybody each report would come from all.
+    Not what its node tells it itself: where everybody has a stream to everybody each report would come from all. The
+    peer's own only when it tells an older one: it has lost the count of its starts.
     """
     return tuple(
         report
         for node, report in sorted(reports.items())
-        if node != peer
-        and (node == own or peer not in report.tells)
-        and (node not in held or report.version > held[node])
+        if (report.version > held[node] if node in held else node != peer)
+        and (node in (own, peer) or peer not in report.tells)
     )
 
 
