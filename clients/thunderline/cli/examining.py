@@ -21,7 +21,7 @@ from thunderline.process import log_files
 from thunderline.process.entry import CannotStart
 from thunderline.process.home import allowed_model_roots, node_id
 from thunderline.process.settings import Settings
-from thunderline.process.trust import FOLDER, Wallet
+from thunderline.process.trust import FOLDER, NODE, Wallet
 
 # Python starts in 0.1 s; a cold disk takes longer.
 ENGINE_S = 10.0
@@ -42,6 +42,7 @@ print(json.dumps({"blas": found.name, "is_fast": found.is_fast, "mlx": mlx}))
 def own(settings: Settings, wallet: Wallet) -> Own:
     """What this node is by its files and settings."""
     node, id_fault, fault, identity = "", "", "", None
+    key = settings.home / FOLDER / NODE
     try:
         # It would be made by being asked for.
         node = node_id(settings.home) if (settings.home / "node.json").exists() else ""
@@ -59,6 +60,7 @@ def own(settings: Settings, wallet: Wallet) -> Own:
         id_fault=id_fault,
         facts=identity.facts if identity else None,
         fault=fault,
+        is_exposed=key.exists() and bool(key.stat().st_mode & 0o077),
         scheduler=settings.cluster.scheduler,
         bind=settings.node.bind,
         far_seeds=tuple(far),

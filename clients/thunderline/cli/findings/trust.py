@@ -29,6 +29,8 @@ class Own:
     id_fault: str = ""
     facts: Facts | None = None
     fault: str = ""
+    # Others may read it: `of_kept` says so.
+    is_exposed: bool = False
     # [cluster] scheduler: "" means this node.
     scheduler: str = ""
     bind: str = "127.0.0.1"
@@ -88,6 +90,8 @@ def of_own(own: Own) -> list[Finding]:
     if own.id_fault:
         remedy = f"put the file back from a backup, or `rm {own.home}/node.json`: it is another node then"
         return [wrong("this node has no id", own.id_fault, remedy)]
+    if own.fault and own.is_exposed:
+        return []
     if own.fault:
         remedy = RENEW_ITSELF if own.is_scheduler_node else JOIN
         return [wrong("this node's certificate cannot be used", own.fault, remedy)]
