@@ -3,7 +3,7 @@
 import asyncio
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -11,6 +11,7 @@ from thunderline.cli import chatting, deploying, doctor, saying
 from thunderline.cli import events as telling
 from thunderline.cli.asking import Home, Json, ask, ask_scheduler, refuse, settings
 from thunderline.cli.cluster import cluster
+from thunderline.cli.links import links
 from thunderline.client import DiscoveryClient, RunnerClient, SchedulerClient
 from thunderline.process.entry import CannotStart
 from thunderline.process.version import VERSION
@@ -43,18 +44,15 @@ def up(
     demo: Annotated[bool, typer.Option("--demo", help="serve the demo model, made when it is not there")] = False,
     port: Annotated[int | None, typer.Option(help="HTTP port of the gateway (default 8000)")] = None,
     base_port: Annotated[
-        int | None, typer.Option(help="first gRPC port; four in a row, and as many 100 above (default 7401)")
+        int | None,
+        typer.Option(help="first gRPC port; five in a row, one 11 above, and four 100 above (default 7401)"),
     ] = None,
 ) -> None:
     """Start every service of this node, and serve a model until Ctrl-C."""
     from thunderline.cli import up as starting
     from thunderline.cli.demo import DemoFailed
 
-    flags: dict[str, dict[str, Any]] = {"gateway": {"port": port}} if port is not None else {}
-    if base_port is not None:
-        for offset, role in enumerate(("discovery", "topology", "scheduler", "runner")):
-            flags[role] = {"port": base_port + offset}
-    found = settings(home, flags)
+    found = settings(home, starting.port_flags(port, base_port))
     try:
         asyncio.run(starting.up(found, model, demo))
     except (CannotStart, DemoFailed) as error:
@@ -100,6 +98,9 @@ def _nodes(roster: discovery_pb2.Roster) -> None:
     ]
     columns = ("node", "state", "memory", "chip", "system", "version", "id")
     saying.table("nodes", columns, rows, "no node is known yet")
+
+
+app.command()(links)
 
 
 @app.command()
