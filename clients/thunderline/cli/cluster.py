@@ -74,7 +74,7 @@ def join(
     def say(text: str) -> None:
         saying.err.print(text, markup=False)
 
-    joined = _done(lambda: joining.join(settings(home), token, yes, say))
+    joined = _done(lambda: asyncio.run(joining.join(settings(home), token, yes, say)))
     after = settings(home)
     for warning in joining.warnings(joined, after):
         say(warning)

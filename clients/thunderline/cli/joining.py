@@ -48,7 +48,7 @@ class Joined:
     seeds: tuple[str, ...]
 
 
-def join(settings: Settings, text: str, yes: bool, say: Say) -> Joined:
+async def join(settings: Settings, text: str, yes: bool, say: Say) -> Joined:
     """Raises InvalidRequest, Unauthenticated, Unreachable, NotAdopted, CannotStart, OSError."""
     token = read(text)
     home = settings.home
@@ -56,11 +56,12 @@ def join(settings: Settings, text: str, yes: bool, say: Say) -> Joined:
     node = node_id(home)
     is_same = _agree(settings, token, yes, say)
     try:
-        authority_pem = pinned_authority(token)
+        authority_pem = await asyncio.to_thread(pinned_authority, token)
     except Unreachable as error:
         raise Unreachable(f"{error.message}; {NOT_THERE}") from None
     key_pem = new_key()
-    answer = asyncio.run(_signed(token, text, authority_pem, request_pem(key_pem, node)))
+    async with EnrollmentClient.joining(token.address, authority_pem) as enrollment:
+        answer = await enrollment.sign(text.strip(), request_pem(key_pem, node))
     one = _checked(key_pem, answer, token, node)
     seeds = _seeds(token, list(answer.seeds))
     with authority.changing(home):
@@ -101,13 +102,6 @@ def _own_authority(own: Identity | None, settings: Settings) -> str:
 
 def _short(fingerprint: str) -> str:
     return fingerprint[:16] or "of nobody it trusts"
-
-
-async def _signed(
-    token: JoinToken, text: str, authority_pem: bytes, request: bytes
-) -> enrollment_pb2.SignCertificateResponse:
-    async with EnrollmentClient.joining(token.address, authority_pem) as enrollment:
-        return await enrollment.sign(text.strip(), request)
 
 
 def _checked(
