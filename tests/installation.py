@@ -22,6 +22,7 @@ import psutil
 BIN = Path(sys.executable).parent
 ROLES = ("discovery", "topology", "scheduler", "runner", "gateway")
 GRPC_ROLES = {"discovery": 1, "topology": 2, "scheduler": 3, "runner": 4}
+OTHER_PORTS = {"SCHEDULER_ENROLLMENT_PORT": 5, "TOPOLOGY_ECHO_PORT": 6}
 DEMO = "smollm2-135m-instruct"
 
 T = TypeVar("T")
@@ -38,9 +39,9 @@ def until(what: str, look: Callable[[], T | None], timeout_s: float, every_s: fl
 
 
 def free_base_port() -> int:
-    """A base such that base + 0..4 and base + 101..104 are free, below the ephemeral range."""
+    """A base such that base + 0..6 and base + 101..104 are free, below the ephemeral range."""
     for base in range(20000 + os.getpid() % 400 * 10, 30000, 200):
-        if all(_is_free(base + offset) for offset in (0, 1, 2, 3, 4, 101, 102, 103, 104)):
+        if all(_is_free(base + offset) for offset in (*range(7), *range(101, 105))):
             return base
     raise AssertionError("no free ports between 20000 and 30000")
 
@@ -53,7 +54,7 @@ def _is_free(port: int) -> bool:
 
 @dataclass
 class Installation:
-    """One `thunderline up`: HTTP at `base_port`, gRPC roles at base_port + 1 ... 4."""
+    """One `thunderline up`: HTTP at `base_port`, gRPC roles at base_port + 1 ... 4, enrolment and echo after them."""
 
     home: Path
     base_port: int = field(default_factory=free_base_port)
@@ -74,6 +75,7 @@ class Installation:
 
     def variables(self) -> dict[str, str]:
         ports = {f"THUNDERLINE_{role.upper()}_PORT": str(self.base_port + n) for role, n in GRPC_ROLES.items()}
+        ports |= {f"THUNDERLINE_{name}": str(self.base_port + n) for name, n in OTHER_PORTS.items()}
         ports["THUNDERLINE_GATEWAY_PORT"] = str(self.base_port)
         ours = {key: value for key, value in os.environ.items() if not key.startswith("THUNDERLINE_")}
         return {**ours, "THUNDERLINE_HOME": str(self.home), **ports, **self.environment}

@@ -133,4 +133,4 @@ def test_a_taken_port_is_named_by_each_role(fresh: Installation, tmp_path: Path)
         assert answer.returncode == 1, (role, answer.stderr)
         last = answer.stderr.strip().splitlines()[-1]
         assert last.startswith(f"thunderline {role}: "), last
-        assert str(fresh.base_port)[:-1] in last
+        assert str(fresh.base_port)[:-1] in last, last

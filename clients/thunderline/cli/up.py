@@ -2,62 +2,106 @@
 
 import asyncio
 import contextlib
+import errno
 import os
 import signal
 import socket
 import sys
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from thunderline.cli import demo, deploying, saying
 from thunderline.client import SchedulerClient
-from thunderline.cluster.errors import ClusterError
+from thunderline.client.reaching import OwnNode, scheduler_of
+from thunderline.cluster.errors import ClusterError, Unreachable
 from thunderline.process import home
 from thunderline.process.entry import CannotStart, first
 from thunderline.process.metrics import PORT_OFFSET
 from thunderline.process.settings import Settings
+from thunderline.process.trust import Wallet
 from thunderline.supervisor.role_process import RoleProcess
 from thunderline.supervisor.supervisor import Supervisor, alone
 from thunderline.v1 import cluster_pb2
 
 ROLES = ("discovery", "topology", "scheduler", "runner", "gateway")
+# Of each port of the roles: its setting, and how far it is from `--base-port`. The metrics are 100 above the roles'.
+PORTS = {
+    "gateway": ("gateway", "port", None),
+    "discovery": ("discovery", "port", 0),
+    "topology": ("topology", "port", 1),
+    "scheduler": ("scheduler", "port", 2),
+    "runner": ("runner", "port", 3),
+    "enrollment": ("scheduler", "enrollment_port", 4),
+    "echo": ("topology", "echo_port", 11),
+}
+# Only on the scheduler node.
+SCHEDULERS = ("scheduler", "enrollment")
 PROGRAM = Path(sys.executable).parent / "thunderline"
 GATEWAY_DEADLINE_S = 20.0
 LIST_DEADLINE_S = 5.0
+LOOK_AGAIN_S = 0.5
 
 
-def check_ports(settings: Settings) -> None:
+def port_flags(port: int | None, base_port: int | None) -> dict[str, dict[str, Any]]:
+    """Settings for `--port` and `--base-port`."""
+    flags: dict[str, dict[str, Any]] = {} if port is None else {"gateway": {"port": port}}
+    for section, key, offset in PORTS.values():
+        if base_port is not None and offset is not None:
+            flags.setdefault(section, {})[key] = base_port + offset
+    return flags
+
+
+def ports(settings: Settings, is_scheduler_node: bool) -> dict[str, int]:
+    """By name, all on which this node listens for others."""
+    return {
+        name: getattr(getattr(settings, section), key)
+        for name, (section, key, _) in PORTS.items()
+        if is_scheduler_node or name not in SCHEDULERS
+    }
+
+
+def check_ports(settings: Settings, is_scheduler_node: bool) -> None:
     """Raises CannotStart that names the first taken port, before anything is started."""
-    grpc = {role: getattr(settings, role).port for role in ROLES if role != "gateway"}
-    ports = {f"{role}": port for role, port in grpc.items()}
-    ports |= {f"{role} metrics": port + PORT_OFFSET for role, port in grpc.items()}
-    for what, port in [("gateway", settings.gateway.port), *ports.items()]:
-        with socket.socket() as probe:
+    found = ports(settings, is_scheduler_node)
+    node, gateway, metrics = settings.node.bind, settings.gateway.bind, settings.node.metrics_bind
+    wanted = [(name, gateway if name == "gateway" else node, port) for name, port in found.items()]
+    wanted += [(f"{role} metrics", metrics, found[role] + PORT_OFFSET) for role in ROLES[:4] if role in found]
+    for what, host, port in wanted:
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
-                probe.bind(("127.0.0.1", port))
+                probe.bind((host, port))
             except OSError as error:
                 flag = "--port (make up PORT=...)" if what == "gateway" else "--base-port (make up BASE_PORT=...)"
-                raise CannotStart(f"port {port} ({what}): {error.strerror}; choose another {flag}") from None
+                remedy = f"choose another {flag}" if error.errno == errno.EADDRINUSE else f"look at the bind {host!r}"
+                raise CannotStart(f"port {port} ({what}): {error.strerror}; {remedy}") from None
 
 
 def environment(settings: Settings) -> dict[str, str]:
     """What the roles are started with: our settings."""
-    mine = {"THUNDERLINE_HOME": str(settings.home), "THUNDERLINE_GATEWAY_PORT": str(settings.gateway.port)}
-    mine |= {f"THUNDERLINE_{role.upper()}_PORT": str(getattr(settings, role).port) for role in ROLES}
-    return {**os.environ, **mine}
+    mine = {
+        f"THUNDERLINE_{section}_{key}".upper(): str(getattr(getattr(settings, section), key))
+        for section, key, _ in PORTS.values()
+    }
+    return {**os.environ, "THUNDERLINE_HOME": str(settings.home), **mine}
+
+
+def url(settings: Settings) -> str:
+    """Of the gateway, for who is on this machine."""
+    host = settings.gateway.bind
+    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
+    return f"http://{host}:{settings.gateway.port}/v1"
 
 
 def curl(settings: Settings, name: str) -> str:
-    """Works as pasted."""
+    """Works as pasted; where keys are asked for, once a key is put in."""
     body = (
         f'{{"model": "{name}", "temperature": 0, "max_tokens": 60, '
         f'"messages": [{{"role": "user", "content": "What is the capital of France?"}}]}}'
     )
-    return (
-        f"curl http://127.0.0.1:{settings.gateway.port}/v1/chat/completions \\\n"
-        f"  -H 'Content-Type: application/json' \\\n  -d '{body}'"
-    )
+    key = "  -H 'Authorization: Bearer KEY' \\\n" if settings.gateway.api_keys else ""
+    return f"curl {url(settings)}/chat/completions \\\n  -H 'Content-Type: application/json' \\\n{key}  -d '{body}'"
 
 
 async def up(settings: Settings, model: str | None, with_demo: bool) -> None:
@@ -76,7 +120,9 @@ async def up(settings: Settings, model: str | None, with_demo: bool) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, on_signal)
     with alone(settings.home):
-        check_ports(settings)
+        own = OwnNode.of(settings, home.node_id(settings.home), Wallet(settings.home, settings.cluster.name))
+        names = [role for role in ROLES if own.is_scheduler_node or role not in SCHEDULERS]
+        check_ports(settings, own.is_scheduler_node)
         if with_demo and model is None:
             model = await _demo_model(settings, stop)
             if stop.done():
@@ -86,7 +132,7 @@ async def up(settings: Settings, model: str | None, with_demo: bool) -> None:
         if root is not None:
             model = str(root)
             home.allow_model_root(settings.home, root)
-        home.remember_ports(settings.home, {role: getattr(settings, role).port for role in ROLES})
+        home.remember_ports(settings.home, ports(settings, own.is_scheduler_node))
         variables = environment(settings)
         roles = [
             RoleProcess(
@@ -95,13 +141,13 @@ async def up(settings: Settings, model: str | None, with_demo: bool) -> None:
                 settings.logs / f"{role}.log",
                 variables,
             )
-            for role in ROLES
+            for role in names
         ]
-        _say(f"starting {', '.join(ROLES)}; logs are in {settings.logs}")
+        _say(f"starting {', '.join(names)}; logs are in {settings.logs}")
         supervisor = Supervisor(roles, settings.limits, settings.run / "ranks", say=_say)
         try:
             async with asyncio.TaskGroup() as tasks:
-                announcing = tasks.create_task(announce(settings, model))
+                announcing = tasks.create_task(announce(settings, own, model))
                 await supervisor.run(stop)
                 announcing.cancel()
         except BaseExceptionGroup as group:
@@ -123,31 +169,48 @@ async def _demo_model(settings: Settings, stop: "asyncio.Future[None]") -> str |
         await asyncio.gather(preparing, return_exceptions=True)
 
 
-async def announce(settings: Settings, model: str | None) -> None:
-    """Deploys the model, waits for it, and says how to use it; a failure is said, and the roles stay up."""
-    async with SchedulerClient(f"{settings.host}:{settings.scheduler.port}") as scheduler:
+async def announce(settings: Settings, own: OwnNode, model: str | None) -> None:
+    """Deploys the model, waits for it, and says how to use it; a failure is said, and the roles stay up.
+
+    On a node that is not the scheduler node that one is found first, however long it takes.
+    """
+    said = ""
+    while True:
         try:
-            names = await _names(scheduler)
-            if model is not None:
-                spec = cluster_pb2.DeploymentSpec(model=model)
-                ready = await deploying.deploy(scheduler, spec, wait=True, say=_say)
-            elif names:
-                ready = await deploying.until_one_ready(scheduler, names, _say)
-            else:
-                for problem in await _problems(scheduler):
-                    _say(problem)
-                _say("no model is deployed; `thunderline deploy MODEL` does that")
-                print(f"ready: http://127.0.0.1:{settings.gateway.port}/v1", flush=True)
-                return
-            await _gateway_answers(settings.gateway.port)
-        except (ClusterError, TimeoutError) as error:
-            saying.error(f"the model cannot be served: {error}")
-            await _say_who_is_not_ready(scheduler, str(error))
-            _say("the services stay up: mend it and run `thunderline deploy MODEL`, or stop them with Ctrl-C")
+            async with scheduler_of(own) as scheduler:
+                return await _announce(settings, scheduler, model)
+        except Unreachable as error:
+            if error.message != said:
+                said = error.message
+                _say(f"waiting for the scheduler: {said}")
+        except ClusterError as error:
+            return saying.error(error.message)
+        await asyncio.sleep(LOOK_AGAIN_S)
+
+
+async def _announce(settings: Settings, scheduler: SchedulerClient, model: str | None) -> None:
+    try:
+        names = await _names(scheduler)
+        if model is not None:
+            spec = cluster_pb2.DeploymentSpec(model=model)
+            ready = await deploying.deploy(scheduler, spec, wait=True, say=_say)
+        elif names:
+            ready = await deploying.until_one_ready(scheduler, names, _say)
+        else:
+            for problem in await _problems(scheduler):
+                _say(problem)
+            _say("no model is deployed; `thunderline deploy MODEL` does that")
+            print(f"ready: {url(settings)}", flush=True)
             return
-        print(f"ready: http://127.0.0.1:{settings.gateway.port}/v1", flush=True)
-        print(curl(settings, ready.spec.name), flush=True)
-        await _say_who_is_not_ready(scheduler)
+        await _gateway_answers(settings)
+    except (ClusterError, TimeoutError) as error:
+        saying.error(f"the model cannot be served: {error}")
+        await _say_who_is_not_ready(scheduler, str(error))
+        _say("the services stay up: mend it and run `thunderline deploy MODEL`, or stop them with Ctrl-C")
+        return
+    print(f"ready: {url(settings)}", flush=True)
+    print(curl(settings, ready.spec.name), flush=True)
+    await _say_who_is_not_ready(scheduler)
 
 
 async def _say_who_is_not_ready(scheduler: SchedulerClient, said: str = "") -> None:
@@ -179,11 +242,12 @@ async def _names(scheduler: SchedulerClient) -> list[str]:
                 await asyncio.sleep(0.2)
 
 
-async def _gateway_answers(port: int) -> None:
+async def _gateway_answers(settings: Settings) -> None:
+    address = urlsplit(url(settings))
     async with asyncio.timeout(GATEWAY_DEADLINE_S):
         while True:
             try:
-                _, writer = await asyncio.open_connection("127.0.0.1", port)
+                _, writer = await asyncio.open_connection(address.hostname, address.port)
             except OSError:
                 await asyncio.sleep(0.1)
                 continue
