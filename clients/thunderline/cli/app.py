@@ -7,15 +7,15 @@ from typing import Annotated
 
 import typer
 
-from thunderline.cli import chatting, deploying, doctor, saying
+from thunderline.cli import chatting, deploying, doctor, links, nodes, saying
 from thunderline.cli import events as telling
 from thunderline.cli.asking import Home, Json, ask, ask_scheduler, refuse, settings
 from thunderline.cli.cluster import cluster
 from thunderline.cli.links import links
-from thunderline.client import DiscoveryClient, RunnerClient, SchedulerClient
+from thunderline.client import RunnerClient, SchedulerClient
 from thunderline.process.entry import CannotStart
 from thunderline.process.version import VERSION
-from thunderline.v1 import cluster_pb2, discovery_pb2, runner_pb2, scheduler_pb2
+from thunderline.v1 import cluster_pb2, runner_pb2, scheduler_pb2
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -66,41 +66,15 @@ def status(home: Home = None, json: Json = False) -> None:
     if json:
         saying.as_json(found)
         return
-    _nodes(found.roster)
+    nodes.table(found.roster)
     saying.out.print()
     _deployments(list(found.deployments))
     for problem in found.problems:
         saying.out.print(problem, markup=False)
 
 
-@app.command()
-def nodes(home: Home = None, json: Json = False) -> None:
-    """The nodes of the cluster."""
-    roster = ask(home, "discovery", DiscoveryClient, lambda discovery: discovery.roster())
-    if json:
-        saying.as_json(roster)
-    else:
-        _nodes(roster)
-
-
-def _nodes(roster: discovery_pb2.Roster) -> None:
-    rows = [
-        (
-            member.card.hostname,
-            discovery_pb2.MemberState.Name(member.state).removeprefix("MEMBER_STATE_"),
-            f"{member.card.memory_bytes / 2**30:.0f} GiB",
-            member.card.chip,
-            member.card.operating_system,
-            member.card.version,
-            member.card.node_id,
-        )
-        for member in roster.members
-    ]
-    columns = ("node", "state", "memory", "chip", "system", "version", "id")
-    saying.table("nodes", columns, rows, "no node is known yet")
-
-
-app.command()(links)
+app.command()(nodes.nodes)
+app.command()(links.links)
 
 
 @app.command()
