@@ -197,6 +197,15 @@ async def test_an_echo_that_the_card_promises_is_tried(node: LittleNode) -> None
     assert (code, found["wrong"]) == (0, [])
 
 
+async def test_where_another_node_schedules_four_roles_are_enough(tmp_path: Path) -> None:
+    node = LittleNode(tmp_path / "home", '[cluster]\nscheduler = "another"\n')
+    async with node.running(without=("scheduler",)):
+        code, found = await told(node.home)
+    assert (code, whats(found["wrong"])) == (1, ["the scheduler node is not found"])
+    answering = next(one for one in found["note"] if one["what"] == "roles that answer")
+    assert answering["why"] == "discovery, topology, runner and gateway"
+
+
 async def test_settings_that_cannot_be_read_are_the_one_finding(tmp_path: Path) -> None:
     (tmp_path / "config.toml").write_text("[gateway]\nprot = 8000\n")
     code, found = await told(tmp_path)

@@ -16,7 +16,7 @@ from typing import Annotated, Any, TypeVar
 import psutil
 import typer
 
-from thunderline.cli import dialling, examining, saying
+from thunderline.cli import dialling, examining, saying, up
 from thunderline.cli.asking import Home
 from thunderline.cli.findings import finding, links, machine, roles, roster, trust
 from thunderline.cli.findings.finding import Finding
@@ -102,7 +102,7 @@ class Doctor:
         self._settings = settings
         self._wallet = Wallet(settings.home, settings.cluster.name)
         self._place = Place(str(settings.home), examining.up_pid(settings.home))
-        self._ports = remembered_ports(settings.home)
+        self._ports: Mapping[str, int] = {}
         # What is waited for now.
         self._looking_at: list[str] = []
 
@@ -127,6 +127,10 @@ class Doctor:
     async def look(self) -> None:
         settings = self._settings
         own = await self._within("this node's certificate", LOOK_S, lambda: examining.own(settings, self._wallet))
+        # As the `up` that runs here has said, else as the settings say.
+        remembered = remembered_ports(settings.home)
+        known = up.ports(settings, own is None or own.is_scheduler_node)
+        self._ports = {name: remembered.get(name, port) for name, port in known.items()}
         if own is not None:
             self.node_id = own.node_id
             self.findings += trust.of_own(own)
@@ -136,7 +140,8 @@ class Doctor:
         settings, config, is_mac = self._settings, self._place.config, sys.platform == "darwin"
         doors = trust.Doors(settings.gateway.bind, bool(settings.gateway.api_keys), settings.node.metrics_bind)
         self.findings += trust.of_doors(doors, config)
-        self.findings += machine.of_ports(self._set_ports(), config)
+        metrics = {f"{role} metrics": self._ports[role] + PORT_OFFSET for role in GRPC_ROLES if role in self._ports}
+        self.findings += machine.of_ports({**self._ports, **metrics}, config)
         self.findings += machine.of_file_limit(*examining.file_limit(), is_mac)
         wanted_bytes = settings.runner.memory_bytes
         kept, disks, memory, engine = await asyncio.gather(
@@ -182,22 +187,9 @@ class Doctor:
         async with TopologyClient(target, self._wallet) as topology:
             return await topology.topology()
 
-    def _port(self, role: str) -> int:
-        """As the `up` that runs here has said, else as the settings say."""
-        return self._ports.get(role, int(getattr(self._settings, role).port))
-
-    def _set_ports(self) -> dict[str, int]:
-        """All that this node listens on, by what it is for."""
-        found = {role: self._port(role) for role in GRPC_ROLES}
-        found |= {f"{role} metrics": port + PORT_OFFSET for role, port in found.items()}
-        found["gateway"] = self._port("gateway")
-        found["topology echo"] = self._settings.topology.echo_port
-        return found | {"scheduler enrollment": self._settings.scheduler.enrollment_port}
-
     async def _looks(self, own: Own | None) -> list[RoleLook]:
         """At every role that this node should run."""
-        is_scheduler_node = own is None or own.is_scheduler_node
-        expected = [one for one in (*GRPC_ROLES, "gateway") if one != "scheduler" or is_scheduler_node]
+        expected = [one for one in (*GRPC_ROLES, "gateway") if one in self._ports]
         found = await asyncio.gather(*(self._look_at(role, own) for role in expected))
         if all(one.answer is Answer.SERVING for one in found):
             return list(found)
@@ -207,7 +199,7 @@ class Doctor:
         return [
             replace(
                 one,
-                owner=owners.get(self._port(one.role)),
+                owner=owners.get(self._ports[one.role]),
                 last_words=examining.last_words(Path(self._place.log(one.role)), one.role),
                 is_needed=one.role in needed,
             )
@@ -218,17 +210,17 @@ class Doctor:
         bind = self._settings.gateway.bind if role == "gateway" else self._settings.host
         host = {"0.0.0.0": "127.0.0.1", "::": "::1", "localhost": "127.0.0.1"}.get(bind, bind)
         with self._waiting_for(role):
-            return await dialling.look_at(role, host, self._port(role), self._wallet, own)
+            return await dialling.look_at(role, host, self._ports[role], self._wallet, own)
 
     async def _blocked(self, away: list[str], owners: Mapping[int, machine.Owner]) -> None:
         """Ports that keep roles that do not run from starting."""
-        node, wanted = self._settings.node, []
+        node, gateway, wanted = self._settings.node, self._settings.gateway, []
         for role in away:
-            if role == "gateway":
-                wanted.append((role, self._settings.gateway.bind, self._port(role)))
-            else:
-                wanted.append((role, node.bind, self._port(role)))
-                wanted.append((f"{role} metrics", node.metrics_bind, self._port(role) + PORT_OFFSET))
+            own = [role, *(name for name, (section, _, _) in up.PORTS.items() if section == role and name != role)]
+            binds = {"gateway": gateway.bind}
+            wanted += [(name, binds.get(name, node.bind), self._ports[name]) for name in own]
+            if role in GRPC_ROLES:
+                wanted.append((f"{role} metrics", node.metrics_bind, self._ports[role] + PORT_OFFSET))
         found = await self._within("free ports", LOOK_S, lambda: examining.blocked(wanted)) or []
         blocked = [replace(one, owner=owners.get(one.port)) for one in found]
         self.findings += [machine.of_blocked(one, self._place.config) for one in blocked]

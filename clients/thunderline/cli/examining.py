@@ -18,6 +18,7 @@ from thunderline.cli.roles import ROLES
 from thunderline.cluster.errors import Unauthenticated
 from thunderline.cluster.transport import is_loopback
 from thunderline.process import log_files
+from thunderline.process.authority import AUTHORITY
 from thunderline.process.entry import CannotStart
 from thunderline.process.home import allowed_model_roots, node_id
 from thunderline.process.settings import Settings
@@ -60,6 +61,7 @@ def own(settings: Settings, wallet: Wallet) -> Own:
         id_fault=id_fault,
         facts=identity.facts if identity else None,
         fault=fault,
+        has_authority=(settings.home / FOLDER / AUTHORITY).exists(),
         is_exposed=key.exists() and bool(key.stat().st_mode & 0o077),
         scheduler=settings.cluster.scheduler,
         bind=settings.node.bind,

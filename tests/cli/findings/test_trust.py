@@ -39,8 +39,8 @@ def aged(by_s: float) -> Validity:
 
 
 ALONE = Own("home", NOW_S, node_id=ME, home="/h")
-FIRST = replace(ALONE, facts=facts(), bind="0.0.0.0")
-MEMBER = replace(FIRST, facts=facts(Caller.MEMBER), scheduler=OTHER)
+FIRST = replace(ALONE, facts=facts(), bind="0.0.0.0", has_authority=True)
+MEMBER = replace(FIRST, facts=facts(Caller.MEMBER), scheduler=OTHER, has_authority=False)
 
 OWN = {
     "alone on loopback": (ALONE, NOTE, "certificate", "", ""),
@@ -48,7 +48,7 @@ OWN = {
     "a member": (MEMBER, NOTE, "certificate", "", ""),
     "no id": (replace(FIRST, id_fault="holds no node_id"), WRONG, "this node has no id", "holds no", "node.json"),
     "a broken file of the scheduler node": (
-        replace(ALONE, fault="node.pem is broken"),
+        replace(FIRST, facts=None, fault="node.pem is broken"),
         WRONG,
         "this node's certificate cannot be used",
         "is broken",
@@ -143,7 +143,7 @@ OWN = {
         WARNING,
         "this node's certificate should have been renewed",
         "65 days",
-        "thunderline nodes",
+        "/h/logs/discovery.log",
     ),
 }
 

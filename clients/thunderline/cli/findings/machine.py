@@ -15,6 +15,8 @@ FREE_WRONG_BYTES = GB // 10
 AVAILABLE_MIN_SHARE, SWAP_MIN_BYTES, SWAP_AVAILABLE_SHARE = 0.1, GIB, 0.25
 # A gateway with its connections, or a runner with its ranks; macOS begins with 256.
 FILES_MIN = 1024
+# Of ports that are no role's gRPC or HTTP.
+PORT_SETTINGS = {"echo": "[topology] echo_port", "enrollment": "[scheduler] enrollment_port"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +59,8 @@ class Owner:
 
 @dataclass(frozen=True, slots=True)
 class Blocked:
-    """A port on which nothing of ours listens, and nothing of ours could. `what`: "scheduler", "scheduler metrics"."""
+    """A port on which nothing of ours listens, and nothing of ours could. `what`: "scheduler", "scheduler metrics",
+    "echo"."""
 
     what: str
     host: str
@@ -153,7 +156,7 @@ def of_ports(ports: Mapping[str, int], config: str) -> list[Finding]:
         wrong(
             f"{joined(names)} have the same port",
             f"port {port} is set for {'both' if len(names) == 2 else 'all'}; metrics are at the gRPC port + 100",
-            f"give one of them another `port` in {config}",
+            f"give one of them another: `port`, `echo_port` or `enrollment_port` of its section in {config}",
         )
         for port, names in sorted(by_port.items())
         if len(names) > 1
@@ -162,24 +165,25 @@ def of_ports(ports: Mapping[str, int], config: str) -> list[Finding]:
 
 def of_blocked(one: Blocked, config: str) -> Finding:
     """Why a role that does not run could not start either."""
-    section = one.what.split()[0]
-    flag = "--port N" if section == "gateway" else "--base-port N"
+    role = one.what.split()[0]
+    setting = PORT_SETTINGS.get(role, f"[{role}] port")
+    flag = "--port N" if role == "gateway" else "--base-port N"
     what = f"{one.what} cannot listen on {one.host}:{one.port}"
     if one.errno == errnos.EADDRINUSE:
         end = f"end it (`kill {one.owner.pid}`)" if one.owner else f"end it (`sudo lsof -i :{one.port}` names it)"
         return wrong(
             f"port {one.port} ({one.what}) is taken",
             f"{one.owner or 'another process'} listens there",
-            f"{end}, or choose another: `thunderline up {flag}`, or `port` under [{section}] in {config}",
+            f"{end}, or choose another: `thunderline up {flag}`, or `{setting}` in {config}",
         )
     grpc_key = "[node] metrics_bind" if one.what.endswith("metrics") else "[node] bind"
-    key = "[gateway] bind" if section == "gateway" else grpc_key
+    key = "[gateway] bind" if role == "gateway" else grpc_key
     if one.errno == errnos.EADDRNOTAVAIL:
         return wrong(
             what, f"{one.host} is no address of this machine now", f"set `{key}` in {config} to one that it has"
         )
     if one.errno in (errnos.EACCES, errnos.EPERM):
         why = "ports below 1024 are root's" if one.port < 1024 else "the system does not permit it"
-        return wrong(what, why, f"choose a port above 1024: `port` under [{section}] in {config}")
+        return wrong(what, why, f"choose a port above 1024: `{setting}` in {config}")
     words = errnos.errorcode.get(one.errno, str(one.errno))
-    return wrong(what, f"the system says {words}", f"look at `{key}` and `[{section}] port` in {config}")
+    return wrong(what, f"the system says {words}", f"look at `{key}` and `{setting}` in {config}")

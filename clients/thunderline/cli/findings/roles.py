@@ -99,8 +99,8 @@ def _of_role(one: RoleLook, place: Place) -> Finding | None:
             return wrong(
                 f"the port of {one.role} is taken",
                 f"{one.owner} listens at {one.address}, and is no role of thunderline",
-                f"end it (`kill {one.owner.pid}`), or choose another port: `thunderline up {flag}`, or `port` under "
-                f"[{one.role}] in {place.config}",
+                f"end it (`kill {one.owner.pid}`), or choose another port: `thunderline up {flag}`, or "
+                f"`[{one.role}] port` in {place.config}",
             )
         case Answer.SILENT:
             return wrong(what, f"{one.address} {one.detail}{_held_by(one)}", _again(one, place))

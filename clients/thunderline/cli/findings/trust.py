@@ -11,7 +11,7 @@ from thunderline.cluster.callers import Caller
 from thunderline.cluster.certificates import DAY_S, Facts, Freshness, freshness, own_fault, why_refused
 from thunderline.cluster.transport import is_loopback
 
-JOIN = "`thunderline cluster join TOKEN` here (on the scheduler node `thunderline cluster token` prints a token)"
+JOIN = "`thunderline cluster join TOKEN` here (`thunderline cluster init` on the scheduler node prints a token)"
 JOIN_THERE = "`thunderline cluster join TOKEN` there"
 RENEW_ITSELF = "`thunderline cluster init` here makes it a new certificate, and keeps the cluster's authority"
 NTP = "set the clocks by NTP: `sudo timedatectl set-ntp true`, on a Mac `sudo sntp -sS time.apple.com`"
@@ -31,6 +31,8 @@ class Own:
     fault: str = ""
     # Others may read it: `of_kept` says so.
     is_exposed: bool = False
+    # It holds the key of its cluster's authority: only the scheduler node does.
+    has_authority: bool = False
     # [cluster] scheduler: "" means this node.
     scheduler: str = ""
     bind: str = "127.0.0.1"
@@ -93,8 +95,7 @@ def of_own(own: Own) -> list[Finding]:
     if own.fault and own.is_exposed:
         return []
     if own.fault:
-        remedy = RENEW_ITSELF if own.is_scheduler_node else JOIN
-        return [wrong("this node's certificate cannot be used", own.fault, remedy)]
+        return [wrong("this node's certificate cannot be used", own.fault, _anew(own))]
     if own.facts is None:
         return _without(own)
     if fault := own_fault(own.facts, own.cluster, own.now_s):
@@ -107,10 +108,10 @@ def of_own(own: Own) -> list[Finding]:
         return [wrong("this node's certificate is no node's", why, JOIN)]
     if own.node_id and bearer.name != own.node_id:
         why = f"it names {bearer}, and this home is node {own.node_id}: one of the two was copied here"
-        return [wrong("this node's certificate is another node's", why, _anew(own))]
+        return [wrong("this node's certificate is another node's", why, JOIN)]
     if own.is_scheduler_node and bearer.caller is not Caller.SCHEDULER:
         why = "by its settings this node schedules, and its certificate is a plain node's: no runner obeys it"
-        remedy = f"name the scheduler node: `[cluster] scheduler = \"NODE_ID\"` in {own.config}, or {RENEW_ITSELF}"
+        remedy = f"take `[cluster] scheduler` out of {own.config}, or: {JOIN}"
         found.append(wrong("this node may not command ranks", why, remedy))
     if not own.is_scheduler_node and bearer.caller is Caller.SCHEDULER:
         why = f"its certificate may command ranks, and [cluster] scheduler names {own.scheduler}"
@@ -118,7 +119,8 @@ def of_own(own: Own) -> list[Finding]:
         found.append(warning("two nodes may be meant as the scheduler node", why, remedy))
     if freshness(own.facts.valid, own.now_s) is Freshness.DUE:
         why = f"{days:.0f} days are left; it renews itself at two thirds of its life, from the scheduler node"
-        remedy = "see with `thunderline nodes` whether the scheduler node is ALIVE; else before it ends: " + _anew(own)
+        where = f"`tail {own.home}/logs/discovery.log` says why it could not"
+        remedy = f"{where}; `thunderline nodes` shows whether the scheduler node is ALIVE; at the last: {JOIN}"
         found.append(warning("this node's certificate should have been renewed", why, remedy))
     return found
 
@@ -144,8 +146,7 @@ def _own_remedy(own: Own, facts: Facts) -> str:
 
 
 def _anew(own: Own) -> str:
-    is_first = own.facts is not None and own.facts.bearer.caller is Caller.SCHEDULER
-    return RENEW_ITSELF if is_first and own.is_scheduler_node else JOIN
+    return RENEW_ITSELF if own.has_authority else JOIN
 
 
 def of_kept(kept: Iterable[Kept], home_is_writable: bool, home: str) -> list[Finding]:
@@ -175,8 +176,8 @@ def of_doors(doors: Doors, config: str) -> list[Finding]:
     if not is_loopback(doors.gateway_bind) and not doors.has_api_keys:
         why = f"[gateway] bind is {doors.gateway_bind!r}, wider than loopback, and no API key is asked for"
         remedy = (
-            f"put SHA-256 digests of keys into `[gateway] api_keys` in {config} (`printf %s KEY | shasum -a 256` "
-            "prints one), or `[gateway] bind = \"127.0.0.1\"`"
+            f"`thunderline cluster key NAME` makes one, and says what to write into `[gateway] api_keys` in {config}; "
+            "or `[gateway] bind = \"127.0.0.1\"`"
         )
         found.append(wrong("the gateway does not start: everybody could use it", why, remedy))
     if not is_loopback(doors.metrics_bind):
