@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import sys
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 
 import grpc
 
@@ -85,23 +85,23 @@ class Role:
         topology_pb2_grpc.add_TopologyServiceServicer_to_server(self.service, server)
 
 
-async def serve(settings: Settings) -> None:
-    """Until SIGTERM or SIGINT."""
+@contextlib.asynccontextmanager
+async def running(settings: Settings) -> AsyncIterator[Role]:
+    """Serves for the time of the block; then watches end, and calls under way get their time."""
     wallet = Wallet(settings.home, settings.cluster.name)
     role = Role(settings, wallet, await asyncio.to_thread(Ends, settings.media))
-    discovery = f"{settings.host}:{settings.discovery.port}"
     address = f"{settings.node.bind}:{settings.topology.port}"
     with contextlib.ExitStack() as stack:
         stack.callback(role.ends.close)
         stack.callback(role.echo.stop)
         role.echo.listen(settings.node.bind, settings.topology.echo_port)
         async with serving(address, [SERVICE], role.register, wallet) as server:
-            stack.enter_context(
-                metrics.served("topology", VERSION, settings.node.metrics_bind, settings.topology.port)
-            )
+            port = settings.topology.port
+            stack.enter_context(metrics.served("topology", VERSION, settings.node.metrics_bind, port))
             await server.serving()
             # A bug in one of the tasks ends the role with its reason.
             async with asyncio.TaskGroup() as tasks:
+                discovery = f"{settings.host}:{settings.discovery.port}"
                 works = [
                     asyncio.to_thread(role.echo.accept),
                     role.prober.run(),
@@ -110,14 +110,20 @@ async def serve(settings: Settings) -> None:
                     role.keeper.keep_interfaces(role.ends),
                     follow_roster(discovery, wallet, role.knowledge.node, role.follow),
                 ]
-                running = [tasks.create_task(work) for work in works]
-                await stopping.stop_asked()
+                started = [tasks.create_task(work) for work in works]
+                yield role
                 role.echo.stop()
-                for one in running:
+                for one in started:
                     one.cancel()
             role.changes.stop()
             role.exchange.changes.stop()
             await server.drain(settings.limits.drain_s)
+
+
+async def serve(settings: Settings) -> None:
+    """Until SIGTERM or SIGINT."""
+    async with running(settings):
+        await stopping.stop_asked()
 
 
 def main(argv: Sequence[str]) -> int:
