@@ -160,9 +160,10 @@ async def test_in_haste_the_old_certificates_end_at_once(tmp_path: Path) -> None
         assert "join again" in "\n".join(standing.lines())
         # The scheduler node goes on with a new one; the member is a stranger until it has joined again.
         assert founder.wallet.checked().facts.authority == ring.signing
-        with pytest.raises(grpc.aio.AioRpcError):
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
             async with dial(opened.target, member.wallet) as channel:
                 await topology_pb2_grpc.TopologyServiceStub(channel).GetTopology(ASK, timeout=5)
+        assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
         (again,) = await joined(opened, tmp_path, 1)
         assert again.wallet.checked().facts.authority == ring.signing
 

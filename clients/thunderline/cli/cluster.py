@@ -93,7 +93,7 @@ def client(
 
     def work() -> issuing.Issued:
         found = settings(home)
-        host, _ = founding.hosts(found, None)
+        host = next(iter(founding.reached(found)), found.host)
         return issuing.client(found, name, out, host, time.time())
 
     _tell(_done(work), json)

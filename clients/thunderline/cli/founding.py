@@ -72,7 +72,7 @@ def init(read: Read, name: str | None, address: str | None, now_s: float) -> Fou
             after = before
         ours = authority.kept(before.home)
     assert ours is not None
-    host, others = hosts(after, address)
+    host, others = _hosts(after, address)
     token = _token(after.home, f"{host}:{after.scheduler.enrollment_port}", ours, now_s)
     is_up = bool(remembered_ports(before.home))
     return Founded(after.cluster.name, node, token, is_new, others, is_up)
@@ -121,10 +121,16 @@ def _found(read: Read, before: Settings, name: str | None, node: NodeId, now_s: 
     return after
 
 
-def hosts(settings: Settings, address: str | None) -> tuple[str, tuple[str, ...]]:
+def reached(settings: Settings) -> list[str]:
+    """The addresses of this node at which others reach its roles, the best first, as a URL has them."""
+    media = settings.media
+    faces = [Face(media.get(one.name, one.medium), one.addresses, one.is_up) for one in interfaces()]
+    return [f"[{one}]" if ":" in one else one for one in addresses(settings.node.bind, faces)]
+
+
+def _hosts(settings: Settings, address: str | None) -> tuple[str, tuple[str, ...]]:
     """As a token writes it, and the other addresses. Raises InvalidRequest."""
-    faces = [Face(one.medium, one.addresses, one.is_up) for one in interfaces()]
-    found = [f"[{one}]" if ":" in one else one for one in addresses(settings.node.bind, faces)]
+    found = reached(settings)
     if address is not None:
         host = f"[{address}]" if address.count(":") > 1 and not address.startswith("[") else address
         if not host or any(mark.isspace() or mark in "/@,#" for mark in host) or (":" in host and host[0] != "["):
