@@ -39,6 +39,7 @@ LOOK_S = 5.0
 TRY_COUNT_MAX, TRIES_AT_ONCE = 64, 16
 # Who waits longer is told for what.
 PATIENCE_S = 1.0
+SHOWN_COUNT_MAX = 3
 # Longer lines are hard to read, however wide the terminal.
 WIDTH_MAX = 120
 
@@ -121,8 +122,9 @@ class Doctor:
         with saying.Progress() as progress:
             while True:
                 if self._looking_at:
-                    progress.say(f"looking at {finding.joined(self._looking_at)}")
-                await asyncio.sleep(0.1)
+                    shown, more = self._looking_at[:SHOWN_COUNT_MAX], len(self._looking_at) - SHOWN_COUNT_MAX
+                    progress.say(f"looking at {finding.joined([*shown, f'{more} more'] if more > 0 else shown)}")
+                await asyncio.sleep(PATIENCE_S / 2)
 
     async def look(self) -> None:
         settings = self._settings

@@ -48,13 +48,13 @@ def _of_pair(
     """What is wrong between this node and a peer as a whole."""
     here = topology.node_id
     goes, comes = bool(_answering(there)), bool(_answering(back))
+    if not (goes and comes) and {here, peer} & set(topology.incomplete_node_ids):
+        return [note(f"links to {name}", "not all are measured yet")]
     if not goes and not comes:
-        if peer in topology.incomplete_node_ids or here in topology.incomplete_node_ids:
-            return [note(f"links to {name}", "not measured yet")]
         why = _tries(topology, here, peer) or f"topology knows no address of {name}"
         remedy = f"{_open_port(name, echo_ports.get(peer))}; a cable between them needs an address at both ends; {SHOW}"
         return [wrong(f"no link joins this node and {name}", why, remedy)]
-    if goes and not comes and here not in topology.incomplete_node_ids and peer not in topology.incomplete_node_ids:
+    if goes and not comes:
         why = _tries(topology, peer, here) or f"{name} has told of no link to this node"
         return [
             warning(
@@ -63,7 +63,7 @@ def _of_pair(
                 f"{_open_port('this node', echo_ports.get(here))}; {SHOW}",
             )
         ]
-    if comes and not goes:
+    if not goes:
         why = _tries(topology, here, peer) or "no address of it answers"
         return [
             warning(
