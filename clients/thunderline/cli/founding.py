@@ -123,8 +123,7 @@ def _found(read: Read, before: Settings, name: str | None, node: NodeId, now_s: 
 
 def reached(settings: Settings) -> list[str]:
     """The addresses of this node at which others reach its roles, the best first, as a URL has them."""
-    media = settings.media
-    faces = [Face(media.get(one.name, one.medium), one.addresses, one.is_up) for one in interfaces()]
+    faces = [Face(one.medium, one.addresses, one.is_up) for one in interfaces(overrides=settings.media)]
     return [f"[{one}]" if ":" in one else one for one in addresses(settings.node.bind, faces)]
 
 
