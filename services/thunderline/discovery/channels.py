@@ -32,8 +32,9 @@ class Channels:
         self._idle_s = idle_s
         self._kept: dict[Key, Kept] = {}
 
-    def __len__(self) -> int:
-        return len(self._kept)
+    @property
+    def targets(self) -> set[str]:
+        return {address for address, _ in self._kept}
 
     @contextlib.asynccontextmanager
     async def lent(self, address: str, node: NodeId | None) -> AsyncIterator[grpc.aio.Channel]:

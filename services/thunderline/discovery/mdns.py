@@ -36,11 +36,12 @@ log = logging.getLogger(__name__)
 
 
 class Mdns:
-    """Belongs to one event loop."""
+    """Belongs to one event loop. `same_machine`: also over loopback, for tests."""
 
-    def __init__(self, members: Membership, port: int) -> None:
+    def __init__(self, members: Membership, port: int, same_machine: bool = False) -> None:
         self._members = members
         self._port = port
+        self._same_machine = same_machine
         # By name.
         self._seen: dict[str, Sighting] = {}
         self._resolving: dict[str, asyncio.Task[None]] = {}
@@ -125,7 +126,7 @@ class Mdns:
             info = AsyncServiceInfo(SERVICE_TYPE, name)
             if not await info.async_request(zeroconf, RESOLVE_MS):
                 return
-            found = sighting(info.decoded_properties, info.parsed_addresses(), info.port)
+            found = sighting(info.decoded_properties, info.parsed_addresses(), info.port, self._same_machine)
         except (Error, OSError, RuntimeError, ValueError) as error:
             log.debug("an announcement cannot be read", extra={"why": str(error)})
             return

@@ -12,7 +12,8 @@ from thunderline.process.trust import Wallet
 
 # A look dials once more, and each is logged.
 LOOK_EVERY_S = 60.0
-KEPT_S = 2 * LOOK_EVERY_S
+# After a look that met nobody: a node that starts comes back within seconds.
+NOBODY_S = 5.0
 LOOK_TIMEOUT_S = 1.0
 ADDRESS_COUNT_MAX = 1024
 
@@ -24,6 +25,7 @@ class Reasons:
 
     def __init__(self, wallet: Wallet) -> None:
         self._wallet = wallet
+        # With the time from which on another look is due.
         self._found: dict[str, tuple[str, float]] = {}
         self._looking = asyncio.Lock()
 
@@ -34,24 +36,23 @@ class Reasons:
     async def look(self, address: str) -> str:
         """What is known after a look, if one is due."""
         now_s = time.monotonic()
-        _, at_s = self._found.get(address, ("", -LOOK_EVERY_S))
-        if now_s - at_s < LOOK_EVERY_S or self._looking.locked():
+        if now_s < self._found.get(address, ("", 0.0))[1] or self._looking.locked():
             return self.known(address)
         async with self._looking:
             reason = await asyncio.to_thread(self._look, address)
-        self._found = {one: seen for one, seen in self._found.items() if now_s - seen[1] < KEPT_S}
+        self._found = {one: found for one, found in self._found.items() if now_s < found[1] + LOOK_EVERY_S}
         if len(self._found) < ADDRESS_COUNT_MAX:
-            self._found[address] = (reason, now_s)
+            self._found[address] = (reason or "", now_s + (NOBODY_S if reason is None else LOOK_EVERY_S))
         if reason:
             log.warning("a node refuses us, or we refuse it", extra={"peer": address, "why": reason})
-        return reason
+        return reason or ""
 
-    def _look(self, address: str) -> str:
+    def _look(self, address: str) -> str | None:
+        """None when nobody is there, or no node: gRPC's own words say so."""
         try:
             pem = shown(address, LOOK_TIMEOUT_S)
         except ClusterError:
-            # Nobody is there, or no node: gRPC's own words say so.
-            return ""
+            return None
         try:
             own = self._wallet.identity()
             peer = facts(pem, own.authorities_pem) if own else None

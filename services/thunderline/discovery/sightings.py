@@ -44,13 +44,15 @@ def cut(text: str) -> str:
     return text.encode()[:TEXT_BYTES_MAX].decode(errors="ignore")
 
 
-def sighting(texts: Mapping[str, str | None], addresses: Iterable[str], port: int | None) -> Sighting | None:
+def sighting(
+    texts: Mapping[str, str | None], addresses: Iterable[str], port: int | None, same_machine: bool = False
+) -> Sighting | None:
     """None for what is no announcement of a node."""
     node_id, cluster_name = texts.get("node_id") or "", texts.get("cluster") or ""
     fits = is_node_id(node_id) and cluster_name.isprintable() and 0 < len(cluster_name) <= TEXT_BYTES_MAX
     if not fits or port is None or not 1 <= port <= PORT_MAX:
         return None
-    dialled = [target(one, port) for one in addresses if "%" not in one and is_probed(one, same_machine=False)]
+    dialled = [target(one, port) for one in addresses if "%" not in one and is_probed(one, same_machine)]
     return Sighting(NodeId(node_id), cluster_name, tuple(dialled[:ADDRESS_COUNT_MAX])) if dialled else None
 
 

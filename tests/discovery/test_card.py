@@ -1,0 +1,110 @@
+"""The card of this node."""
+
+import json
+from pathlib import Path
+
+import psutil
+import pytest
+
+from thunderline.cluster import NodeId
+from thunderline.cluster.media import Medium
+from thunderline.discovery import wire
+from thunderline.discovery.card import Origin, card, joining, next_incarnation, ports, versions
+from thunderline.discovery.differences import digest
+from thunderline.discovery.values import Life
+from thunderline.process import settings as settings_module
+from thunderline.process.authority import Announced
+from thunderline.process.entry import CannotStart
+from thunderline.process.interfaces import Interface, interfaces
+
+NODE, OTHER = NodeId("0b1c2d3e-0000-4000-8000-000000000001"), "0b1c2d3e-0000-4000-8000-000000000002"
+CABLE = Interface("en1", Medium.THUNDERBOLT, ("169.254.3.4", "fe80::1"), True, 9000)
+LAN = Interface("en0", Medium.ETHERNET, ("192.168.1.5", "fd00::5"), True, 1500)
+DOWN = Interface("en9", Medium.ETHERNET, ("10.0.0.9",), False, 1500)
+LOOPBACK = Interface("lo", Medium.LOOPBACK, ("127.0.0.1", "::1"), True, 65_536)
+ALL = (CABLE, LAN, DOWN, LOOPBACK)
+
+
+def settings(folder: Path, text: str = "") -> settings_module.Settings:
+    (folder / "config.toml").write_text(text)
+    return settings_module.read(environ={}, home=folder)
+
+
+def origin(folder: Path, text: str = "") -> Origin:
+    return Origin(NODE, Life(3, "start"), settings(folder, text))
+
+
+def test_the_real_card_of_this_machine_keeps_every_bound(tmp_path: Path) -> None:
+    own = card(origin(tmp_path), interfaces(), Announced())
+    known = wire.checked_card(own)
+    assert (known.node_id, known.life, known.cluster_name) == (NODE, Life(3, "start"), "thunderline")
+    assert known.addresses == ("127.0.0.1:7401",)
+    assert own.memory_bytes == psutil.virtual_memory().total
+    assert own.hostname
+    assert own.chip
+    assert own.settings_digest == digest(known.settings)
+    assert {"thunderline", "python", "system"} <= dict(known.versions).keys()
+
+
+@pytest.mark.parametrize(
+    ("bind", "expected"),
+    [
+        ("127.0.0.1", ["127.0.0.1"]),
+        ("localhost", ["127.0.0.1"]),
+        ("192.168.1.5", ["192.168.1.5"]),
+        ("0.0.0.0", ["169.254.3.4", "192.168.1.5"]),
+        ("::", ["169.254.3.4", "192.168.1.5", "fd00::5"]),
+        ("ada.local", []),
+    ],
+)
+def test_its_addresses_are_those_that_its_bind_allows(tmp_path: Path, bind: str, expected: list[str]) -> None:
+    own = card(origin(tmp_path, f'[node]\nbind = "{bind}"\n'), ALL, Announced())
+    assert list(own.addresses) == expected
+
+
+def test_interfaces_are_told_by_name_and_those_that_are_up_first_when_there_are_too_many(tmp_path: Path) -> None:
+    own = card(origin(tmp_path), ALL, Announced())
+    assert [one.name for one in own.interfaces] == ["en0", "en1", "en9", "lo"]
+    many = tuple(Interface(f"veth{n}", Medium.OTHER, (), False, 1500) for n in range(100))
+    own = card(origin(tmp_path), (*many, LAN), Announced())
+    wire.checked_card(own)
+    assert "en0" in {one.name for one in own.interfaces}
+
+
+def test_ports_of_all_roles_and_the_schedulers_on_its_node_alone(tmp_path: Path) -> None:
+    everywhere = {"discovery": 7401, "topology": 7402, "echo": 7412, "runner": 7404}
+    alone = {"scheduler": 7403, "enrollment": 7405}
+    assert ports(settings(tmp_path), NODE) == everywhere | alone
+    assert ports(settings(tmp_path, f'[cluster]\nscheduler = "{NODE}"\n'), NODE) == everywhere | alone
+    member = settings(tmp_path, f'[cluster]\nscheduler = "{OTHER}"\n')
+    assert ports(member, NODE) == everywhere
+    own = card(Origin(NODE, Life(1, "s"), member), ALL, Announced())
+    assert not own.is_scheduler_node
+    assert dict(joining(member, NODE))["roles"] == "discovery gateway runner topology"
+
+
+def test_what_it_says_of_joining_is_sorted_and_names_the_scheduler_node(tmp_path: Path) -> None:
+    said = joining(settings(tmp_path, '[discovery]\nseeds = ["ada", "bob:9"]\n'), NODE)
+    assert list(said) == sorted(said)
+    assert dict(said)["discovery.seeds"] == "ada bob:9"
+    # A node that names itself and one that names nobody mean the same.
+    assert dict(said)["cluster.scheduler"] == NODE
+
+
+def test_it_announces_whom_it_trusts(tmp_path: Path) -> None:
+    own = card(origin(tmp_path), ALL, Announced(("a" * 64, "b" * 64), "a" * 64, "b" * 64))
+    wire.checked_card(own)
+    assert list(own.trusted_authorities) == ["a" * 64, "b" * 64]
+    assert (own.certificate_authority, own.signing_authority) == ("a" * 64, "b" * 64)
+
+
+def test_versions_do_not_need_the_packages(tmp_path: Path) -> None:
+    assert dict(versions())["python"].count(".") == 2
+    assert list(versions()) == sorted(versions())
+
+
+def test_starts_are_counted_on_disk(tmp_path: Path) -> None:
+    assert [next_incarnation(tmp_path) for _ in range(3)] == [1, 2, 3]
+    (tmp_path / "discovery.json").write_text(json.dumps({"count": 1}))
+    with pytest.raises(CannotStart, match="remove it to count from one again"):
+        next_incarnation(tmp_path)
