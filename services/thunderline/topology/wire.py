@@ -1,6 +1,6 @@
 """Reports and graphs as messages, and back. What comes from another node is held against bounds."""
 
-from collections.abc import Iterable, Sized
+from collections.abc import Sized
 
 from thunderline.cluster import NodeId
 from thunderline.cluster.errors import InvalidRequest
@@ -51,13 +51,6 @@ def report_from_proto(told: topology_pb2.NodeReport) -> Report:
         told.complete,
         tuple(NodeId(_text(one)) for one in told.tells_node_ids),
     )
-
-
-def reports_from_proto(told: Iterable[topology_pb2.NodeReport], count: int) -> list[Report]:
-    """Raises InvalidRequest."""
-    if count > REPORT_COUNT_MAX:
-        raise InvalidRequest(f"{count} reports in one message", param="reports")
-    return [report_from_proto(one) for one in told]
 
 
 def version_to_proto(version: Version) -> topology_pb2.GraphVersion:

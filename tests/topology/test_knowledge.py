@@ -1,0 +1,173 @@
+"""What a node knows and tells: versions that only grow, choices that hold, cables, members that come and go."""
+
+from dataclasses import replace
+
+import pytest
+
+from thunderline.cluster import NodeId
+from thunderline.cluster.graph import Outcome, Tried, Version
+from thunderline.cluster.links import LinkState
+from thunderline.cluster.media import Medium
+from thunderline.cluster.members import MemberState
+from thunderline.topology import probes
+from thunderline.topology.knowledge import EARLY_COUNT_MAX, Knowledge
+from thunderline.topology.members import Members, Peer
+from thunderline.topology.probes import Row, Rows
+from thunderline.topology.reports import Report
+from topology.scenes import ADDRESSES, A, B, C, straight
+
+TB, ETH, VPN = Medium.THUNDERBOLT, Medium.ETHERNET, Medium.VPN
+PERIOD_S = 2.0
+NOON_S = 1e9
+
+
+def peer(node: NodeId, state: MemberState = MemberState.ALIVE) -> Peer:
+    return Peer(node, state, (1, ""), (), 7412, 7402)
+
+
+def roster(*peers: Peer) -> Members:
+    return Members({one.node: one for one in peers}, is_complete=True)
+
+
+def knowing(*peers: Peer, start: int = 1) -> Knowledge:
+    found = Knowledge(A, start, {}, PERIOD_S)
+    found.follow(roster(*peers))
+    return found
+
+
+def row(medium: Medium, rtt_us: int = 50, state: LinkState = LinkState.UP) -> Row:
+    address, own = ADDRESSES[medium]
+    found = probes.answered(Row(B, address), rtt_us, own, straight(medium))
+    for _ in range(5 if state is LinkState.DOWN else 0):
+        found = probes.failed(found, Outcome.TIMED_OUT, 110)
+    return found
+
+
+def rows(*found: Row) -> Rows:
+    return {one.key: one for one in found}
+
+
+def told_by(node: NodeId, version: Version, *to: tuple[NodeId, Medium]) -> Report:
+    tried = [
+        Tried(node, other, ADDRESSES[medium][0], Outcome.ANSWERED, 0, 0, LinkState.UP, 50, "", straight(medium))
+        for other, medium in to
+    ]
+    return Report(node, version, tuple(tried), is_complete=True)
+
+
+def test_a_change_is_told_at_once_and_nothing_is_told_twice() -> None:
+    known = knowing(peer(B))
+    assert known.tell(rows(row(TB)), {}, (), 0.0)
+    assert known.report.version == Version(1, 1)
+    assert not known.tell(rows(row(TB)), {}, (), 0.1)
+    assert known.tell(rows(row(TB, state=LinkState.DOWN)), {}, (), 0.2)
+    assert known.report.version == Version(1, 2)
+    assert known.reports[A] is known.report
+
+
+def test_a_mere_rtt_waits_for_its_period() -> None:
+    known = knowing(peer(B))
+    known.tell(rows(row(VPN, 40_000)), {}, (), 0.0)
+    assert not known.tell(rows(row(VPN, 70_000)), {}, (), 1.9)
+    assert known.tell(rows(row(VPN, 70_000)), {}, (), 2.0)
+    assert known.report.tried[0].rtt_us == 70_000
+
+
+def test_the_graph_has_a_new_version_with_every_change_and_only_then() -> None:
+    known = knowing(peer(B))
+    known.tell(rows(row(TB)), {}, (), 0.0)
+    assert known.renew(NOON_S)
+    assert (known.version, known.best(B)) == (Version(1, 1), ADDRESSES[TB][0])
+    assert not known.renew(NOON_S)
+    known.take([told_by(B, Version(1, 1), (A, TB))])
+    assert known.renew(NOON_S)
+    assert known.version == Version(1, 2)
+    known.touch()
+    assert known.version == Version(1, 3)
+
+
+def test_a_link_in_use_is_kept_until_another_is_clearly_better() -> None:
+    known = knowing(peer(B))
+    lan = Row(B, "192.168.1.9")
+    for rtt_us, expected in ((900, ADDRESSES[ETH][0]), (780, ADDRESSES[ETH][0]), (300, "192.168.1.9")):
+        other = probes.answered(lan, rtt_us, "192.168.1.1", straight(ETH))
+        first = rows(row(ETH, 800)) if rtt_us == 900 else known_rows
+        known_rows = {**first, other.key: other}
+        known.tell(known_rows, {}, (), rtt_us * -100.0)
+        known.report = replace(known.report)
+        known.renew(NOON_S)
+        assert known.best(B) == expected
+
+
+def test_no_link_that_answers_is_no_choice() -> None:
+    known = knowing(peer(B))
+    known.tell(rows(row(TB)), {}, (), 0.0)
+    known.renew(NOON_S)
+    known.tell(rows(row(TB, state=LinkState.DOWN)), {}, (), 5.0)
+    known.renew(NOON_S)
+    assert (known.best(B), known.chosen) == ("", {})
+    assert known.best(C) == ""
+
+
+def test_cables_with_an_own_end_are_remembered_and_lost_when_the_peer_is_there_without_them() -> None:
+    known = knowing(peer(B), peer(C))
+    known.take([told_by(B, Version(1, 1), (A, TB), (C, TB)), told_by(C, Version(1, 1), (B, TB))])
+    known.tell(rows(row(TB)), {}, (), 0.0)
+    known.renew(NOON_S)
+    (cable,) = known.cables
+    assert (cable.nodes, known.cables[cable]) == ((A, B), NOON_S)
+    # The next report tells of it.
+    assert known.tell(rows(row(TB)), {}, (), 1.0)
+    assert known.report.cables == (cable,)
+    known.take([told_by(B, Version(1, 2), (A, ETH))])
+    known.tell(rows(row(TB, state=LinkState.DOWN), row(ETH, 300)), {}, (), 6.0)
+    known.renew(NOON_S + 60)
+    assert known.graph.lost_cables == (cable,)
+    assert known.cables == {cable: NOON_S}
+
+
+def test_who_has_left_is_forgotten_and_who_is_dead_is_not_shown() -> None:
+    known = knowing(peer(B), peer(C))
+    known.take([told_by(B, Version(1, 1), (A, TB)), told_by(C, Version(1, 1), (A, ETH))])
+    known.renew(NOON_S)
+    assert {link.from_node for link in known.graph.links} == {B, C}
+    known.follow(roster(peer(B), peer(C, MemberState.DEAD)))
+    known.renew(NOON_S)
+    assert {link.from_node for link in known.graph.links} == {B}
+    assert C in known.reports
+    known.follow(roster(peer(B)))
+    assert C not in known.reports
+
+
+def test_a_peers_word_on_a_node_that_discovery_does_not_know_yet_waits() -> None:
+    known = knowing(peer(B))
+    assert not known.take([told_by(C, Version(1, 1), (A, ETH))])
+    assert C not in known.reports
+    known.follow(roster(peer(B), peer(C)))
+    assert known.reports[C].version == Version(1, 1)
+
+
+def test_not_every_stranger_is_kept() -> None:
+    known = knowing(peer(B))
+    strangers = [NodeId(f"stranger-{number}") for number in range(EARLY_COUNT_MAX + 9)]
+    known.take(told_by(one, Version(1, 1)) for one in strangers)
+    known.follow(roster(*(peer(one) for one in strangers)))
+    assert len(known.reports) == EARLY_COUNT_MAX + 1
+
+
+@pytest.mark.parametrize("seen", [Version(9, 4), Version(2, 999)], ids=["an older life", "this life's own number"])
+def test_a_lost_count_of_starts_goes_on_above_what_others_have(seen: Version) -> None:
+    known = knowing(peer(B), start=2)
+    assert known.take([told_by(A, seen)])
+    assert known.start == seen.start + 1
+    assert known.report.version > seen
+    assert known.version > Version(2, 0)
+    # What others send again of it changes nothing.
+    assert not known.take([told_by(A, seen)])
+
+
+def test_an_older_report_changes_nothing() -> None:
+    known = knowing(peer(B))
+    known.take([told_by(B, Version(2, 1), (A, TB))])
+    assert not known.take([told_by(B, Version(1, 99))])
+    assert known.reports[B].version == Version(2, 1)
