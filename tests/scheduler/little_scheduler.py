@@ -21,6 +21,7 @@ from thunderline.discovery.membership import Membership
 from thunderline.discovery.service import DiscoveryService
 from thunderline.rpc.moving import Moving
 from thunderline.rpc.server import Server, serving
+from thunderline.rpc.ways import Ways
 from thunderline.scheduler.admission import Admission
 from thunderline.scheduler.control import Control
 from thunderline.scheduler.relay import SERVICE, Relay
@@ -106,6 +107,8 @@ class House:
     folder: Path
     runner: LittleRunner
     discovery: str
+    # Where its topology is, if it has one.
+    topology: str = ""
     _server: contextlib.AsyncExitStack = field(default_factory=contextlib.AsyncExitStack)
 
     async def start_runner(self) -> Server:
@@ -118,7 +121,8 @@ class House:
     @contextlib.asynccontextmanager
     async def scheduler(self, limits: Limits = LIMITS) -> AsyncIterator[Life]:
         store = Store(self.folder, NODE)
-        control = Control(store, Runners(Moving.at(self.discovery), store.store_id), limits)
+        ways = Ways(self.topology) if self.topology else None
+        control = Control(store, Runners(Moving.at(self.discovery), store.store_id, ways=ways), limits)
         admission = Admission(control.doors, limits.queue_size_max, limits.rank_request_count_max, limits.queue_wait_s)
         control.listen(admission.pump)
         relay = Relay(control, admission, limits.request_deadline_s)
