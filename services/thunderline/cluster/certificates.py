@@ -112,11 +112,13 @@ def own_fault(own: Facts | None, cluster: str, now_s: float) -> str:
         return NO_CERTIFICATE
     if own.bearer.cluster != cluster:
         return f"this node's certificate is of cluster {own.bearer.cluster!r}, and [cluster] name is {cluster!r}"
+    is_scheduler = own.bearer.caller is Caller.SCHEDULER
+    remedy = f"run `thunderline cluster {'init' if is_scheduler else 'join TOKEN'}` once more"
     if not own.authority:
-        return "no authority that this node trusts signed its certificate: run `thunderline cluster join TOKEN`"
+        return f"no authority that this node trusts signed its certificate: {remedy}"
     match freshness(own.valid, now_s):
         case Freshness.EXPIRED:
-            return "this node's certificate has expired: run `thunderline cluster join TOKEN` once more"
+            return f"this node's certificate has expired: {remedy}"
         case Freshness.NOT_YET:
             return "this node's certificate is not valid yet: its clock is behind the scheduler node's"
     return ""

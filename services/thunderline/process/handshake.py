@@ -2,6 +2,7 @@
 
 import socket
 import ssl
+from pathlib import Path
 
 from thunderline.cluster.errors import Unauthenticated, Unreachable
 from thunderline.cluster.join_tokens import JoinToken
@@ -10,19 +11,32 @@ from thunderline.process.certificates import fingerprint
 TIMEOUT_S = 3.0
 
 
-def shown(address: str, timeout_s: float = TIMEOUT_S) -> bytes:
-    """The certificate of "host:port", as PEM, verified by nobody. Raises Unreachable, Unauthenticated."""
-    host, _, port = address.rpartition(":")
+# How HTTP/2 begins, and an empty SETTINGS frame: a server answers with its own.
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
+
+
+def _trusting_anybody() -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     # gRPC speaks nothing else.
     context.set_alpn_protocols(["h2"])
+    return context
+
+
+def _connected(address: str, timeout_s: float) -> socket.socket:
+    """Raises Unreachable."""
+    host, _, port = address.rpartition(":")
     try:
-        with (
-            socket.create_connection((host.strip("[]"), int(port)), timeout_s) as plain,
-            context.wrap_socket(plain) as secured,
-        ):
+        return socket.create_connection((host.strip("[]"), int(port)), timeout_s)
+    except OSError as error:
+        raise Unreachable(f"{address} cannot be reached: {error}") from None
+
+
+def shown(address: str, timeout_s: float = TIMEOUT_S) -> bytes:
+    """The certificate of "host:port", as PEM, verified by nobody. Raises Unreachable, Unauthenticated."""
+    try:
+        with _connected(address, timeout_s) as plain, _trusting_anybody().wrap_socket(plain) as secured:
             data = secured.getpeercert(binary_form=True)
     except ssl.SSLError as error:
         raise Unauthenticated(f"{address} does not speak TLS: {error.reason or error}") from None
@@ -31,6 +45,24 @@ def shown(address: str, timeout_s: float = TIMEOUT_S) -> bytes:
     if not data:
         raise Unauthenticated(f"{address} shows no certificate")
     return ssl.DER_cert_to_PEM_cert(data).encode()
+
+
+def turned_away(address: str, own_pem: Path, timeout_s: float = TIMEOUT_S) -> str:
+    """Why "host:port" does not take the certificate in our node.pem, as far as it says so; "" when it does.
+
+    With TLS 1.3 a server looks at it after our side of the handshake has ended: only its first bytes tell. Raises
+    Unreachable.
+    """
+    context = _trusting_anybody()
+    try:
+        context.load_cert_chain(own_pem)
+        with _connected(address, timeout_s) as plain, context.wrap_socket(plain) as secured:
+            secured.sendall(PREFACE)
+            return "" if secured.recv(1) else "it closes the connection"
+    except ssl.SSLError as error:
+        return (error.reason or str(error)).lower().replace("_", " ")
+    except OSError as error:
+        return f"it closes the connection: {error.strerror or error}"
 
 
 def pinned_authority(token: JoinToken, timeout_s: float = TIMEOUT_S) -> bytes:

@@ -155,7 +155,8 @@ class Wallet:
                 return None, f"{self._path} can be read by others: `chmod 600` it, and `thunderline cluster rotate`"
             return parsed(self._path.read_bytes()), ""
         except (OSError, Unauthenticated) as error:
-            return None, f"{self._path} is broken: {error}; run `thunderline cluster join TOKEN` once more"
+            remedy = "run `thunderline cluster join TOKEN` once more (on the scheduler node `thunderline cluster init`)"
+            return None, f"{self._path} is broken: {error}; {remedy}"
 
     def checked(self) -> Identity:
         """One that others will take. Raises Unauthenticated, which says what to do: gRPC itself would only say
