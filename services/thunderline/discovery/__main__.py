@@ -57,7 +57,10 @@ class OwnCard:
         self._wallet = wallet
 
     def read(self) -> cluster_pb2.NodeCard:
+        """Raises OSError; CannotStart when this node is another one now."""
         settings = self.origin.settings
+        if node_id(settings.home) != self.origin.node_id:
+            raise CannotStart(f"{settings.home / 'node.json'} names another node now: start it again to be that one")
         found = interfaces(overrides=settings.media)
         return card(self.origin, found, announced(settings.home, self._wallet))
 

@@ -155,7 +155,8 @@ class Exchanging:
             stub: Any = discovery_pb2_grpc.DiscoveryServiceStub(channel)
             begun_s = time.time()
             try:
-                told: discovery_pb2.ExchangeCardResponse = await stub.ExchangeCard(request, timeout=self._deadline_s)
+                # `_ask` ends it before that.
+                told: discovery_pb2.ExchangeCardResponse = await stub.ExchangeCard(request, timeout=2 * self._deadline_s)
             except grpc.aio.AioRpcError as error:
                 raise from_call(error) from None
             ended_s = time.time()

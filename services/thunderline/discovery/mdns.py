@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import socket
 from collections.abc import AsyncIterator
 
 from zeroconf import Error, IPVersion, ServiceStateChange, Zeroconf
@@ -32,7 +33,20 @@ TTL_S = 60
 RESOLVE_MS = 3_000
 CLOSE_S = 5.0
 
+GROUP = "224.0.0.251"
+
 log = logging.getLogger(__name__)
+
+
+def takes_multicast(address: str) -> bool:
+    """Whether the interface of an address of ours joins the group: one that does not would spoil it for all."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            membership = socket.inet_aton(GROUP) + socket.inet_aton(address)
+            probe.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, membership)
+        except OSError:
+            return False
+        return True
 
 
 class Mdns:
@@ -47,17 +61,23 @@ class Mdns:
         self._resolving: dict[str, asyncio.Task[None]] = {}
         self._said = ""
 
+    @property
+    def sightings(self) -> tuple[Sighting, ...]:
+        return tuple(self._seen.values())
+
     async def run(self) -> None:
         """Until cancelled, or the node has left. A failure is logged, and tried again."""
         while not self._members.has_gone:
             addresses = self._addresses()
             try:
-                if addresses:
-                    async with self._announced(addresses):
+                usable = tuple(one for one in addresses if takes_multicast(one))
+                if usable:
+                    async with self._announced(usable):
                         await self._follow(addresses)
-                else:
-                    await asyncio.sleep(LOOK_EVERY_S)
-                self._said = ""
+                    continue
+                if addresses:
+                    self._say(f"no interface takes it, of {', '.join(addresses)}")
+                await asyncio.sleep(LOOK_EVERY_S)
             except (Error, OSError, RuntimeError) as error:
                 # TimeoutError among them. RuntimeError: an address that went while it was bound.
                 self._say(str(error) or type(error).__name__)
@@ -70,12 +90,15 @@ class Mdns:
     async def _follow(self, addresses: tuple[str, ...]) -> None:
         """Until the addresses are others."""
         while self._addresses() == addresses and not self._members.has_gone:
-            leads, strangers = parted(self._seen.values(), self._members.own)
-            self._members.sighted(leads, strangers)
+            self._tell()
             await asyncio.sleep(LOOK_EVERY_S)
 
+    def _tell(self) -> None:
+        leads, strangers = parted(self._seen.values(), self._members.own)
+        self._members.sighted(leads, strangers)
+
     @contextlib.asynccontextmanager
-    async def _announced(self, addresses: tuple[str, ...]) -> AsyncIterator[None]:
+    async def _announced(self, usable: tuple[str, ...]) -> AsyncIterator[None]:
         """Raises Error, OSError, RuntimeError."""
         own = self._members.own
         name = name_of(own)
@@ -85,18 +108,19 @@ class Mdns:
             port=self._port,
             properties=texts(own, self._port, VERSION),
             server=f"{name.partition('.')[0]}.local.",
-            parsed_addresses=list(addresses),
+            parsed_addresses=list(self._addresses()),
             host_ttl=TTL_S,
             other_ttl=TTL_S,
         )
         # It binds sockets: some milliseconds.
-        zeroconf = AsyncZeroconf(interfaces=list(addresses), ip_version=IPVersion.V4Only)
+        zeroconf = AsyncZeroconf(interfaces=list(usable), ip_version=IPVersion.V4Only)
         browser: AsyncServiceBrowser | None = None
         try:
             # Our name is nobody else's: nobody has to be asked for it first.
-            await zeroconf.async_register_service(info, cooperating_responders=True)
+            announcing = await zeroconf.async_register_service(info, cooperating_responders=True)
             browser = AsyncServiceBrowser(zeroconf.zeroconf, SERVICE_TYPE, handlers=[self._heard])
-            log.info("announced by multicast DNS", extra={"addresses": addresses})
+            log.info("announced by multicast DNS", extra={"addresses": usable})
+            self._said = ""
             yield
         finally:
             for task in self._resolving.values():
@@ -106,6 +130,7 @@ class Mdns:
                 async with asyncio.timeout(CLOSE_S):
                     if browser is not None:
                         await browser.async_cancel()
+                        await announcing
                     await zeroconf.async_close()
 
     def _heard(self, zeroconf: Zeroconf, service_type: str, name: str, state_change: ServiceStateChange) -> None:
@@ -132,6 +157,7 @@ class Mdns:
             return
         if found is not None:
             self._seen[name] = found
+            self._tell()
 
     def _say(self, problem: str) -> None:
         if problem != self._said:
