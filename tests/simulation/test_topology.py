@@ -1,0 +1,125 @@
+"""The laws of topology under faults, by seed; that this simulation can fail; and what many nodes cost.
+
+`SEED=17 pytest tests/simulation -k topology` lives one life again. `make prove simulation` lives ten thousand.
+"""
+
+import os
+import time
+from typing import Any
+
+import pytest
+
+from simulation.topology_bugs import BUGS
+from simulation.topology_host import PERIOD_S, Broken, Core
+from simulation.topology_laws import LAWS, unsettled
+from simulation.topology_world import World
+
+PROVES = os.environ.get("PROVE") == "simulation"
+SEED_COUNT = 10_000 if PROVES else 1_000
+LARGE_COUNT, LARGE_HOSTS = (20 if PROVES else 2), 100
+BLOCK = 100
+# Every seeded bug is found within so many.
+BUG_SEED_COUNT = 1_000
+FAULTS_S, LARGE_FAULTS_S = 16.0, 8.0
+# Two for what was refused or lost, five fast answers in a row, a stranger's four periods of silence: 24 s with a rest.
+PEACE_S = 24.0
+QUIET_S = 8.0
+# Around a limit a link may get DEGRADED, once.
+NEAR_CHANGES = 1
+
+
+def live(seed: int, core: Core, host_count: int = 0) -> World:
+    """Faults, then peace: it settles, and then nothing changes any more."""
+    world = World(seed, core, host_count)
+    world.run(world.now_s + (LARGE_FAULTS_S if host_count else FAULTS_S))
+    world.make_peace()
+    deadline_s = world.now_s + PEACE_S
+    world.run(world.now_s + 6.0)
+    while found := unsettled(world):
+        if world.now_s >= deadline_s:
+            raise Broken(f"not settled {PEACE_S:.0f} s after the last fault: {found}")
+        world.run(world.now_s + 2.0)
+    of_quiet(world)
+    return world
+
+
+def of_quiet(world: World) -> None:
+    versions = [host.known.report.version for host in world.hosts]
+    changes = [dict(host.change_count) for host in world.hosts]
+    probes_before = world.probe_count
+    world.run(world.now_s + QUIET_S)
+    is_near = any(net.near_limit for net in world.networks.nets)
+    after = [host.known.report.version for host in world.hosts]
+    if not is_near and after != versions:
+        raise Broken(f"reports go on changing although all is well: {after}")
+    for host, before in zip(world.hosts, changes, strict=True):
+        for peer, count in host.change_count.items():
+            if count - before.get(peer, 0) > (NEAR_CHANGES if is_near else 0):
+                raise Broken(f"{host.node} goes back and forth between its links to {peer}")
+    row_count = sum(len(host.rows) for host in world.hosts)
+    least, most = row_count * int(QUIET_S / (PERIOD_S + world.tick_s)), row_count * (QUIET_S / PERIOD_S + 1)
+    if not least <= world.probe_count - probes_before <= most:
+        raise Broken(f"{world.probe_count - probes_before} probes of {row_count} addresses in {QUIET_S:.0f} s")
+
+
+def law_broken(seed: int, core: Core, host_count: int = 0) -> str:
+    try:
+        live(seed, core, host_count)
+    except Broken as broken:
+        return f"seed {seed}: {broken}"
+    return ""
+
+
+SEEDS = [int(os.environ["SEED"])] if "SEED" in os.environ else range(SEED_COUNT)
+
+
+@pytest.mark.parametrize("first", SEEDS[::BLOCK], ids=lambda first: f"seeds from {first}")
+def test_every_law_of_topology_holds_and_it_settles(first: int, evidence: dict[str, Any]) -> None:
+    begun_s = time.monotonic()
+    of_block = SEEDS[SEEDS.index(first) :][:BLOCK]
+    broken = [found for seed in of_block if (found := law_broken(seed, Core()))]
+    assert not broken, "\n".join(broken)
+    evidence["topology_laws"] = LAWS
+    done = evidence.get("topology_seeds_without_a_broken_law", 0) + len(of_block)
+    evidence["topology_seeds_without_a_broken_law"] = done
+    evidence["topology_seconds"] = round(evidence.get("topology_seconds", 0) + time.monotonic() - begun_s, 1)
+
+
+@pytest.mark.parametrize("seed", range(LARGE_COUNT))
+def test_every_law_of_topology_holds_with_a_hundred_nodes(seed: int, evidence: dict[str, Any]) -> None:
+    assert not law_broken(seed, Core(), LARGE_HOSTS)
+    evidence["topology_worlds_of_100_nodes"] = evidence.get("topology_worlds_of_100_nodes", 0) + 1
+
+
+@pytest.mark.parametrize(("name", "core"), BUGS.items(), ids=BUGS.keys())
+def test_a_seeded_bug_of_topology_is_caught(name: str, core: Core, evidence: dict[str, Any]) -> None:
+    found = next((told for seed in range(BUG_SEED_COUNT) if (told := law_broken(seed, core))), None)
+    assert found, f"{BUG_SEED_COUNT} seeds did not notice it"
+    evidence.setdefault("topology_bugs_found_at", {})[name] = found[:200]
+
+
+@pytest.mark.parametrize("host_count", [2, 8, 32, 100])
+def test_reports_grow_with_the_number_of_nodes(host_count: int, evidence: dict[str, Any]) -> None:
+    """In quiet nobody says anything; a change is told by each node to each other, and passed on by none."""
+    world = World(0, Core(), host_count)
+    world.make_peace()
+    world.run(world.now_s + 16.0)
+    messages, probes_before, seconds = world.message_count, world.probe_count, 6.0
+    world.run(world.now_s + seconds)
+    quiet = (world.message_count - messages) / seconds / host_count
+    probed = (world.probe_count - probes_before) / seconds / host_count
+    messages, told = world.message_count, world.report_count
+    host = world.hosts[0]
+    host.stop()
+    world.run(world.now_s + 1.0)
+    host.start(world.now_s)
+    world.run(world.now_s + 10.0)
+    per_node = (world.message_count - messages) / host_count
+    evidence[f"topology_messages_per_second_per_node_of_{host_count}"] = round(quiet, 2)
+    evidence[f"topology_messages_per_node_of_{host_count}_after_a_restart"] = round(per_node, 1)
+    evidence[f"topology_reports_per_node_of_{host_count}_after_a_restart"] = round(
+        (world.report_count - told) / host_count, 1
+    )
+    evidence[f"topology_probes_per_second_per_node_of_{host_count}"] = round(probed, 1)
+    assert quiet == 0
+    assert per_node <= 10 * (host_count - 1)
