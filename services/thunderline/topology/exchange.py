@@ -297,8 +297,7 @@ class Exchange:
             if known is None or known.version < version:
                 found.append(wire.report_from_proto(told))
             elif node == talk.peer and version < known.version:
-                # It has lost the count of its starts: what it told in its former life is sent to it.
-                self.changes.notify()
+                self.changes.notify()  # It has lost its count of starts: it gets what it told before.
             # As many as there are nodes that we would keep a report of.
             if known is not None or len(talk.held) < wire.PEER_COUNT_MAX:
                 talk.held[node] = max(version, talk.held.get(node, version))
