@@ -66,7 +66,7 @@ def test_what_is_odd_is_told_in_lines_and_what_is_expected_is_not() -> None:
         strangers=[discovery_pb2.Stranger(node_id="e", cluster_name="theirs", addresses=["10.0.0.9:7401"])],
     )
     assert nodes.lines(roster) == [
-        "this node has just started or woken up: others may be missing for some seconds",
+        "this node has just started, or slept: others may be missing for some seconds",
         "bob cannot be called: 10.0.0.2:7401: refused",
         "they differ: mlx is 0.32.4 on ada, 0.32.2 on bob",
         "two nodes have the id a: ada at 192.168.4.1, 10.0.0.1 and copy at 192.168.4.1, 10.0.0.1; on the copy remove "

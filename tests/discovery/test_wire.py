@@ -83,7 +83,7 @@ def test_a_bad_card_is_refused_and_the_field_named(param: str, spoil: Callable[[
 
 
 def of_a_lead(address: str) -> Callable[[Request], None]:
-    return lambda request: request.peers.add(node_id=new_id(), addresses=[address])  # type: ignore[func-returns-value]
+    return lambda request: request.peers.add(node_id=new_id(), addresses=[address])
 
 
 def many_leads(request: Request) -> None:
@@ -98,10 +98,10 @@ def many_left(request: Request) -> None:
 
 BAD_GREETINGS: dict[str, tuple[str, Callable[[Request], None]]] = {
     "257 leads": ("peers", many_leads),
-    "a lead to nobody": ("peers.node_id", lambda one: one.peers.add(node_id="x", addresses=["10.0.0.1:1"])),  # type: ignore[func-returns-value]
+    "a lead to nobody": ("peers.node_id", lambda one: one.peers.add(node_id="x", addresses=["10.0.0.1:1"])),
     "a lead with 17 addresses": (
         "peers.addresses",
-        lambda one: one.peers.add(node_id=new_id(), addresses=["10.0.0.1:7401"] * 17),  # type: ignore[func-returns-value]
+        lambda one: one.peers.add(node_id=new_id(), addresses=["10.0.0.1:7401"] * 17),
     ),
     "a lead to a name": ("peers.addresses", of_a_lead("example.com:7401")),
     "a lead without a port": ("peers.addresses", of_a_lead("10.0.0.1")),
@@ -110,14 +110,14 @@ BAD_GREETINGS: dict[str, tuple[str, Callable[[Request], None]]] = {
     "a lead to a Unix socket": ("peers.addresses", of_a_lead("unix:/run/x.sock")),
     "a lead to IPv6 without brackets": ("peers.addresses", of_a_lead("fd00::1:7401")),
     "257 that left": ("left", many_left),
-    "nobody left": ("left.node_id", lambda one: one.left.add(node_id="x", incarnation=1, start_id="s")),  # type: ignore[func-returns-value]
+    "nobody left": ("left.node_id", lambda one: one.left.add(node_id="x", incarnation=1, start_id="s")),
     "one left before its first start": (
         "left.incarnation",
-        lambda one: one.left.add(node_id=new_id(), incarnation=0, start_id="s"),  # type: ignore[func-returns-value]
+        lambda one: one.left.add(node_id=new_id(), incarnation=0, start_id="s"),
     ),
     "one left without a start_id": (
         "left.start_id",
-        lambda one: one.left.add(node_id=new_id(), incarnation=1),  # type: ignore[func-returns-value]
+        lambda one: one.left.add(node_id=new_id(), incarnation=1),
     ),
 }
 

@@ -49,8 +49,9 @@ def row(member: discovery_pb2.Member, own_id: str, now: datetime) -> tuple[str, 
 def lines(roster: discovery_pb2.Roster) -> list[str]:
     """What the operator should know beside the table."""
     own = next((one.card for one in roster.members if one.card.node_id == roster.node_id), cluster_pb2.NodeCard())
-    found = [] if roster.complete else ["this node has just started or woken up: others may be missing for some seconds"]
-    found += [f"{member.card.hostname} cannot be called: {member.problem}" for member in roster.members if member.problem]
+    found = [] if roster.complete else ["this node has just started, or slept: others may be missing for some seconds"]
+    problems = [(member.card.hostname, member.problem) for member in roster.members if member.problem]
+    found += [f"{hostname} cannot be called: {problem}" for hostname, problem in problems]
     found += [f"they differ: {one.sentence}" for one in roster.differences if not one.expected]
     for twin in roster.twins:
         found.append(

@@ -30,9 +30,7 @@ IDLE = 3.0
 BEST_AGAIN = 4.0
 PROBLEM_MAX = 300
 
-EXCHANGES = Counter(
-    "thunderline_card_exchanges", "Cards exchanged with peers: begun here and answered or not, or asked for.", ["result"]
-)
+EXCHANGES = Counter("thunderline_card_exchanges", "Cards exchanged: answered, failed, or served to peers.", ["result"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +154,7 @@ class Exchanging:
             begun_s = time.time()
             try:
                 # `_ask` ends it before that.
-                told: discovery_pb2.ExchangeCardResponse = await stub.ExchangeCard(request, timeout=2 * self._deadline_s)
+                told = await stub.ExchangeCard(request, timeout=2 * self._deadline_s)
             except grpc.aio.AioRpcError as error:
                 raise from_call(error) from None
             ended_s = time.time()

@@ -23,9 +23,8 @@ def remembered(home: Path) -> tuple[Card, ...]:
     """None of a file that is broken: that costs the memory, and seeds or multicast find them again."""
     path = home / FILE
     try:
-        tree = json.loads(path.read_text())
-        found = [json_format.ParseDict(one, cluster_pb2.NodeCard(), ignore_unknown_fields=True) for one in tree["members"]]
-        return tuple(checked_card(one) for one in found[:MEMBER_COUNT_MAX])
+        members = json.loads(path.read_text())["members"][:MEMBER_COUNT_MAX]
+        return tuple(checked_card(json_format.ParseDict(one, cluster_pb2.NodeCard(), True)) for one in members)
     except FileNotFoundError:
         return ()
     except (OSError, ValueError, KeyError, TypeError, json_format.ParseError, InvalidRequest) as error:
