@@ -6,7 +6,7 @@ import logging
 import socket
 import time
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +15,14 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from rpc.little_cluster import YEAR_S, LittleCluster
-from rpc.little_service import ASK, DEADLINE_S, SERVICE, LittleService
+from rpc.little_service import ASK, DEADLINE_S, SERVICE, WATCH, LittleService
 from thunderline.cluster import NodeId
 from thunderline.cluster.callers import CERTIFIED, MAY_CALL, Caller
 from thunderline.cluster.errors import Unauthenticated, Unreachable
 from thunderline.cluster.join_tokens import JoinToken
 from thunderline.process.entry import CannotStart
-from thunderline.process.handshake import pinned_authority, shown
-from thunderline.process.trust import Identity, Wallet, keep
+from thunderline.process.handshake import pinned_authority, shown, turned_away
+from thunderline.process.trust import FOLDER, NODE, Identity, Wallet, keep
 from thunderline.rpc import credentials
 from thunderline.rpc.channel import CHANNEL_OPTIONS, dial, dial_enrolment
 from thunderline.rpc.errors import from_call
@@ -256,6 +256,55 @@ async def test_what_a_server_shows_can_be_looked_at_without_a_certificate(addres
     wallet = cluster.wallet()
     async with a_node(address, wallet):
         assert await asyncio.to_thread(shown, address) == wallet.checked().certificate_pem
+
+
+async def test_what_a_server_says_to_a_certificate_that_it_does_not_take(
+    address: str, cluster: LittleCluster, tmp_path: Path
+) -> None:
+    def said(one: Identity) -> Coroutine[Any, Any, str]:
+        home = tmp_path / uuid.uuid4().hex
+        keep(home, one)
+        return asyncio.to_thread(turned_away, address, home / FOLDER / NODE, 5.0)
+
+    async with a_node(address, cluster.wallet()):
+        assert await said(cluster.identity()) == ""
+        assert await said(LittleCluster(tmp_path).identity())
+        assert await said(cluster.identity(age_s=1.5 * YEAR_S))
+
+
+async def test_a_lasting_channel_takes_a_renewed_certificate_for_its_next_call(
+    address: str, cluster: LittleCluster, tmp_path: Path
+) -> None:
+    old, new = LittleCluster(tmp_path), LittleCluster(tmp_path)
+    both = old.authority.certificate_pem + new.authority.certificate_pem
+    old.bundle = new.bundle = both
+    homes = [tmp_path / name for name in ("server", "caller")]
+    for home in homes:
+        keep(home, old.identity())
+    async with a_node(address, Wallet(homes[0], "home")), dial(address, Wallet(homes[1], "home")) as channel:
+        watching = topology_pb2_grpc.TopologyServiceStub(channel).WatchTopology(WATCH, timeout=DEADLINE_S)
+        assert (await watching.read()).topology.node_id == "node"
+        # One authority after the other: the server's end knows the old one no more.
+        new.bundle = new.authority.certificate_pem
+        for home in homes:
+            keep(home, new.identity())
+        for _ in range(3):
+            assert await ask(channel) == "node"
+        # What was under way goes on where it was.
+        assert (await watching.read()).topology.node_id == "node"
+        assert await watching.read() is grpc.aio.EOF
+
+
+async def test_a_lasting_channel_can_be_closed_after_its_certificate_is_gone(
+    address: str, cluster: LittleCluster, tmp_path: Path
+) -> None:
+    keep(tmp_path, cluster.identity())
+    async with a_node(address, cluster.wallet()), dial(address, Wallet(tmp_path, "home")) as channel:
+        assert await ask(channel) == "node"
+        (tmp_path / FOLDER / NODE).unlink()
+        assert await ask(channel) == "node"
+        (tmp_path / FOLDER / NODE).write_bytes(b"")
+        assert await ask(channel) == "node"
 
 
 def test_a_port_that_speaks_no_tls_is_told() -> None:
