@@ -1,17 +1,15 @@
 """What `thunderline up` starts on which node, on which ports."""
 
 import socket
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from installation import free_base_port
 from thunderline.cli.up import check_ports, curl, environment, port_flags, ports, url
 from thunderline.process.entry import CannotStart
 from thunderline.process.settings import Settings, read
-
-FREE_BASE = 23_500
 
 
 def settings(home: Path, port: int | None = None, base_port: int | None = None, **node: str) -> Settings:
@@ -55,9 +53,9 @@ def test_the_roles_are_started_with_these_ports(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def base_port() -> Iterator[int]:
-    """Of ports that are free, most likely."""
-    yield FREE_BASE
+def base_port() -> int:
+    """Of ports that are free, and apart from those of other tests."""
+    return free_base_port() + 500
 
 
 # The port that is taken: its distance from the base, and what it is for.
