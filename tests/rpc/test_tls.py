@@ -15,7 +15,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from rpc.little_cluster import YEAR_S, LittleCluster
-from rpc.little_service import ASK, DEADLINE_S, SERVICE, WATCH, LittleService
+from rpc.little_service import ASK, DEADLINE_S, SERVICE, WATCH, Behaviour, LittleService, nothing
 from thunderline.cluster import NodeId
 from thunderline.cluster.callers import CERTIFIED, MAY_CALL, Caller
 from thunderline.cluster.errors import Unauthenticated, Unreachable
@@ -38,8 +38,8 @@ def cluster(tmp_path: Path) -> LittleCluster:
 
 
 @contextlib.asynccontextmanager
-async def a_node(address: str, wallet: Wallet) -> AsyncIterator[None]:
-    async with serving(address, [SERVICE], LittleService().register, wallet) as server:
+async def a_node(address: str, wallet: Wallet, between: Behaviour = nothing) -> AsyncIterator[None]:
+    async with serving(address, [SERVICE], LittleService(between=between).register, wallet) as server:
         await server.serving()
         yield
 
@@ -281,7 +281,12 @@ async def test_a_lasting_channel_takes_a_renewed_certificate_for_its_next_call(
     homes = [tmp_path / name for name in ("server", "caller")]
     for home in homes:
         keep(home, old.identity())
-    async with a_node(address, Wallet(homes[0], "home")), dial(address, Wallet(homes[1], "home")) as channel:
+    gate = asyncio.Event()
+
+    async def between(_: Any) -> None:
+        await gate.wait()
+
+    async with a_node(address, Wallet(homes[0], "home"), between), dial(address, Wallet(homes[1], "home")) as channel:
         watching = topology_pb2_grpc.TopologyServiceStub(channel).WatchTopology(WATCH, timeout=DEADLINE_S)
         assert (await watching.read()).topology.node_id == "node"
         # One authority after the other: the server's end knows the old one no more.
@@ -291,6 +296,7 @@ async def test_a_lasting_channel_takes_a_renewed_certificate_for_its_next_call(
         for _ in range(3):
             assert await ask(channel) == "node"
         # What was under way goes on where it was.
+        gate.set()
         assert (await watching.read()).topology.node_id == "node"
         assert await watching.read() is grpc.aio.EOF
 
