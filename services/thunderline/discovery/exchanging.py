@@ -1,6 +1,7 @@
 """The heartbeat: looks at the roster each tick, and exchanges cards with whom it names."""
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -29,6 +30,8 @@ IDLE = 3.0
 # For so many heartbeats after it failed, the best link is not tried: its peer is called everywhere.
 BEST_AGAIN = 4.0
 PROBLEM_MAX = 300
+
+log = logging.getLogger(__name__)
 
 EXCHANGES = Counter("thunderline_card_exchanges", "Cards exchanged: answered, failed, or served to peers.", ["result"])
 
@@ -128,8 +131,11 @@ class Exchanging:
         if call.node_id is not None:
             self._failed_s[call.node_id, first] = time.monotonic()
         for address in refused:
-            if self._reasons and await self._reasons.look(address):
-                self._members.explained(call, self._known_reason(refused))
+            if self._reasons and (reason := await self._reasons.look(address)):
+                self._members.explained(call, _line(address, reason))
+                # What anybody may announce is not for the log.
+                if call.node_id is None or call.node_id in self._members.roster.members:
+                    log.warning("a peer cannot be called", extra={"peer": address, "why": reason})
 
     def _known_reason(self, addresses: Iterable[str]) -> str:
         found = ((one, self._reasons.known(one)) for one in addresses if self._reasons)

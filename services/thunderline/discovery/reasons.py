@@ -1,7 +1,6 @@
 """Why a peer that is there refuses us: gRPC says only that the connection was closed, so both certificates are read."""
 
 import asyncio
-import logging
 import time
 
 from thunderline.cluster.certificates import why_refused
@@ -10,14 +9,12 @@ from thunderline.process.certificates import facts
 from thunderline.process.handshake import shown
 from thunderline.process.trust import Wallet
 
-# A look dials once more, and each is logged.
+# A look dials once more, and what it finds is logged.
 LOOK_EVERY_S = 60.0
 # After a look that met nobody: a node that starts comes back within seconds.
 NOBODY_S = 5.0
 LOOK_TIMEOUT_S = 1.0
 ADDRESS_COUNT_MAX = 1024
-
-log = logging.getLogger(__name__)
 
 
 class Reasons:
@@ -34,17 +31,15 @@ class Reasons:
         return self._found.get(address, ("", 0.0))[0]
 
     async def look(self, address: str) -> str:
-        """What is known after a look, if one is due."""
+        """What a look finds, if one is due; else ""."""
         now_s = time.monotonic()
         if now_s < self._found.get(address, ("", 0.0))[1] or self._looking.locked():
-            return self.known(address)
+            return ""
         async with self._looking:
             reason = await asyncio.to_thread(self._look, address)
         self._found = {one: found for one, found in self._found.items() if now_s < found[1] + LOOK_EVERY_S}
         if len(self._found) < ADDRESS_COUNT_MAX:
             self._found[address] = (reason or "", now_s + (NOBODY_S if reason is None else LOOK_EVERY_S))
-        if reason:
-            log.warning("a node refuses us, or we refuse it", extra={"peer": address, "why": reason})
         return reason or ""
 
     def _look(self, address: str) -> str | None:
