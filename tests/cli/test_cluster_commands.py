@@ -107,6 +107,7 @@ def test_what_config_says_of_another_cluster_is_not_overruled(tmp_path: Path) ->
 @pytest.mark.parametrize("address", ["a host", "", "10.0.0.1:7405", "http://x", "a,b"])
 def test_an_address_is_a_host(tmp_path: Path, address: str) -> None:
     assert "is no host" in refused(tmp_path, "init", "--address", address)
+    assert authority.kept(tmp_path) is None
 
 
 @pytest.mark.parametrize(("given", "written"), [("fd00::1", "[fd00::1]:7405"), ("[fd00::1]", "[fd00::1]:7405")])
@@ -241,7 +242,8 @@ def test_a_member_is_named_by_id_host_or_beginning() -> None:
             leaving.named(members, word)
 
 
-def test_the_scheduler_node_does_not_leave(tmp_path: Path) -> None:
+def test_the_scheduler_node_does_not_leave_nor_one_that_is_alone(tmp_path: Path) -> None:
+    assert "on its own" in refused(tmp_path, "leave", "--yes")
     done(tmp_path, "init", "--address", NOBODY)
     assert "cannot leave" in refused(tmp_path, "leave", "--yes")
 

@@ -11,6 +11,7 @@ from thunderline.cluster.certificates import own_fault
 from thunderline.cluster.errors import InvalidRequest, Unauthenticated
 from thunderline.cluster.join_tokens import SECRET_BYTES, JoinToken, offer
 from thunderline.cluster.reachable import Face, addresses
+from thunderline.cluster.transport import is_loopback
 from thunderline.process import authority
 from thunderline.process.authority import Authorities
 from thunderline.process.home import node_id, remembered_ports
@@ -32,6 +33,7 @@ class Founded:
     others: tuple[str, ...]
     # Whether `thunderline up` runs here, as it was before.
     is_up: bool
+    bind: str
 
     def as_tree(self) -> dict[str, Any]:
         return {
@@ -53,12 +55,15 @@ class Founded:
         found += ["within an hour, on the node that joins:", "", f"thunderline cluster join {self.token.text}", ""]
         where = f"it reaches this node at {self.token.address}"
         more = f"; `--address HOST` chooses another: {', '.join(self.others)}" if self.others else ""
+        if is_loopback(self.bind):
+            more = f"; [node] bind = {self.bind!r} in config.toml, or in a variable, keeps other machines out"
         found += [where + more, "the token lets in one node: `thunderline cluster init` makes the next one"]
         return found
 
 
 def init(read: Read, name: str | None, address: str | None, now_s: float) -> Founded:
     """Raises InvalidRequest, Unauthenticated, CannotStart, OSError."""
+    given = None if address is None else _written(address)
     before = read()
     before.home.mkdir(parents=True, exist_ok=True)
     node = node_id(before.home)
@@ -72,10 +77,14 @@ def init(read: Read, name: str | None, address: str | None, now_s: float) -> Fou
             after = before
         ours = authority.kept(before.home)
     assert ours is not None
-    host, others = _hosts(after, address)
+    found = reached(after)
+    if not (given or found):
+        raise InvalidRequest("no interface of this node is up but loopback: say --address HOST")
+    host = given or found[0]
     token = _token(after.home, f"{host}:{after.scheduler.enrollment_port}", ours, now_s)
+    others = tuple(one for one in found if one != host)
     is_up = bool(remembered_ports(before.home))
-    return Founded(after.cluster.name, node, token, is_new, others, is_up)
+    return Founded(after.cluster.name, node, token, is_new, others, is_up, after.node.bind)
 
 
 def _check_name(settings: Settings, name: str | None) -> None:
@@ -127,18 +136,12 @@ def reached(settings: Settings) -> list[str]:
     return [f"[{one}]" if ":" in one else one for one in addresses(settings.node.bind, faces)]
 
 
-def _hosts(settings: Settings, address: str | None) -> tuple[str, tuple[str, ...]]:
-    """As a token writes it, and the other addresses. Raises InvalidRequest."""
-    found = reached(settings)
-    if address is not None:
-        host = f"[{address}]" if address.count(":") > 1 and not address.startswith("[") else address
-        if not host or any(mark.isspace() or mark in "/@,#" for mark in host) or (":" in host and host[0] != "["):
-            raise InvalidRequest(f"--address {address!r} is no host: give a name or an IP address, without a port")
-    elif not found:
-        raise InvalidRequest("no interface of this node is up, only loopback: say --address HOST")
-    else:
-        host = found[0]
-    return host, tuple(one for one in found if one != host)
+def _written(address: str) -> str:
+    """A host, as a URL has it. Raises InvalidRequest."""
+    host = f"[{address}]" if address.count(":") > 1 and not address.startswith("[") else address
+    if not host or any(mark.isspace() or mark in "/@,#" for mark in host) or (":" in host and host[0] != "["):
+        raise InvalidRequest(f"--address {address!r} is no host: give a name or an IP address, without a port")
+    return host
 
 
 def _token(home: Path, address: str, ours: Authorities, now_s: float) -> JoinToken:

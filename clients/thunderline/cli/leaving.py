@@ -31,6 +31,8 @@ def named(roster: discovery_pb2.Roster, word: str) -> NodeId:
 
 def check(settings: Settings, own: NodeId, node: NodeId) -> None:
     """Raises InvalidRequest for what would leave the cluster without its scheduler node, or nothing to leave."""
+    if node == own and not settings.cluster.scheduler:
+        raise InvalidRequest("this node is on its own: there is no cluster to leave", param="node")
     if node == (settings.cluster.scheduler or own):
         raise InvalidRequest("the scheduler node cannot leave: the others would have nobody to obey", param="node")
 
