@@ -35,6 +35,12 @@ class Line:
         self._is_old = True
         self._tidy()
 
+    async def left(self) -> None:
+        """Retires it, and waits for its end where none of its calls is under way."""
+        self.retire()
+        if self._closing is not None:
+            await self._closing
+
     def _tidy(self) -> None:
         if self._is_old and self.call_count == 0 and self._closing is None:
             self._closing = asyncio.get_running_loop().create_task(self.close())

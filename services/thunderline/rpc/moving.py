@@ -137,7 +137,7 @@ class Moving(LineChannel):
         return self._current
 
     async def run(self) -> None:
-        """Until cancelled; then everything is closed, and calls under way break."""
+        """Until cancelled. Calls that are under way then end where they are."""
         try:
             async with asyncio.TaskGroup() as tasks:
                 if self._ways is not None:
@@ -149,7 +149,7 @@ class Moving(LineChannel):
                         async with asyncio.timeout(wait_s):
                             await self._awake.wait()
         finally:
-            await self.close()
+            await asyncio.gather(*(line.left() for line in self._taken()))
 
     async def _hear(self, ways: Changes) -> None:
         """A better way wakes it."""
@@ -215,9 +215,13 @@ class Moving(LineChannel):
 
     async def close(self, grace: float | None = None) -> None:
         """Breaks what is under way."""
+        await asyncio.gather(*(line.close(grace) for line in self._taken()))
+
+    def _taken(self) -> list[_Try]:
+        """All lines; none is left here."""
         lines = [*([self._current] if self._current else []), *self._tries, *self._old]
         self._current, self._tries, self._old = None, [], []
-        await asyncio.gather(*(line.close(grace) for line in lines))
+        return lines
 
 
 async def follow(moving: Moving, begin: Callable[[], Any]) -> AsyncGenerator[Any, None]:

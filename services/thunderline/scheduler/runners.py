@@ -55,6 +55,8 @@ class Runner:
             )
         )
         self.tasks: list[asyncio.Task[None]] = []
+        # Why it was lost, or not reached.
+        self.problem = ""
         self.view = RunnerView(node, reachable=False, complete=False)
         self.reports: list[cluster_pb2.RankReport] = []
         # The highest epoch that it ever started.
@@ -181,8 +183,10 @@ class Runners:
                         runner.heard(response, self._store)
                         self.changed()
             except grpc.aio.AioRpcError as error:
-                if runner.view.reachable:
+                is_new = error.code() is grpc.StatusCode.UNAUTHENTICATED and error.details() != runner.problem
+                if runner.view.reachable or is_new:
                     log.warning("a runner is lost", extra={"node": runner.node, "why": error.details()})
+                runner.problem = error.details() or ""
             runner.view = RunnerView(runner.node, reachable=False, complete=False, ranks=runner.view.ranks)
             self.changed()
             await asyncio.sleep(REDIAL_S)
@@ -239,9 +243,12 @@ class Runners:
 
     async def audit(self, node: NodeId, model: str) -> None:
         """Asks a node about a model; a refusal is a verdict, a broken call is asked again by the reconciler."""
+        runner = self.nodes.get(node)
+        if runner is None:
+            return
         try:
             request = runner_pb2.AuditModelRequest(model=model)
-            response = await self.nodes[node].stub.AuditModel(request, timeout=AUDIT_DEADLINE_S)
+            response = await runner.stub.AuditModel(request, timeout=AUDIT_DEADLINE_S)
             self.audits[(node, model)] = wire.audit(response, time.time())
         except grpc.aio.AioRpcError as error:
             problem = from_call(error)
@@ -254,11 +261,14 @@ class Runners:
 
     async def fetch(self, node: NodeId, model: str) -> None:
         """Has a node download a model; the progress is in `fetches`."""
+        runner = self.nodes.get(node)
+        if runner is None:
+            return
         failures = min(self.fetches.get((node, model), Fetch()).failure_count, FETCH_FAILURE_COUNT_SAID)
         self.fetches[(node, model)] = Fetch(failure_count=failures)
         try:
             request = runner_pb2.FetchModelRequest(model=model)
-            async for progress in self.nodes[node].stub.FetchModel(request):
+            async for progress in runner.stub.FetchModel(request):
                 self.fetches[(node, model)] = Fetch(
                     progress.fetched_bytes, progress.total_bytes, failure_count=failures, at_s=time.time()
                 )
