@@ -159,7 +159,7 @@ def _of_links(world: "World", host: Host, graph: Graph) -> None:
             if link.medium not in back:
                 raise Broken(f"{host.node} has {link}, which has crossed {media}")
     for cable in graph.lost_cables:
-        if cable not in world.cables:
+        if cable not in world.crossed_cables:
             raise Broken(f"{cable} is lost for {host.node}, and never carried anything")
         if not set(cable.nodes) <= host.members.alive | {host.node}:
             raise Broken(f"{cable} is lost for {host.node}, and its ends are not alive")
@@ -176,7 +176,7 @@ def _of_links(world: "World", host: Host, graph: Graph) -> None:
         if carries and host.node in cable.nodes and _shows(graph, *(end.interface for end in cable.ends)):
             if cable not in host.cables:
                 raise Broken(f"{host.node} sees {cable}, and does not remember it")
-            world.cables.add(cable)
+            world.seen_cables.add(cable)
 
 
 def _shows(graph: Graph, one: str, other: str) -> bool:
@@ -337,7 +337,7 @@ def _wrong_cables(world: "World", graph: Graph, present: frozenset[NodeId]) -> s
     joined = {frozenset(link.id[:2]) for link in graph.links if link.state is not S.DOWN}
     for one, carries in cables.items():
         pair = frozenset(one.nodes)
-        is_lost = one in world.cables and not carries and pair not in moved and pair in joined and pair <= present
+        is_lost = one in world.seen_cables and not carries and pair not in moved and pair in joined and pair <= present
         if is_lost and one not in graph.lost_cables:
             return f"{one} is not said to be lost"
     waits = waits_for(graph, sorted(present))

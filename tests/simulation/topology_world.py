@@ -17,7 +17,7 @@ from simulation import topology_laws
 from simulation.topology_host import HEARTBEAT_S, PERIOD_S, TIMEOUT_S, Core, Graphs, Host, Stream
 from simulation.topology_networks import Net, Networks, Way
 from thunderline.cluster import NodeId
-from thunderline.cluster.graph import Cable, Outcome, Version
+from thunderline.cluster.graph import Cable, CableEnd, Outcome, Version, cable
 from thunderline.cluster.links import LinkId
 from thunderline.cluster.media import Medium
 from thunderline.cluster.paths import End
@@ -60,10 +60,12 @@ class World:
         # Pairs whose streams do not come about, and the addresses that a host's card does not tell.
         self.deaf: set[frozenset[int]] = set()
         self.hidden: dict[int, set[str]] = {host.index: set() for host in self.hosts}
-        # Which links ever were crossed by a probe; reports by their version; cables that ever carried something.
+        # Which links ever were crossed by a probe; reports by their version; cables that carried something,
+        # and those that a node has seen do so.
         self.crossed: dict[LinkId, set[Medium]] = {}
         self.versions: dict[tuple[NodeId, Version], Report] = {}
-        self.cables: set[Cable] = set()
+        self.crossed_cables: set[Cable] = set()
+        self.seen_cables: set[Cable] = set()
         # Who lost the count of its starts once.
         self.lost_count: set[NodeId] = set()
         self.message_count = self.report_count = self.probe_count = 0
@@ -113,7 +115,7 @@ class World:
 
     def disturb(self, *indices: int) -> None:
         for one in indices:
-            self.hosts[one].disturbed_s = self.now_s
+            self.hosts[one].disturbed_s = max(self.hosts[one].disturbed_s, self.now_s)
 
     # A node.
 
@@ -192,7 +194,6 @@ class World:
 
         def cross() -> None:
             if is_heard and other.run == other_run:
-                self.crossed.setdefault(LinkId(host.node, other.node, row.address), set()).add(way.medium)
                 self._hear(host, other, row.address, way)
             if not is_answered or other.run != other_run or not host.is_awake(self.now_s):
                 fail(Outcome.TIMED_OUT)
@@ -208,8 +209,12 @@ class World:
         return (other.up or other.discovers) and other.is_awake(self.now_s)
 
     def _hear(self, host: Host, other: Host, address: str, way: Way) -> None:
-        arrives, returns = way.path.arrives, way.path.returns
-        assert arrives is not None
+        leaves, arrives, returns = way.path.leaves, way.path.arrives, way.path.returns
+        assert leaves is not None and arrives is not None
+        self.crossed.setdefault(LinkId(host.node, other.node, address), set()).add(way.medium)
+        if way.out is way.back and way.medium is Medium.THUNDERBOLT:
+            ends = CableEnd(host.node, leaves.interface), CableEnd(other.node, arrives.interface)
+            self.crossed_cables.add(cable(*ends))
         clock_s = other.clock_s(self.now_s)
         rtt_us = self.networks.rtt_us(way)
         echoed = Echoed(host.node, address, way.local_address, arrives, returns, rtt_us, clock_s)
@@ -223,7 +228,7 @@ class World:
             if stream is not None and self._ends(stream):
                 self._drop(stream)
             elif stream is not None:
-                self._move(stream)
+                self._change_over(stream)
             elif one.serves_reports(self.now_s) and other.serves_reports(self.now_s):
                 self._dial(*sorted((one, other), key=lambda host: host.node))
 
@@ -254,7 +259,7 @@ class World:
         way = self.networks.way(index, address)
         return isinstance(way, Way) and way.to == to
 
-    def _move(self, stream: Stream) -> None:
+    def _change_over(self, stream: Stream) -> None:
         """To the better link; everything is told again over the new one."""
         host, peer = (self.hosts[index] for index, _ in stream.ends)
         best = host.known.best(peer.node)
@@ -266,13 +271,15 @@ class World:
         (dialler, run), (dialled, dialled_run) = stream.ends
         host, peer = self.hosts[dialler], self.hosts[dialled]
         known = host.members.peers.get(peer.node)
-        if (host.run, peer.run) != (run, dialled_run) or known is None or not known.is_present:
+        is_over = (host.run, peer.run) != (run, dialled_run) or known is None or not known.is_present
+        if is_over or stream.is_broken:
             return True
-        if self._carries(stream) and not stream.is_broken:
+        if self._carries(stream):
             stream.silent_s = None
-        elif stream.silent_s is None:
-            stream.silent_s = self.now_s
-        return stream.silent_s is not None and self.now_s - stream.silent_s >= KEEP_ALIVE_S
+            return False
+        self.disturb(dialler, dialled)
+        stream.silent_s = self.now_s if stream.silent_s is None else stream.silent_s
+        return self.now_s - stream.silent_s >= KEEP_ALIVE_S
 
     def _carries(self, stream: Stream) -> bool:
         (dialler, _), (dialled, _) = stream.ends
@@ -417,15 +424,15 @@ class World:
         cables = [net for net in self.networks.nets if net.medium is Medium.THUNDERBOLT]
         if not cables:
             return
-        cable = self.chance.choice(cables)
-        host = self.chance.choice(cable.members)
-        others = [net for net in self.networks.nets if net is not cable and set(cable.members) <= set(net.members)]
-        key = (host, cable.name)
+        taken = self.chance.choice(cables)
+        host = self.chance.choice(taken.members)
+        others = [net for net in self.networks.nets if net is not taken and set(taken.members) <= set(net.members)]
+        key = (host, taken.name)
         if key in self.networks.detours:
             del self.networks.detours[key]
         elif others:
             self.networks.detours[key] = self.chance.choice(others)
-        self._changed(cable)
+        self._changed(taken)
 
     def _build_wall(self, for_s: float | None = None) -> None:
         """One cannot dial another, by one net or by any."""
