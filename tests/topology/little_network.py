@@ -20,6 +20,7 @@ from thunderline.v1 import cluster_pb2, discovery_pb2, discovery_pb2_grpc, topol
 
 WAIT_S = 20.0
 HERE = "127.0.0.1"
+SERVICE_NAME = "thunderline.v1.TopologyService"
 ALIVE, DEAD = discovery_pb2.MEMBER_STATE_ALIVE, discovery_pb2.MEMBER_STATE_DEAD
 # A tenth of the usual ones.
 FAST = {"probe_period_s": "0.2", "probe_timeout_s": "0.3", "dead_s": "0.4", "drain_s": "2"}

@@ -88,15 +88,13 @@ def test_the_graph_has_a_new_version_with_every_change_and_only_then() -> None:
 
 def test_a_link_in_use_is_kept_until_another_is_clearly_better() -> None:
     known = knowing(peer(B))
-    lan = Row(B, "192.168.1.9")
-    for rtt_us, expected in ((900, ADDRESSES[ETH][0]), (780, ADDRESSES[ETH][0]), (300, "192.168.1.9")):
-        other = probes.answered(lan, rtt_us, "192.168.1.1", straight(ETH))
-        first = rows(row(ETH, 800)) if rtt_us == 900 else known_rows
-        known_rows = {**first, other.key: other}
-        known.tell(known_rows, {}, (), rtt_us * -100.0)
-        known.report = replace(known.report)
+    first, other = row(ETH, 800), Row(B, "192.168.1.9")
+    held, faster = first.address, other.address
+    for now_s, (rtt_us, expected) in enumerate([(1200, held), (750, held), (300, faster), (790, faster)]):
+        rival = probes.answered(other, rtt_us, "192.168.1.1", straight(ETH))
+        known.tell(rows(first, rival), {}, (), 10.0 * now_s)
         known.renew(NOON_S)
-        assert known.best(B) == expected
+        assert known.best(B) == expected, rtt_us
 
 
 def test_no_link_that_answers_is_no_choice() -> None:

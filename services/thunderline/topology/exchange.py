@@ -95,7 +95,8 @@ class Exchange:
         self.changes = Changes()
         self._peerings: dict[NodeId, Peering] = {}
         self._heard: dict[NodeId, Talk] = {}
-        self._talk_count = 0
+        # Streams that peers have dialled.
+        self.answered_count = 0
 
     @property
     def joined(self) -> frozenset[NodeId]:
@@ -233,10 +234,10 @@ class Exchange:
         self, requests: AsyncIterator[topology_pb2.WatchObservationsRequest], context: Any
     ) -> AsyncIterator[topology_pb2.WatchObservationsResponse]:
         """A stream that a peer has dialled. Raises InvalidRequest, Unauthenticated, Full, Unreachable."""
-        if self._talk_count >= STREAM_COUNT_MAX:
+        if self.answered_count >= STREAM_COUNT_MAX:
             raise Full(f"{STREAM_COUNT_MAX} streams stand already", retry_after_s=self._limits.probe_period_s)
         talk = Talk()
-        self._talk_count += 1
+        self.answered_count += 1
         reading = asyncio.create_task(self._read(requests, context, talk), name="reports of a peer")
         messages = self._messages(talk)
         sending = asyncio.create_task(_next(messages))
@@ -252,7 +253,7 @@ class Exchange:
                 yield topology_pb2.WatchObservationsResponse(**message)
                 sending = asyncio.create_task(_next(messages))
         finally:
-            self._talk_count -= 1
+            self.answered_count -= 1
             await _over(reading, sending)
             if talk.peer is not None and self._heard.get(talk.peer) is talk:
                 del self._heard[talk.peer]

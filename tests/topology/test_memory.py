@@ -1,0 +1,39 @@
+"""What outlives the role: the count of its starts, and the cables."""
+
+from pathlib import Path
+
+import pytest
+
+from thunderline.cluster.graph import CableEnd, cable
+from thunderline.process.entry import CannotStart
+from thunderline.topology.memory import CABLES, STARTS, keep_cables, keep_start, kept_cables, next_start
+from topology.scenes import A, B, C
+
+ONE = cable(CableEnd(A, "en5", "uuid-1", "2"), CableEnd(B, "en4"))
+OTHER = cable(CableEnd(A, "en6"), CableEnd(C, "en5"))
+
+
+def test_starts_are_counted(tmp_path: Path) -> None:
+    assert [next_start(tmp_path) for _ in range(3)] == [1, 2, 3]
+    keep_start(tmp_path, 40)
+    assert next_start(tmp_path) == 41
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"start": "many"}', '{"begin": 1}', '{"start": null}'])
+def test_a_count_that_cannot_be_read_is_a_reason_not_to_start(tmp_path: Path, text: str) -> None:
+    (tmp_path / STARTS).write_text(text)
+    with pytest.raises(CannotStart, match=STARTS):
+        next_start(tmp_path)
+
+
+def test_cables_are_kept(tmp_path: Path) -> None:
+    assert kept_cables(tmp_path) == {}
+    keep_cables(tmp_path, {ONE: 1e9, OTHER: 2e9})
+    assert kept_cables(tmp_path) == {ONE: 1e9, OTHER: 2e9}
+    assert (tmp_path / CABLES).stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"cables": [1]}', '{"cables": [{"one": {}}]}', '{"cables": 7}'])
+def test_a_file_of_cables_that_cannot_be_read_is_none(tmp_path: Path, text: str) -> None:
+    (tmp_path / CABLES).write_text(text)
+    assert kept_cables(tmp_path) == {}
