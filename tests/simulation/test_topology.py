@@ -104,21 +104,21 @@ def test_reports_grow_with_the_number_of_nodes(host_count: int, evidence: dict[s
     world = World(0, Core(), host_count)
     world.make_peace()
     world.run(world.now_s + 16.0)
-    messages, probes_before, seconds = world.message_count, world.probe_count, 6.0
+    messages, probes_before, seconds = world.streams.message_count, world.probe_count, 6.0
     world.run(world.now_s + seconds)
-    quiet = (world.message_count - messages) / seconds / host_count
+    quiet = (world.streams.message_count - messages) / seconds / host_count
     probed = (world.probe_count - probes_before) / seconds / host_count
-    messages, told = world.message_count, world.report_count
+    messages, told = world.streams.message_count, world.streams.report_count
     host = world.hosts[0]
     host.stop()
     world.run(world.now_s + 1.0)
     host.start(world.now_s)
     world.run(world.now_s + 10.0)
-    per_node = (world.message_count - messages) / host_count
+    per_node = (world.streams.message_count - messages) / host_count
     evidence[f"topology_messages_per_second_per_node_of_{host_count}"] = round(quiet, 2)
     evidence[f"topology_messages_per_node_of_{host_count}_after_a_restart"] = round(per_node, 1)
     evidence[f"topology_reports_per_node_of_{host_count}_after_a_restart"] = round(
-        (world.report_count - told) / host_count, 1
+        (world.streams.report_count - told) / host_count, 1
     )
     evidence[f"topology_probes_per_second_per_node_of_{host_count}"] = round(probed, 1)
     assert quiet == 0
