@@ -1,6 +1,8 @@
 """The scheduler from any node of a cluster: found, or said why not."""
 
+import asyncio
 import contextlib
+import uuid
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +14,7 @@ import pytest
 from rpc.little_cluster import LittleCluster
 from rpc.little_roles import LittleDiscovery, LittleTopology, connected, run, until
 from scheduler.little_scheduler import free_address
+from thunderline.client import SchedulerClient
 from thunderline.client.reaching import OwnNode, scheduler_of
 from thunderline.cluster import NodeId
 from thunderline.cluster.callers import Caller
@@ -25,9 +28,29 @@ SERVICE = "thunderline.v1.SchedulerService"
 OWN = NodeId("1a4c6c7e-8f5e-4f2c-9f0a-6a6a5b1c0001")
 OTHER = NodeId("1a4c6c7e-8f5e-4f2c-9f0a-6a6a5b1c0002")
 FIND_S = 0.6
+DEADLINE_S = 20.0
+TOKENS = [1, 2, 3, 4, 5, 6]
 
 
 class LittleScheduler(scheduler_pb2_grpc.SchedulerServiceServicer):
+    """Each token of its answer waits for a step."""
+
+    def __init__(self) -> None:
+        self.steps = asyncio.Semaphore(0)
+        # By the tokens with which each call began.
+        self.calls: list[list[int]] = []
+
+    async def Generate(
+        self, request: scheduler_pb2.SchedulerServiceGenerateRequest, context: Any
+    ) -> AsyncIterator[scheduler_pb2.SchedulerServiceGenerateResponse]:
+        had = list(request.generation.resume_token_ids)
+        self.calls.append(had)
+        for token in TOKENS[len(had) :]:
+            await self.steps.acquire()
+            finish: Any = int(token == TOKENS[-1])
+            delta = cluster_pb2.GenerationDelta(prompt_token_ids=[9], token_ids=[token], finish_reason=finish)
+            yield scheduler_pb2.SchedulerServiceGenerateResponse(delta=delta)
+
     async def GetCluster(self, request: Any, context: Any) -> scheduler_pb2.GetClusterResponse:
         return scheduler_pb2.GetClusterResponse(cluster=scheduler_pb2.Cluster(scheduler_node_id=OTHER))
 
@@ -116,6 +139,36 @@ async def test_its_connection_moves_to_the_better_link(house: House) -> None:
                 there = f"{best}:{house.port}"
                 await until("it moves", lambda there=there: way.channel.target == there)  # type: ignore[misc]
             await until("one connection", lambda: not connected(f"127.0.0.3:{house.port}"))
+
+
+async def test_an_answer_goes_on_where_it_began_and_by_the_new_way_when_that_breaks(house: House) -> None:
+    house.tell("127.0.0.2", "127.0.0.3")
+    house.topology.tell_best({OTHER: "127.0.0.2"})
+    wish = cluster_pb2.Generation(request_id=str(uuid.uuid4()), model="m", text="one two")
+    heard: list[int] = []
+    async with house.roles(), house.other_at("127.0.0.3"), contextlib.AsyncExitStack() as former:
+        await former.enter_async_context(house.other_at("127.0.0.2"))
+        way = SchedulerWay(house.own)
+        async with run(way.run()):
+            await until("it is there", lambda: way.channel.target.startswith("127.0.0.2") and not way.problem)
+            deltas = SchedulerClient.over(way.channel).generate(wish, DEADLINE_S)
+            for _ in TOKENS[:2]:
+                house.scheduler.steps.release()
+                heard += (await anext(deltas)).token_ids
+            house.topology.tell_best({OTHER: "127.0.0.3"})
+            await until("it moves", lambda: way.channel.target.startswith("127.0.0.3"))
+            for _ in TOKENS[2:4]:
+                house.scheduler.steps.release()
+                heard += (await anext(deltas)).token_ids
+            # Still the first call.
+            assert house.scheduler.calls == [[]]
+            await former.aclose()
+            for _ in TOKENS[4:]:
+                house.scheduler.steps.release()
+            async for delta in deltas:
+                heard += delta.token_ids
+    assert heard == TOKENS
+    assert house.scheduler.calls == [[], TOKENS[:4]]
 
 
 async def test_on_the_scheduler_node_its_own_is_asked_whoever_else_is_away(house: House) -> None:
