@@ -106,6 +106,9 @@ class LittleDiscovery(discovery_pb2_grpc.DiscoveryServiceServicer):
         self.told = told
         self.changes.notify()
 
+    async def GetRoster(self, request: discovery_pb2.GetRosterRequest, context: Any) -> discovery_pb2.GetRosterResponse:
+        return discovery_pb2.GetRosterResponse(roster=self.told)
+
     async def WatchRoster(
         self, request: discovery_pb2.WatchRosterRequest, context: Any
     ) -> AsyncIterator[discovery_pb2.WatchRosterResponse]:

@@ -7,7 +7,6 @@ import pytest
 
 from thunderline.client import TopologyClient
 from thunderline.cluster.errors import Full, LinkInUse, NotFound
-from thunderline.topology import measuring
 from thunderline.topology.echo_messages import Tally
 from thunderline.topology.measuring import summary, tallied
 from thunderline.v1 import topology_pb2
@@ -41,11 +40,10 @@ async def joined(lives: list[Living]) -> list[topology_pb2.Link]:
     return sorted(told.links, key=lambda link: link.from_node_id != told.node_id)
 
 
-async def test_a_link_is_measured_from_either_end_by_asking_one_of_them(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(measuring, "SEND_S", 0.3)
+async def test_a_link_is_measured_from_either_end_by_asking_one_of_them(tmp_path: Path) -> None:
     async with together(*nodes(tmp_path, 2)) as lives:
+        for life in lives:
+            life.role.measuring.send_s = 0.3
         for link in await joined(lives):
             found = await lives[0].client.measure_link(link, bandwidth=True)
             assert 0 < found.rtt_min_us <= found.rtt_us <= found.rtt_max_us < 50_000

@@ -60,9 +60,9 @@ class Role:
         self.exchange = Exchange(self.knowledge, limits, wallet, touched)
         self.keeper = Keeper(self.knowledge, self.prober, self.exchange, self.changes, settings.home, limits)
         self._teller = Teller()
-        measuring = Measuring(self.knowledge, own, ends, timeout_s, wallet)
+        self.measuring = Measuring(self.knowledge, own, ends, timeout_s, wallet)
         self.service = TopologyService(
-            self.changes, self.topology, lambda: self.knowledge.version, self.exchange, measuring, permits
+            self.changes, self.topology, lambda: self.knowledge.version, self.exchange, self.measuring, permits
         )
 
     def topology(self) -> topology_pb2.Topology:

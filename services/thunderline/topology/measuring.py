@@ -53,7 +53,7 @@ MEASURE_S = 60.0
 
 
 class Measuring:
-    """One measurement at a time."""
+    """One measurement at a time. `send_s`: how long its streams send."""
 
     def __init__(
         self, knowledge: Knowledge, speaker: Speaker, ends: Ends, timeout_s: float, wallet: Wallet | None
@@ -64,6 +64,7 @@ class Measuring:
         self._timeout_s = timeout_s
         self._wallet = wallet
         self._is_busy = False
+        self.send_s = SEND_S
 
     async def measure(self, request: topology_pb2.MeasureLinkRequest) -> topology_pb2.MeasureLinkResponse:
         """Raises NotFound, Full, LinkInUse, Unreachable, and what another node raises that is asked."""
@@ -77,7 +78,7 @@ class Measuring:
             response = summary(await asyncio.to_thread(self._rtts_us, aim))
             if request.bandwidth:
                 permit = await self._permit(peer, address)
-                bits_per_s = await asyncio.to_thread(bandwidth, self._speaker, aim, permit, SEND_S, self._timeout_s)
+                bits_per_s = await asyncio.to_thread(bandwidth, self._speaker, aim, permit, self.send_s, self._timeout_s)
                 response.bandwidth_bits_per_s = bits_per_s
             return response
 
@@ -128,7 +129,7 @@ class Measuring:
     @contextmanager
     def _alone(self) -> Iterator[None]:
         if self._is_busy:
-            raise Full("this node measures another link now", retry_after_s=SEND_S)
+            raise Full("this node measures another link now", retry_after_s=self.send_s)
         self._is_busy = True
         try:
             yield

@@ -1,0 +1,175 @@
+"""What `thunderline links` shows, of a topology as it is told, and of a real one."""
+
+import asyncio
+import json
+import os
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from click.exceptions import Exit
+
+from thunderline.cli import links
+from thunderline.cluster.errors import Unreachable
+from thunderline.v1 import cluster_pb2, topology_pb2
+from topology.little_network import FAST, HERE, Node, nodes, pairs, together
+
+A, B, C = "aaaaaaaa-1111", "bbbbbbbb-2222", "cccccccc-3333"
+NAMES = {A: "studio", B: "mini", C: "air"}
+NOW = datetime(2026, 11, 22, 12, 0, 10, tzinfo=UTC)
+CABLE = topology_pb2.Link(
+    from_node_id=A,
+    to_node_id=B,
+    local_interface="en5",
+    peer_interface="en4",
+    peer_address="192.168.4.2",
+    medium=cluster_pb2.MEDIUM_THUNDERBOLT,
+    counts_as=cluster_pb2.MEDIUM_THUNDERBOLT,
+    state=topology_pb2.LINK_STATE_UP,
+    rtt_us=52,
+    chosen=True,
+    why="chosen: nothing else answers",
+)
+
+
+def test_a_row_is_a_link() -> None:
+    assert dict(zip(links.COLUMNS, links.link_row(CABLE, NAMES), strict=True)) == {
+        "from": "studio",
+        "to": "mini",
+        "medium": "THUNDERBOLT",
+        "interface": "en5 to en4",
+        "address": "192.168.4.2",
+        "RTT": "0.052 ms",
+        "health": "UP",
+        "chosen": "yes",
+        "why": "chosen: nothing else answers",
+    }
+
+
+def test_a_slow_cable_says_as_what_it_counts_and_an_unknown_interface_is_a_question() -> None:
+    slow = topology_pb2.Link(
+        from_node_id=A,
+        to_node_id=B,
+        medium=cluster_pb2.MEDIUM_THUNDERBOLT,
+        counts_as=cluster_pb2.MEDIUM_WIFI,
+        rtt_us=40_200,
+        state=topology_pb2.LINK_STATE_DEGRADED,
+    )
+    row = links.link_row(slow, NAMES)
+    assert (row[2], row[3], row[5:8]) == ("THUNDERBOLT (as WIFI)", "? to ?", ("40.2 ms", "DEGRADED", ""))
+
+
+def test_a_row_of_all_is_an_address_with_its_last_try() -> None:
+    failed = topology_pb2.AddressAttempt(
+        from_node_id=A, to_node_id=B, address="10.0.0.2", outcome=topology_pb2.PROBE_OUTCOME_TIMED_OUT, errno=110
+    )
+    failed.tried_at.FromDatetime(datetime(2026, 11, 22, 12, 0, 8, 500_000))
+    row = dict(zip(links.ALL_COLUMNS, links.attempt_row(failed, NAMES, NOW), strict=True))
+    assert (row["last try"], row["result"], row["errno"], row["health"]) == ("1.5 s ago", "TIMED_OUT", "ETIMEDOUT", "")
+    other = topology_pb2.AddressAttempt(from_node_id=B, to_node_id=A, outcome=topology_pb2.PROBE_OUTCOME_UNTRIED)
+    assert links.attempt_row(other, NAMES, NOW)[3:6] == ("", "UNTRIED", "")
+
+
+# Hostnames by id, nodes that are shown -> how they are called.
+CALLED: dict[str, tuple[dict[str, str], set[str], dict[str, str]]] = {
+    "by name": ({A: "studio", B: "mini"}, {A, B}, {A: "studio", B: "mini"}),
+    "two of one name": ({A: "mac", B: "mac"}, {A}, {A: "mac aaaaaaaa", B: "mac bbbbbbbb"}),
+    "one that discovery does not know": ({A: "studio"}, {B}, {A: "studio", B: "bbbbbbbb"}),
+}
+
+
+@pytest.mark.parametrize(("hostnames", "shown", "expected"), CALLED.values(), ids=CALLED.keys())
+def test_how_nodes_are_called(hostnames: dict[str, str], shown: set[str], expected: dict[str, str]) -> None:
+    assert links.called(hostnames, shown) == expected
+
+
+@pytest.mark.parametrize("name", ["mini", B, "bbbb"], ids=["its name", "its id", "the begin of its id"])
+def test_only_links_of_one_node(name: str) -> None:
+    other = topology_pb2.Link(from_node_id=A, to_node_id=C)
+    topology = topology_pb2.Topology(node_id=A, links=[CABLE, other])
+    assert list(links.only(topology, name, NAMES).links) == [CABLE]
+    assert len(links.only(topology, "", NAMES).links) == 2
+
+
+@pytest.mark.parametrize("name", ["nobody", "e"])
+def test_a_name_of_nobody_is_refused(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(Exit):
+        links.only(topology_pb2.Topology(node_id=A), name, NAMES)
+    assert f"no node is called '{name}'" in capsys.readouterr().err
+
+
+def test_what_stands_below_the_table() -> None:
+    lost = topology_pb2.Cable(lost=True, sentence="CABLE_LOST: plug it in")
+    kept = topology_pb2.Cable(sentence="there")
+    topology = topology_pb2.Topology(node_id=A, cables=[lost, kept], incomplete_node_ids=[A, B])
+    assert links.lines(topology, NAMES) == [
+        "CABLE_LOST: plug it in",
+        "not every probe has been answered or has failed yet: more may come",
+        "not heard of all their links yet: mini",
+    ]
+    assert links.lines(topology_pb2.Topology(complete=True), NAMES) == []
+
+
+RESULT = topology_pb2.MeasureLinkResponse(
+    rtt_us=52, rtt_min_us=40, rtt_avg_us=55, rtt_max_us=1200, rtt_stddev_us=9, bandwidth_bits_per_s=38_500_000_000
+)
+
+
+def test_a_measured_link_is_a_row_and_one_that_could_not_be_says_why() -> None:
+    row = dict(zip(links.MEASURED_COLUMNS, links.measured_row((CABLE, RESULT), NAMES), strict=True))
+    assert (row["min"], row["avg"], row["max"], row["stddev"]) == ("0.040 ms", "0.055 ms", "1.20 ms", "0.009 ms")
+    assert (row["lost"], row["bandwidth"], row["why not"]) == ("0", "38.50 Gb/s", "")
+    failed = links.measured_row((CABLE, Unreachable("it is away")), NAMES)
+    assert (len(failed), failed[-1]) == (len(links.MEASURED_COLUMNS), "it is away")
+    found = links.measured_json([(CABLE, RESULT), (CABLE, Unreachable("it is away"))])["measured"]
+    assert found[0]["measurement"]["bandwidth_bits_per_s"] == "38500000000"
+    assert found[1]["error"] == {"reason": "UNREACHABLE", "message": "it is away"}
+
+
+async def run(node: Node, *words: str) -> tuple[int, str, str]:
+    """A process of its own: gRPC has one event loop in each."""
+    environ = {key: value for key, value in os.environ.items() if not key.startswith("THUNDERLINE_")}
+    environ |= {"THUNDERLINE_TOPOLOGY_PORT": str(node.topology), "THUNDERLINE_DISCOVERY_PORT": str(node.discovery)}
+    environ |= {f"THUNDERLINE_LIMITS_{name.upper()}": text for name, text in FAST.items()}
+    program = Path(sys.executable).parent / "thunderline"
+    process = await asyncio.create_subprocess_exec(
+        str(program),
+        "links",
+        "--home",
+        str(node.home),
+        *words,
+        env=environ,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    out, err = await asyncio.wait_for(process.communicate(), 60)
+    assert process.returncode is not None
+    return process.returncode, out.decode(), err.decode()
+
+
+async def test_a_real_topology_is_shown_measured_and_told_to_programs(tmp_path: Path) -> None:
+    one, other = nodes(tmp_path, 2)
+    async with together(one, other) as lives:
+        for life in lives:
+            life.role.measuring.send_s = 0.2
+            await life.until("both directions", lambda told: told.complete and len(pairs(told)) == 2)
+        code, out, err = await run(one)
+        assert (code, out.count(HERE), out.count("yes")) == (0, 2, 2), (out, err)
+        code, out, err = await run(one, "--all")
+        assert (code, out.count("ANSWERED")) == (0, 2), (out, err)
+        code, out, err = await run(one, "--json")
+        assert (code, len(json.loads(out)["links"])) == (0, 2), err
+        code, out, err = await run(one, "--measure", "--json")
+        found = json.loads(out)["measured"]
+        assert [int(row["measurement"]["bandwidth_bits_per_s"]) > 10**8 for row in found] == [True, True], err
+        assert "1 of 2" in err
+        code, out, err = await run(one, "nobody")
+        assert (code, out) == (1, "")
+
+
+async def test_no_topology_is_one_line(tmp_path: Path) -> None:
+    (one,) = nodes(tmp_path, 1)
+    code, out, err = await run(one)
+    assert (code, out) == (1, "")
+    assert f"nothing answers at {HERE}:{one.topology}" in err

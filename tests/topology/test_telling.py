@@ -1,0 +1,109 @@
+"""The topology as callers get it: an order, a choice and a reason for each link; every try; lost cables."""
+
+import pytest
+from prometheus_client import REGISTRY
+
+from thunderline.cluster.graph import CableEnd, Graph, Outcome, Tried, Version, cable
+from thunderline.cluster.links import Link, LinkState, Mark
+from thunderline.cluster.media import Medium
+from thunderline.process.interfaces import Interface
+from thunderline.topology import measures
+from thunderline.topology.knowledge import Knowledge
+from thunderline.topology.members import Members
+from thunderline.topology.telling import Teller
+from thunderline.v1 import cluster_pb2, topology_pb2
+from topology.scenes import ADDRESSES, NAMES, A, B, link, straight
+
+TB, ETH, VPN = Medium.THUNDERBOLT, Medium.ETHERNET, Medium.VPN
+CABLE = cable(CableEnd(A, "en5", "", "2"), CableEnd(B, "en5"))
+CARD = Interface("en5", TB, ("192.168.4.1",), True, 9000)
+TRIED = Tried(A, B, ADDRESSES[TB][0], Outcome.TIMED_OUT, 110, 2)
+BACK = Tried(B, A, ADDRESSES[TB][1], Outcome.REFUSED, 111, 2)
+
+
+def knowing(*links: Link, tried: tuple[Tried, ...] = ()) -> Knowledge:
+    known = Knowledge(A, 3, {}, 2.0)
+    known.members = Members(names={A: "studio", B: "mini"}, owners={(B, ADDRESSES[TB][0]): "en5"})
+    known.graph = Graph(links, tried, (CABLE,), (CABLE,), (B,))
+    known.by_pair = {(A, B): links} if links else {}
+    known.chosen = {(A, B): links[0].id} if links else {}
+    known.version = Version(3, 8)
+    return known
+
+
+def told(known: Knowledge) -> topology_pb2.Topology:
+    return Teller().topology(known, [CARD], {(B, ADDRESSES[TB][0]): 1e9}, complete=True)
+
+
+def test_links_come_in_their_order_with_what_they_count_as_and_why() -> None:
+    slow, lan, down = link(TB, 40, LinkState.DEGRADED), link(ETH, 0.5), link(VPN, 50, LinkState.DOWN)
+    found = told(knowing(lan, down, slow)).links
+    assert [one.peer_address for one in found] == [ADDRESSES[medium][0] for medium in (ETH, TB, VPN)]
+    assert [one.chosen for one in found] == [True, False, False]
+    assert [one.counts_as for one in found] == [
+        cluster_pb2.MEDIUM_ETHERNET,
+        cluster_pb2.MEDIUM_WIFI,
+        cluster_pb2.MEDIUM_VPN,
+    ]
+    assert found[1].why.startswith("after 192.168.1.2: ETHERNET before THUNDERBOLT (as WIFI); DEGRADED: 40 ms")
+    assert found[2].why.startswith("DOWN")
+    assert (found[1].local_interface, found[1].peer_interface, found[1].rtt_us) == (NAMES[TB], NAMES[TB], 40_000)
+
+
+def test_marks_are_told_by_their_names() -> None:
+    one = link(TB, 0.05)
+    odd = Link(*one.id, TB, LinkState.UP, 50, straight(TB), marks=frozenset(Mark))
+    (found,) = told(knowing(odd)).links
+    assert list(found.marks) == [topology_pb2.LINK_MARK_ASYMMETRIC_ROUTE, topology_pb2.LINK_MARK_ONE_SIDED]
+    assert [topology_pb2.LinkMark.Name(one) for one in found.marks] == [f"LINK_MARK_{mark.name}" for mark in Mark]
+
+
+def test_every_try_is_told_and_when_only_of_this_node() -> None:
+    found = told(knowing(tried=(TRIED, BACK))).attempts
+    assert [one.sentence for one in found] == ["no answer (ETIMEDOUT)"] + [
+        "refused: the host is there, but no topology listens (ECONNREFUSED)"
+    ]
+    assert [one.HasField("tried_at") for one in found] == [True, False]
+    assert found[0].tried_at.ToSeconds() == 10**9
+
+
+def test_the_peers_failed_tries_are_a_part_of_the_reason() -> None:
+    (found,) = told(knowing(link(TB, 0.05), tried=(BACK,))).links
+    assert "one direction only" in found.why
+
+
+def test_a_lost_cable_comes_with_its_remedy_and_the_nodes_by_name() -> None:
+    found = told(knowing(link(ETH, 0.5)))
+    (lost,) = found.cables
+    assert lost.lost
+    assert "en5 of studio (receptacle 2) and en5 of mini" in lost.sentence
+    assert list(found.incomplete_node_ids) == [B]
+    assert (found.version.start, found.version.number, found.complete) == (3, 8, True)
+    assert found.interfaces[0].name == "en5"
+
+
+def test_what_did_not_change_is_the_same_and_what_did_is_not() -> None:
+    teller, known = Teller(), knowing(link(ETH, 0.5), link(VPN, 50))
+    before = teller.topology(known, [], {}, complete=True)
+    assert teller.topology(known, [], {}, complete=True) == before
+    known.chosen = {(A, B): known.by_pair[(A, B)][1].id}
+    after = teller.topology(known, [], {}, complete=True)
+    assert [one.chosen for one in after.links] == [False, True]
+    known.members = Members(owners={(B, ADDRESSES[ETH][0]): "en9"})
+    assert "belongs to en9" in teller.topology(known, [], {}, complete=True).links[0].why
+
+
+def shown(name: str, medium: Medium) -> float | None:
+    return REGISTRY.get_sample_value(f"thunderline_link_{name}", {"peer": B, "medium": medium.name})
+
+
+def test_metrics_have_the_best_link_of_a_medium_and_forget_who_is_gone() -> None:
+    fast, slow, vpn = link(ETH, 0.5), link(ETH, 12, LinkState.DEGRADED, "192.168.1.9"), link(VPN, 50)
+    measures.show_links([slow, vpn, fast], [vpn.id])
+    assert [shown("rtt_seconds", medium) for medium in (ETH, VPN)] == [pytest.approx(0.0005), pytest.approx(0.05)]
+    assert [shown("state", medium) for medium in (ETH, VPN)] == [1, 1]
+    assert [shown("chosen", medium) for medium in (ETH, VPN)] == [0, 1]
+    measures.show_links([slow], [slow.id])
+    assert [shown("state", medium) for medium in (ETH, VPN)] == [2, None]
+    measures.show_links([], [])
+    assert shown("chosen", ETH) is None
