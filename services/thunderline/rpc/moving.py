@@ -230,7 +230,8 @@ async def follow(moving: Moving, begin: Callable[[], Any]) -> AsyncGenerator[Any
 
     `begin` makes the call, by a stub of `moving`. Raises grpc.aio.AioRpcError when the watch breaks.
     """
-    watch, coming = _Watch(begin()), None
+    watch = _Watch(begin())
+    coming: _Watch | None = None
     moved = asyncio.ensure_future(moving.changes.after(moving.changes.version))
     try:
         while True:
