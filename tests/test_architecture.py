@@ -72,6 +72,7 @@ PURE = {
     "topology/members.py",
     "topology/probes.py",
     "topology/reports.py",
+    "topology/talk.py",
     "topology/telling.py",
     "topology/wire.py",
     "topology/wording.py",

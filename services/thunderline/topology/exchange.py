@@ -6,8 +6,9 @@ and lets go of its own as soon as the other's stands: so one stream joins two no
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing
+from dataclasses import dataclass
 from typing import Any
 
 import grpc
@@ -15,7 +16,6 @@ import grpc
 from thunderline.cluster import NodeId
 from thunderline.cluster.addresses import is_ipv4
 from thunderline.cluster.errors import ClusterError, Draining, Full, InvalidRequest, Unauthenticated, Unreachable
-from thunderline.cluster.graph import Version
 from thunderline.cluster.limits import Limits
 from thunderline.cluster.links import in_order
 from thunderline.process.changes import Changes
@@ -26,7 +26,7 @@ from thunderline.rpc.errors import from_call
 from thunderline.topology import wire
 from thunderline.topology.knowledge import Knowledge
 from thunderline.topology.members import Peer
-from thunderline.topology.reports import to_send
+from thunderline.topology.talk import Message, Talk
 from thunderline.v1 import topology_pb2, topology_pb2_grpc
 
 # Changes that come together are told together.
@@ -41,22 +41,8 @@ LOOK_S = 0.25
 # A stream that lived so long was good: the next dial starts from the shortest wait again.
 GOOD_S = 10.0
 STREAM_COUNT_MAX = 256
-# Half of what a message may have.
-MESSAGE_BYTES = 8 * 1024 * 1024
 
 log = logging.getLogger(__name__)
-
-
-@dataclass
-class Talk:
-    """One stream. `held`: the reports that it has carried, either way."""
-
-    peer: NodeId | None = None
-    held: dict[NodeId, Version] = field(default_factory=dict)
-    # The peer has said something.
-    stands: asyncio.Event = field(default_factory=asyncio.Event)
-    # Another one has taken its place.
-    is_over: bool = False
 
 
 @dataclass
@@ -70,7 +56,7 @@ class Dialled:
 
     @property
     def stands(self) -> bool:
-        return self.talk.stands.is_set() and not self.task.done()
+        return self.talk.stands and not self.task.done()
 
 
 @dataclass
@@ -216,19 +202,19 @@ class Exchange:
                 response = await call.read()
             while response is not grpc.aio.EOF:
                 self._take(talk, response)
-                if not talk.stands.is_set():
-                    talk.stands.set()
+                talk.stands = True
                 response = await call.read()
             telling.cancel()
 
     async def _tell(self, call: Any, talk: Talk) -> None:
-        async for message in self._messages(talk):
-            try:
-                async with asyncio.timeout(WRITE_S):
-                    await call.write(topology_pb2.WatchObservationsRequest(**message))
-            except asyncio.InvalidStateError:
-                # The call is over: who reads it learns why.
-                return
+        async with aclosing(self._messages(talk)) as messages:
+            async for message in messages:
+                try:
+                    async with asyncio.timeout(WRITE_S):
+                        await call.write(topology_pb2.WatchObservationsRequest(**message))
+                except asyncio.InvalidStateError:
+                    # The call is over: who reads it learns why.
+                    return
 
     async def answered(
         self, requests: AsyncIterator[topology_pb2.WatchObservationsRequest], context: Any
@@ -255,6 +241,7 @@ class Exchange:
         finally:
             self.answered_count -= 1
             await _over(reading, sending)
+            await messages.aclose()
             if talk.peer is not None and self._heard.get(talk.peer) is talk:
                 del self._heard[talk.peer]
                 self._news()
@@ -283,29 +270,13 @@ class Exchange:
         self.changes.notify()
         self._news()
 
-    def _take(
-        self, talk: Talk, message: topology_pb2.WatchObservationsRequest | topology_pb2.WatchObservationsResponse
-    ) -> None:
+    def _take(self, talk: Talk, message: Message) -> None:
         """Raises InvalidRequest."""
-        if talk.peer is not None and NodeId(message.node_id) != talk.peer:
-            raise InvalidRequest("another node speaks", param="node_id")
-        if len(message.reports) > wire.REPORT_COUNT_MAX:
-            raise InvalidRequest(f"{len(message.reports)} reports in one message", param="reports")
-        found = []
-        for told in message.reports:
-            node, version = NodeId(told.node_id), wire.version_from_proto(told.version)
-            known = self._knowledge.reports.get(node)
-            if known is None or known.version < version:
-                found.append(wire.report_from_proto(told))
-            elif node == talk.peer and version < known.version:
-                self.changes.notify()  # It has lost its count of starts: it gets what it told before.
-            # As many as there are nodes that we would keep a report of.
-            if known is not None or len(talk.held) < wire.PEER_COUNT_MAX:
-                talk.held[node] = max(version, talk.held.get(node, version))
+        found = talk.told(self._knowledge, message)
         if found and self._knowledge.take(found):
             self._news()
 
-    async def _messages(self, talk: Talk) -> AsyncIterator[dict[str, Any]]:
+    async def _messages(self, talk: Talk) -> AsyncGenerator[dict[str, Any], None]:
         """What to send, as it comes up; the first at once, whatever there is. Ends when the stream is over.
 
         Raises Draining.
@@ -314,29 +285,13 @@ class Exchange:
         while not talk.is_over and not self.changes.stopped:
             seen = self.changes.version
             if is_first or talk.peer is not None:
-                for message in self._parts(talk, is_first):
+                for message in talk.to_tell(self._knowledge, is_first):
                     yield message
                 is_first = False
             await asyncio.sleep(SEND_PACE_S)
             await self.changes.after(seen)
         if self.changes.stopped:
             raise Draining("the role is stopping")
-
-    def _parts(self, talk: Talk, is_first: bool) -> list[dict[str, Any]]:
-        """Messages within their bounds."""
-        own, reports = self._knowledge.node, self._knowledge.reports
-        wanted = to_send(reports, talk.held, own, talk.peer) if talk.peer else (self._knowledge.report,)
-        parts: list[list[topology_pb2.NodeReport]] = [[]] if is_first else []
-        size_bytes = 0
-        for report in wanted:
-            told = wire.report_to_proto(report)
-            talk.held[report.node] = report.version
-            size_bytes += told.ByteSize()
-            if not parts or len(parts[-1]) >= wire.REPORT_COUNT_MAX or size_bytes > MESSAGE_BYTES:
-                parts.append([])
-                size_bytes = told.ByteSize()
-            parts[-1].append(told)
-        return [{"node_id": own, "reports": part} for part in parts]
 
 
 async def _over(*tasks: "asyncio.Task[Any]") -> None:

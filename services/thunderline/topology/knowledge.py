@@ -39,6 +39,9 @@ class Knowledge:
         self._period_s = period_s
         self._told_s = -period_s
         self._early: dict[NodeId, Report] = {}
+        # What the graph was made from, and the cables in it that end here.
+        self._made_from: tuple[Reports, Members] | None = None
+        self._here: tuple[Cable, ...] = ()
 
     def follow(self, members: Members) -> None:
         """The roster is another one: who has left is forgotten."""
@@ -76,19 +79,26 @@ class Knowledge:
 
     def renew(self, wall_s: float) -> bool:
         """The graph and the choices that follow from the reports; whether anything is another now."""
-        graph = self.graph_now()
+        is_changed = False
+        grounds = self.reports, self.members
+        if self._made_from is None or any(new is not old for new, old in zip(grounds, self._made_from, strict=True)):
+            self._made_from = grounds
+            is_changed = self._choose(self.graph_now())
+        self.cables = remembered(self.cables, self._here, wall_s)
+        if is_changed:
+            self.touch()
+        return is_changed
+
+    def _choose(self, graph: Graph) -> bool:
         by_pair: dict[Pair, list[Link]] = {}
         for link in graph.links:
             by_pair.setdefault((link.from_node, link.to_node), []).append(link)
         best = {pair: choose(links, self.chosen.get(pair)) for pair, links in by_pair.items()}
         chosen = {pair: link.id for pair, link in best.items() if link is not None}
-        here = [one for one in cables_of(graph.links, {}) if self.node in one.nodes]
-        self.cables = remembered(self.cables, here, wall_s)
         is_changed = (graph, chosen) != (self.graph, self.chosen)
         self.graph, self.chosen = graph, chosen
         self.by_pair = {pair: tuple(links) for pair, links in by_pair.items()}
-        if is_changed:
-            self.touch()
+        self._here = tuple(one for one in cables_of(graph.links, {}) if self.node in one.nodes)
         return is_changed
 
     def graph_now(self) -> Graph:
