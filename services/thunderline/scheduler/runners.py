@@ -187,8 +187,10 @@ class Runners:
                 if runner.view.reachable or is_new:
                     log.warning("a runner is lost", extra={"node": runner.node, "why": error.details()})
                 runner.problem = error.details() or ""
-            runner.view = RunnerView(runner.node, reachable=False, complete=False, ranks=runner.view.ranks)
-            self.changed()
+            lost = RunnerView(runner.node, reachable=False, complete=False, ranks=runner.view.ranks)
+            if runner.view != lost:
+                runner.view = lost
+                self.changed()
             await asyncio.sleep(REDIAL_S)
 
     async def set_rank(
