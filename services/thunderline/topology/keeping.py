@@ -27,7 +27,7 @@ from thunderline.v1 import discovery_pb2, discovery_pb2_grpc
 PACE_S = 0.2
 # A graph of many nodes takes its time: no more than a fiftieth of a core, and never later than this.
 COST_FACTOR, PACE_MAX_S = 50.0, 2.0
-# A report that only has other RTTs waits for its turn; somebody has to look.
+# Of an RTT alone nobody is woken: it is looked for this often.
 LOOK_S = 1.0
 LOOK_AT_INTERFACES_S = 2.0
 # A cable's last day is kept by the hour.

@@ -16,11 +16,13 @@ from thunderline.topology.echo_messages import Speaker
 from thunderline.topology.ends import Ends
 from thunderline.topology.members import Members, begun_again
 from thunderline.topology.probe import Aim, Crossed, NotCrossed, probe
-from thunderline.topology.probes import Arrivals, Echoed, Row, Rows
+from thunderline.topology.probes import Arrival, Arrivals, Echoed, Row, Rows
 
 # Addresses that swallow packets hold a thread for a whole time-out: half of 64 peers' two addresses, each period.
 THREAD_COUNT = 64
 TICK_S = 0.1
+# All at once the probes would measure each other's threads. A little faster than needed, so that none falls behind.
+SPREAD = 1.25
 # Protocols B, point 3: who was asleep or starved that long judges nobody for one period.
 LATE_S = 1.0
 
@@ -28,7 +30,7 @@ PROBES = Counter("thunderline_probes", "Probes of addresses of peers, by how the
 
 
 class Prober:
-    """`changed` is called when the rows or the arrivals are others."""
+    """`changed` is called when a row or an arrival has changed in more than its RTT."""
 
     def __init__(self, speaker: Speaker, ends: Ends, limits: Limits, changed: Callable[[], None]) -> None:
         self.rows: Rows = {}
@@ -43,6 +45,8 @@ class Prober:
         self._pool = ThreadPoolExecutor(THREAD_COUNT, thread_name_prefix="probe")
         self._in_flight = 0
         self._judges_from_s = 0.0
+        # How many of the usual probes may begin now.
+        self._allowed = 0.0
         self._wake = asyncio.Event()
 
     def follow(self, members: Members) -> None:
@@ -57,13 +61,17 @@ class Prober:
         """A burst of a peer was answered: evidence for the way back, too."""
         if echoed.peer not in self._members.peers:
             return
-        is_new = echoed.key not in self.arrivals
+        before = self.arrivals.get(echoed.key)
         self.arrivals = probes.heard(self.arrivals, echoed)
-        if is_new:
+        after = self.arrivals.get(echoed.key)
+        if before is None:
             self._arrange()
-        self.rows = probes.asked_back(self.rows, echoed.peer, echoed.peer_address)
-        self._wake.set()
-        self._changed()
+        elif after is not None and _gist_of_arrival(before) != _gist_of_arrival(after):
+            self._changed()
+        asked = probes.asked_back(self.rows, echoed.peer, echoed.peer_address)
+        if asked != self.rows:
+            self.rows = asked
+            self._wake.set()
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -76,22 +84,33 @@ class Prober:
                     now_s = clock()
                     if now_s - looked_s > TICK_S + LATE_S:
                         self._judges_from_s = now_s + self._limits.probe_period_s
-                    looked_s = now_s
                     self._forget_the_silent(now_s)
-                    for row in probes.due(self.rows, now_s, self._limits.probe_period_s):
-                        if self._in_flight >= THREAD_COUNT:
-                            break
-                        self._put(probes.started(row, now_s))
-                        self.tried_at_s[row.key] = time.time()
-                        self._in_flight += 1
+                    for row in self._turn(now_s, now_s - looked_s):
                         aim = Aim(row.peer, row.address, self._members.peers[row.peer].echo_port)
                         tasks.create_task(self._probe(aim, now_s), name=f"probe of {row.address}")
+                    looked_s = now_s
                     await self._wait()
         finally:
             self._pool.shutdown(wait=False, cancel_futures=True)
 
+    def _turn(self, now_s: float, elapsed_s: float) -> list[Row]:
+        """Those that are due: at once what is new or was heard, the others spread over their period."""
+        rate_per_s = SPREAD * len(self.rows) / self._limits.probe_period_s
+        self._allowed = min(self._allowed + rate_per_s * elapsed_s, max(1.0, 2 * rate_per_s * TICK_S))
+        found = []
+        for row in probes.due(self.rows, now_s, self._limits.probe_period_s):
+            is_usual = row.tried_s is not None and not row.is_asked
+            if self._in_flight >= THREAD_COUNT or (is_usual and self._allowed < 1):
+                break
+            self._allowed -= is_usual
+            self._put(probes.started(row, now_s))
+            self.tried_at_s[row.key] = time.time()
+            self._in_flight += 1
+            found.append(row)
+        return found
+
     async def _wait(self) -> None:
-        """For the next tick, or for a peer that was heard; half a tick at least: strangers may knock all the time."""
+        """For the next tick, or for a peer that was heard; a fifth of a tick at least: it may knock all the time."""
         await asyncio.sleep(TICK_S / 5)
         try:
             async with asyncio.timeout(TICK_S * 4 / 5):
@@ -115,12 +134,14 @@ class Prober:
             # The peer has left, or has another address now.
             return
         if isinstance(found, Crossed):
-            self._put(probes.answered(row, found.rtt_us, found.local_address, found.path))
+            after = probes.answered(row, found.rtt_us, found.local_address, found.path)
         elif begun_s < self._judges_from_s:
-            self._put(replace(row, in_flight=False))
+            after = replace(row, in_flight=False)
         else:
-            self._put(probes.failed(row, found.outcome, found.errno))
-        self._changed()
+            after = probes.failed(row, found.outcome, found.errno)
+        self._put(after)
+        if _gist(row) != _gist(after):
+            self._changed()
 
     def _put(self, row: Row) -> None:
         self.rows = {**self.rows, row.key: row}
@@ -139,3 +160,13 @@ class Prober:
         if len(left) != len(self.arrivals):
             self.arrivals = left
             self._arrange()
+
+
+def _gist(row: Row) -> tuple[object, ...]:
+    """All but its RTTs, which others are told when somebody looks."""
+    state = row.health.state if row.health else None
+    return row.outcome, row.errno, row.failure_count, row.local_address, row.path, state
+
+
+def _gist_of_arrival(one: Arrival) -> tuple[object, ...]:
+    return one.last.arrives, one.last.returns, one.health.state
