@@ -14,7 +14,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from thunderline.cluster import NodeId
-from thunderline.cluster.addresses import parse
+from thunderline.cluster.addresses import is_address, parse
 from thunderline.cluster.paths import End
 from thunderline.process.entry import CannotStart
 from thunderline.topology.echo_messages import (
@@ -49,7 +49,7 @@ EXHAUSTED_WAIT_S = 0.1
 # 100 Gb/s for the time of a measurement.
 SINK_BYTES_MAX = 300 * 10**9
 SINK_BUFFER_BYTES = 256 * 1024
-WILDCARDS = {"0.0.0.0", "::", ""}
+WILDCARDS = {"0.0.0.0", "::", "[::]", ""}
 # A system without IPv6.
 NO_IPV6 = {errnos.EAFNOSUPPORT, errnos.EADDRNOTAVAIL, errnos.EPROTONOSUPPORT, errnos.ENOPROTOOPT}
 
@@ -82,9 +82,8 @@ class Echo:
 
     def listen(self, host: str, port: int) -> int:
         """The port. A wildcard is every address, IPv6 too where the system has it. Raises CannotStart."""
-        hosts = ("0.0.0.0", "::") if host in WILDCARDS else (host,)
         try:
-            for one in hosts:
+            for one in ("0.0.0.0", "::") if host in WILDCARDS else (_resolved(host),):
                 try:
                     self._listeners.append(_listener(one, port))
                 except OSError as error:
@@ -239,6 +238,12 @@ class Echo:
             connection.sendall(pack_tally(Tally(taken_bytes, max(elapsed_us, 1))))
         finally:
             self._permits.give_back(first.nonce)
+
+
+def _resolved(host: str) -> str:
+    """Of a name its first address. Raises OSError."""
+    bare = host.strip("[]")
+    return bare if is_address(bare) else str(socket.getaddrinfo(bare, None, type=socket.SOCK_STREAM)[0][4][0])
 
 
 def _listener(host: str, port: int) -> socket.socket:

@@ -23,6 +23,7 @@ from thunderline.process.trust import Wallet
 from thunderline.rpc.admission import caller_of
 from thunderline.rpc.channel import dial
 from thunderline.rpc.errors import from_call
+from thunderline.rpc.moves import target
 from thunderline.topology import wire
 from thunderline.topology.knowledge import Knowledge
 from thunderline.topology.members import Peer
@@ -179,9 +180,8 @@ class Exchange:
 
     async def _hold(self, peer: Peer, address: str, talk: Talk) -> None:
         """One stream from its dial to its end, which is no fault."""
-        host = address if is_ipv4(address) else f"[{address}]"
         try:
-            async with dial(f"{host}:{peer.topology_port}", self._wallet, peer.node) as channel:
+            async with dial(target(address, peer.topology_port), self._wallet, peer.node) as channel:
                 call = topology_pb2_grpc.TopologyServiceStub(channel).WatchObservations()
                 try:
                     await self._both_ways(call, talk)

@@ -14,12 +14,12 @@ from contextlib import contextmanager
 import grpc
 
 from thunderline.cluster import NodeId
-from thunderline.cluster.addresses import is_ipv4
 from thunderline.cluster.errors import Full, InvalidRequest, LinkInUse, NotFound, Unreachable
 from thunderline.cluster.links import LinkState
 from thunderline.process.trust import Wallet
 from thunderline.rpc.channel import dial
 from thunderline.rpc.errors import from_call
+from thunderline.rpc.moves import target
 from thunderline.topology.echo_messages import (
     ANSWER_BYTES,
     TALLY_BYTES,
@@ -114,8 +114,7 @@ class Measuring:
                 raise from_call(error) from None
 
     def _stub(self, peer: Peer, address: str) -> "_Stub":
-        host = address if is_ipv4(address) else f"[{address}]"
-        return _Stub(dial(f"{host}:{peer.topology_port}", self._wallet, peer.node))
+        return _Stub(dial(target(address, peer.topology_port), self._wallet, peer.node))
 
     def _rtts_us(self, aim: Aim) -> list[int | None]:
         """None for each that was not answered. Blocking."""
