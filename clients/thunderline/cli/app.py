@@ -11,7 +11,6 @@ from thunderline.cli import chatting, deploying, doctor, links, nodes, saying
 from thunderline.cli import events as telling
 from thunderline.cli.asking import Home, Json, ask, ask_scheduler, refuse, settings
 from thunderline.cli.cluster import cluster
-from thunderline.cli.links import links
 from thunderline.client import RunnerClient, SchedulerClient
 from thunderline.process.entry import CannotStart
 from thunderline.process.version import VERSION
