@@ -86,10 +86,12 @@ class LittleNode:
     @contextlib.asynccontextmanager
     async def running(self, without: tuple[str, ...] = (), wallet: Wallet | None = None) -> AsyncIterator[None]:
         async with contextlib.AsyncExitStack() as stack:
+            # What doctor does not call is left out.
+            service = Service(self)  # type: ignore[abstract]
             for role in GRPC_ROLES:
                 if role not in without:
                     address = f"127.0.0.1:{self.ports[role]}"
-                    server = await stack.enter_async_context(serving(address, [], Service(self).register, wallet))
+                    server = await stack.enter_async_context(serving(address, [], service.register, wallet))
                     await server.serving()
                     self.servers[role] = server
             if "gateway" not in without:

@@ -6,7 +6,7 @@ import http.client
 import socket
 import threading
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from thunderline.cli.findings.roles import Answer, RoleLook
 from thunderline.cli.findings.trust import Own, Try, refusal
@@ -22,6 +22,8 @@ CONNECT_S, ANSWER_S = 1.0, 3.0
 DIAL_S, TRY_S = 2.0, 6.0
 # `/healthz` answers with a few words.
 BODY_BYTES_MAX = 4096
+# What a client of HTTP/2 begins with, and an empty SETTINGS frame: a server answers with its own.
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
 TOO_LATE = (Answer.SILENT, f"takes connections, and answers nothing within {ANSWER_S:.0f} s")
 
 T = TypeVar("T")
@@ -114,9 +116,33 @@ async def _grpc_health(address: str, wallet: Wallet, own: Own | None) -> tuple[A
     except (Unreachable, Unauthenticated) as error:
         if own is None or own.is_unheard:
             return Answer.UNASKED, error.message
+        if await _is_silent(address):
+            return TOO_LATE
         return Answer.OTHER, await _why_closed(address, wallet, own)
     except ClusterError as error:
         return Answer.OTHER, error.message
+
+
+async def _is_silent(address: str) -> bool:
+    """Whether it says nothing, not even that it does not understand: gRPC gives up after 0.1 s without a reason."""
+
+    def look() -> bool:
+        host, _, port = address.rpartition(":")
+        try:
+            with socket.create_connection((host.strip("[]"), int(port)), CONNECT_S) as plain:
+                plain.settimeout(ANSWER_S)
+                plain.sendall(PREFACE)
+                plain.recv(1)
+        except TimeoutError:
+            return True
+        except OSError:
+            return False
+        return False
+
+    try:
+        return await in_thread(look, CONNECT_S + 2 * ANSWER_S)
+    except TimeoutError:
+        return True
 
 
 async def _why_closed(address: str, wallet: Wallet, own: Own) -> str:

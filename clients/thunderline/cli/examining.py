@@ -1,5 +1,6 @@
 """What `doctor` looks at on this machine: files, disks, memory, ports. Blocking; nothing is changed."""
 
+import itertools
 import json
 import os
 import resource
@@ -141,7 +142,7 @@ def listeners() -> Mapping[int, Owner]:
         found = psutil.net_connections("tcp")
     except (OSError, psutil.Error):
         return {}
-    pids = {one.laddr.port: one.pid for one in found if one.status == psutil.CONN_LISTEN and one.pid}
+    pids = {one.laddr.port: one.pid for one in found if one.laddr and one.pid and one.status == psutil.CONN_LISTEN}
     return {port: owner for port, pid in pids.items() if (owner := _owner(pid))}
 
 
@@ -155,7 +156,7 @@ def _owner(pid: int) -> Owner | None:
 
 def _role(words: list[str]) -> str:
     """As the process was started: `.../thunderline ROLE ...`."""
-    pairs = zip(words, words[1:], strict=False)
+    pairs = itertools.pairwise(words)
     return next((role for program, role in pairs if Path(program).name == "thunderline" and role in ROLES), "")
 
 

@@ -11,8 +11,8 @@ from thunderline.cli.findings.finding import (
     summary,
     told,
     warning,
-    wrong,
     wrapped,
+    wrong,
 )
 
 BAD = wrong("scheduler does not answer", "nothing listens at 127.0.0.1:7403", "`thunderline up`")

@@ -83,9 +83,7 @@ def of_roster(roster: discovery_pb2.Roster, own: Own, tries: Tries) -> list[Find
     return found
 
 
-def _of_member(
-    one: discovery_pb2.Member, own_id: str, is_complete: bool, own: Own, tries: Tries
-) -> Finding | None:
+def _of_member(one: discovery_pb2.Member, own_id: str, is_complete: bool, own: Own, tries: Tries) -> Finding | None:
     if one.card.node_id == own_id or not _is_lost(one):
         return None
     if not is_complete and one.state == MemberState.SUSPECT.value and not one.problem:
@@ -153,9 +151,7 @@ def _clocks(roster: discovery_pb2.Roster) -> list[Finding]:
     ahead_s = {
         name_of(one): one.clock_ahead_s
         for one in roster.members
-        if one.HasField("clock_ahead_s")
-        and one.card.node_id != roster.node_id
-        and one.state != MemberState.LEFT.value
+        if one.HasField("clock_ahead_s") and one.card.node_id != roster.node_id and one.state != MemberState.LEFT.value
     }
     off = {name: by_s for name, by_s in ahead_s.items() if abs(by_s) > CLOCK_AHEAD_MAX_S}
     # All others agree with each other: then it is ours.

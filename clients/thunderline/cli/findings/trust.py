@@ -129,7 +129,7 @@ def _without(own: Own) -> list[Finding]:
     join = f"`thunderline cluster init` on the first node, on others {JOIN}"
     if not is_loopback(own.bind):
         why = f"[node] bind is {own.bind!r}, wider than loopback, and strangers are kept out by certificates only"
-        alone = f"`[node] bind = \"127.0.0.1\"` in {own.config}"
+        alone = f'`[node] bind = "127.0.0.1"` in {own.config}'
         return [wrong("the roles do not start: this node has no certificate", why, f"{join}; to stay alone {alone}")]
     if own.far_seeds:
         why = f"[discovery] seeds names {own.far_seeds[0]}, and without a certificate no other machine is dialled"
@@ -139,7 +139,7 @@ def _without(own: Own) -> list[Finding]:
 
 def _own_remedy(own: Own, facts: Facts) -> str:
     if facts.bearer.cluster != own.cluster:
-        return f"`[cluster] name = \"{facts.bearer.cluster}\"` in {own.config}, or {_anew(own)}"
+        return f'`[cluster] name = "{facts.bearer.cluster}"` in {own.config}, or {_anew(own)}'
     if freshness(facts.valid, own.now_s) is Freshness.NOT_YET:
         return NTP
     return _anew(own)
@@ -177,12 +177,12 @@ def of_doors(doors: Doors, config: str) -> list[Finding]:
         why = f"[gateway] bind is {doors.gateway_bind!r}, wider than loopback, and no API key is asked for"
         remedy = (
             f"`thunderline cluster key NAME` makes one, and says what to write into `[gateway] api_keys` in {config}; "
-            "or `[gateway] bind = \"127.0.0.1\"`"
+            'or `[gateway] bind = "127.0.0.1"`'
         )
         found.append(wrong("the gateway does not start: everybody could use it", why, remedy))
     if not is_loopback(doors.metrics_bind):
         why = f"[node] metrics_bind is {doors.metrics_bind!r}: names of models and how much they are used, without TLS"
-        remedy = f"`[node] metrics_bind = \"127.0.0.1\"` in {config}, or a firewall that lets only Prometheus in"
+        remedy = f'`[node] metrics_bind = "127.0.0.1"` in {config}, or a firewall that lets only Prometheus in'
         found.append(warning("everybody on the network can read this node's metrics", why, remedy))
     return found
 
@@ -220,7 +220,7 @@ def of_seeds(own: Own, tries: Iterable[Try]) -> list[Finding]:
 
 def seed_address(text: str, port: int) -> str:
     """[discovery] seeds has HOST or HOST:PORT."""
-    host, colon, last = text.rpartition(":")
+    _, colon, last = text.rpartition(":")
     if text.startswith("[") or text.count(":") < 2:
         return text if colon and last.isdigit() else f"{text}:{port}"
     return f"[{text}]:{port}"
