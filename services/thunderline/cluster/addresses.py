@@ -28,10 +28,12 @@ def is_ipv4(address: str) -> bool:
     return isinstance(parse(address), IPv4Address)
 
 
+@lru_cache(maxsize=4096)
 def is_private(address: str) -> bool:
     return any(parse(address) in network for network in PRIVATE)
 
 
+@lru_cache(maxsize=4096)
 def is_vpn(address: str) -> bool:
     """Whether the address alone says that a VPN carries it, whatever its interface looks like."""
     return any(parse(address) in network for network in VPN)
@@ -51,6 +53,7 @@ def is_probed(address: str, same_machine: bool) -> bool:
     return not (found.is_unspecified or found.is_multicast or (found.is_link_local and found.version == 6))
 
 
+@lru_cache(maxsize=4096)
 def address_key(address: str) -> tuple[int, int, str]:
     """Sorts by number, IPv4 first; texts would put .10 before .9."""
     found = parse(address)

@@ -4,6 +4,7 @@ The order: not DOWN, tier, UP before DEGRADED, private addresses, RTT, address, 
 all by this.
 """
 
+import itertools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
@@ -146,7 +147,9 @@ def choose(
     if held is None:
         return answering[0] if answering else None
     held_key = link_key(held, limits_us)
-    return next((one for one in answering if link_key(_slowed(one), limits_us) < held_key), held)
+    # A slower one is never better: those that come after it need not be looked at.
+    before = itertools.takewhile(lambda one: one is not held, answering)
+    return next((one for one in before if link_key(_slowed(one), limits_us) < held_key), held)
 
 
 def _slowed(link: Link) -> Link:

@@ -4,7 +4,7 @@ A node's newest report replaces its older ones, so reports may come in any order
 heard the same has the same graph.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Set
+from collections.abc import Collection, Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, replace
 
 from thunderline.cluster import NodeId
@@ -108,7 +108,7 @@ def _tried(node: NodeId, row: Row, arrivals: Arrivals) -> Tried:
         state=row.health.state if row.health else None,
         rtt_us=row.health.rtt_us if row.health else 0,
         local_address=row.local_address,
-        path=replace(row.path, comes_back=back.last.arrives if back else None),
+        path=replace(row.path, comes_back=back.last.arrives) if back else row.path,
     )
 
 
@@ -122,32 +122,38 @@ def next_report(last: Report, now: Report, limits_us: Mapping[Medium, int] = RTT
     An RTT within a fifth of the told one decides nothing, but for what a DEGRADED link counts as: without this every
     probe would be news for everybody.
     """
-    is_same = _without_rtts(last, limits_us) == _without_rtts(replace(now, version=last.version), limits_us)
-    if is_same and all(_is_near(before, after) for before, after in zip(_rtts(last), _rtts(now), strict=True)):
+    if not is_urgent(last, now, limits_us) and all(
+        _is_near(before.rtt_us, after.rtt_us) for before, after in _pairs(last, now)
+    ):
         return last
     return replace(now, version=Version(last.version.start, last.version.number + 1))
 
 
 def is_urgent(before: Report, after: Report, limits_us: Mapping[Medium, int] = RTT_LIMITS_US) -> bool:
     """Whether more than an RTT differs: others should not have to wait for it."""
-    return _without_rtts(before, limits_us) != _without_rtts(replace(after, version=before.version), limits_us)
+    if replace(before, tried=(), heard=()) != replace(after, version=before.version, tried=(), heard=()):
+        return True
+    if (len(before.tried), len(before.heard)) != (len(after.tried), len(after.heard)):
+        return True
+    return any(_differ(one, other, limits_us) for one, other in _pairs(before, after))
 
 
-def _without_rtts(report: Report, limits_us: Mapping[Medium, int]) -> Report:
-    """In the place of each RTT how many limits it misses, where that matters."""
-
-    def missed(one: Tried | Heard) -> int:
-        return sum(one.rtt_us > limit_us for limit_us in limits_us.values()) * (one.state is LinkState.DEGRADED)
-
-    return replace(
-        report,
-        tried=tuple(replace(one, rtt_us=missed(one)) for one in report.tried),
-        heard=tuple(replace(one, rtt_us=missed(one)) for one in report.heard),
-    )
+def _pairs(before: Report, after: Report) -> Iterator[tuple[Tried | Heard, Tried | Heard]]:
+    yield from zip(before.tried, after.tried, strict=True)
+    yield from zip(before.heard, after.heard, strict=True)
 
 
-def _rtts(report: Report) -> list[int]:
-    return [one.rtt_us for one in (*report.tried, *report.heard)]
+def _differ(before: Tried | Heard, after: Tried | Heard, limits_us: Mapping[Medium, int]) -> bool:
+    """In more than the RTT; of one that is DEGRADED also in how many limits it misses."""
+    if before.rtt_us == after.rtt_us:
+        return before != after
+    if replace(before, rtt_us=after.rtt_us) != after:
+        return True
+    return after.state is LinkState.DEGRADED and _missed(before, limits_us) != _missed(after, limits_us)
+
+
+def _missed(one: Tried | Heard, limits_us: Mapping[Medium, int]) -> int:
+    return sum(one.rtt_us > limit_us for limit_us in limits_us.values())
 
 
 def _is_near(before_us: int, after_us: int) -> bool:
