@@ -1,6 +1,6 @@
 """grpc.health.v1, which every role serves."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
@@ -8,7 +8,7 @@ from thunderline.client.connection import Connection, called
 
 
 class HealthClient(Connection):
-    stub: Any = health_pb2_grpc.HealthStub
+    stub: ClassVar[Any] = health_pb2_grpc.HealthStub
 
     async def is_serving(self, deadline_s: float) -> bool:
         """Whether the role as a whole can do its work now. Asked once. Raises ClusterError."""
