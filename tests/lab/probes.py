@@ -6,7 +6,7 @@ import socket
 import struct
 import time
 
-from lab.namespaces import ip, inside
+from lab.namespaces import inside, ip
 from lab.network import Host
 
 IP_PKTINFO = 8
@@ -29,14 +29,14 @@ def bound(host: Host, address: str, timeout_s: float) -> socket.socket:
 
 def rtt_s(one: Host, other: Host, address: str, source: str = "", timeout_s: float = WAIT_S) -> float | None:
     """A datagram to an address of the other host and back; None when either is lost. `source`: of the first host."""
-    with bound(one, source, timeout_s) as here, bound(other, address, timeout_s) as there:
-        with contextlib.suppress(OSError):
-            begun_s = time.perf_counter()
-            here.sendto(b"there", there.getsockname())
-            _, back = there.recvfrom(64)
-            there.sendto(b"back", back)
-            here.recvfrom(64)
-            return time.perf_counter() - begun_s
+    here, there = bound(one, source, timeout_s), bound(other, address, timeout_s)
+    with here, there, contextlib.suppress(OSError):
+        begun_s = time.perf_counter()
+        here.sendto(b"there", there.getsockname())
+        _, back = there.recvfrom(64)
+        there.sendto(b"back", back)
+        here.recvfrom(64)
+        return time.perf_counter() - begun_s
     return None
 
 

@@ -14,6 +14,7 @@ from lab import namespaces, probes, verbs
 from lab.needs import demand_here
 from lab.network import Lab, lab
 
+
 def ours() -> set[str]:
     """Namespaces of this process's labs."""
     mine = namespaces.prefix(0).rpartition("-")[0] + "-"

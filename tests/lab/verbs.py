@@ -3,7 +3,7 @@
 `firewall` and `route` return what `heal` takes back. Raises NotEffective.
 """
 
-import contextlib
+import itertools
 import os
 import signal
 import subprocess
@@ -14,9 +14,9 @@ from functools import partial
 
 import psutil
 
-from lab import probes
+from lab import filters, probes
 from lab.media import Lan, Medium
-from lab.namespaces import LabError, ip
+from lab.namespaces import ip
 from lab.network import Host, Lab
 from lab.relay import Shape
 
@@ -27,9 +27,8 @@ PATIENCE_S = 0.3
 # Timers of the relay and of this process on a busy machine; and what a clock may be off.
 LATE_S, EARLY_S = 0.005, 0.001
 SAMPLES, JITTER_SAMPLES = 5, 40
-# From the ephemeral range on are the answers to whom a host has dialled itself.
-DIALLED = "1-32767"
-FIREWALL_PREFERENCE, LOCAL_PREFERENCE = "10", "100"
+# Of rules of a filter, over all labs of this process.
+_NUMBERS = itertools.count(1)
 
 
 class NotEffective(AssertionError):
@@ -43,6 +42,8 @@ class Firewall:
     dialler: Host
     other: Host
     addresses: tuple[str, ...]
+    # Interfaces of `other`, each with a number of the filter's.
+    numbers: tuple[tuple[str, int], ...]
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,8 @@ def heal(net: Lab, what: Medium | Firewall | Route, at: Host | None = None) -> N
             for one, other in _pairs(net, what, at):
                 _prove(net.proved_s, f"{one.name} reaches {other.name} as before", _takes(what, one, other))
         case Firewall():
-            _drop_rules(what)
+            for interface, number in what.numbers:
+                filters.unblock(what.other.namespace, interface, number)
             for address in what.addresses:
                 opens = partial(_dials, what.dialler, what.other, address)
                 _prove(net.proved_s, f"{what.dialler.name} dials {address}", opens)
@@ -107,33 +109,17 @@ def heal(net: Lab, what: Medium | Firewall | Route, at: Host | None = None) -> N
 
 
 def firewall(net: Lab, dialler: Host, other: Host) -> Firewall:
-    """`other` drops, without a word, what would open a connection from `dialler` to a port below the ephemeral range.
-
-    A rule of policy routing, since that needs only iproute2: before the addresses of a host itself are looked up, a
-    dialled port sends the packet nowhere.
-    """
-    rule = Firewall(dialler, other, tuple(address for address in other.addresses if _dials(dialler, other, address)))
-    if not rule.addresses:
+    """`other` drops, without a word, what would open a connection from `dialler`; what is open goes on."""
+    addresses = tuple(address for address in other.addresses if _dials(dialler, other, address))
+    if not addresses:
         raise NotEffective(f"{dialler.name} could not dial {other.name} before: a firewall would prove nothing")
-    if f"{LOCAL_PREFERENCE}:" not in ip("rule", "show", namespace=other.namespace):
-        ip("rule", "add", "preference", LOCAL_PREFERENCE, "lookup", "local", namespace=other.namespace)
-        ip("rule", "del", "preference", "0", namespace=other.namespace)
-    for source in dialler.addresses:
-        ip("rule", "add", *_rule(source), namespace=other.namespace)
-    for address in rule.addresses:
+    numbers = []
+    for interface, source in itertools.product(other.media, dialler.addresses):
+        numbers.append((interface, next(_NUMBERS)))
+        filters.block(other.namespace, interface, source, numbers[-1][1])
+    for address in addresses:
         _prove(net.proved_s, f"{dialler.name} does not dial {address}", partial(_dials, dialler, other, address), False)
-    return rule
-
-
-def _rule(source: str) -> tuple[str, ...]:
-    what = ("from", source, "ipproto", "tcp", "dport", DIALLED)
-    return ("preference", FIREWALL_PREFERENCE, *what, "type", "blackhole")
-
-
-def _drop_rules(rule: Firewall) -> None:
-    for source in rule.dialler.addresses:
-        with contextlib.suppress(LabError):
-            ip("rule", "del", *_rule(source), namespace=rule.other.namespace)
+    return Firewall(dialler, other, addresses, tuple(numbers))
 
 
 def _dials(dialler: Host, other: Host, address: str) -> bool:
