@@ -176,8 +176,8 @@ def _tried(address: str, authorities_pem: bytes | None) -> Try:
             return Try(address)
         return Try(address, facts=facts(shown(address, DIAL_S), authorities_pem))
     except Unauthenticated as error:
-        return Try(address, shown=error.message)
+        return Try(address, shown=error.message.removeprefix(f"{address} "))
     except Unreachable as error:
-        return Try(address, problem=error.message)
+        return Try(address, problem=error.message.removeprefix(f"{address} "))
     except (OSError, ValueError) as error:
         return Try(address, problem=str(error))

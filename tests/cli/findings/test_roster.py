@@ -28,14 +28,12 @@ def member(
     state: "discovery_pb2.MemberState.ValueType" = ALIVE,
     problem: str = "",
     clock_ahead_s: float | None = None,
-    schedules: bool = False,
 ) -> discovery_pb2.Member:
     card = cluster_pb2.NodeCard(
         node_id=node_id,
         hostname=node_id.removeprefix("node-"),
         addresses=["10.0.0.2", "fd00::2"],
         endpoints=[cluster_pb2.RoleEndpoint(role="discovery", port=7401)],
-        is_scheduler_node=schedules,
     )
     return discovery_pb2.Member(card=card, state=state, problem=problem, clock_ahead_s=clock_ahead_s)
 
@@ -67,7 +65,7 @@ AWAY = {
     "SUSPECT": (member(BOB, SUSPECT), WARNING, "bob is SUSPECT", "no card of it comes"),
     "DEAD": (member(BOB, DEAD, "nobody listens"), WARNING, "bob is DEAD", "nobody listens"),
     "the scheduler node": (
-        member(BOB, DEAD, schedules=True),
+        member(BOB, DEAD),
         WRONG,
         "bob, the scheduler node, is DEAD: nothing new is served until it is back",
         "no card of it comes",
@@ -83,7 +81,7 @@ AWAY = {
 
 @pytest.mark.parametrize(("one", "severity", "what", "why"), AWAY.values(), ids=AWAY.keys())
 def test_members_that_are_away(one: discovery_pb2.Member, severity: str, what: str, why: str) -> None:
-    found = trouble(roster(one))
+    found = trouble(roster(one), OWN if "scheduler" in what else FIRST)
     assert short(found) == [(severity, what)]
     assert found[0].why == why
     assert "`thunderline doctor` there" in found[0].remedy
@@ -102,9 +100,7 @@ def test_why_a_member_is_away_is_told_by_each_of_its_addresses() -> None:
     expired = Facts(Bearer("home", Caller.MEMBER, BOB), validity(NOW_S - CERTIFICATE_S, CERTIFICATE_S), "a1")
     tries = {BOB: [Try("10.0.0.2:7401", facts=expired), Try("[fd00::2]:7401", problem="no way there")]}
     found = trouble(roster(member(BOB, DEAD, "Socket closed")), FIRST, tries)[0]
-    assert found.why == (
-        f"Socket closed; 10.0.0.2:7401: the certificate of node {BOB} has expired; [fd00::2]:7401: no way there"
-    )
+    assert found.why == (f"10.0.0.2:7401: the certificate of node {BOB} has expired; [fd00::2]:7401: no way there")
     assert "`thunderline cluster join TOKEN` there" in found.remedy
 
 
@@ -173,6 +169,7 @@ DIFFERENCES = {
     "of the system": (VERSION, "system", False, NOTE, ""),
     "who schedules": (SETTING, "cluster.scheduler", False, WRONG, "`[cluster] scheduler` alike"),
     "a limit": (SETTING, "limits.dead_s", False, WARNING, "`[limits] dead_s` alike"),
+    "a port, which the card tells": (SETTING, "topology.echo_port", False, NOTE, ""),
     "of each its own": (SETTING, "node.bind", True, NOTE, ""),
 }
 
@@ -188,6 +185,13 @@ def test_differences(
     told = next(each for each in found if name in each.what)
     assert told.why.startswith(sentence)
     assert remedy in told.remedy
+
+
+def test_nodes_of_one_host_name_are_told_apart() -> None:
+    twins = [member("11111111-1"), member("22222222-2")]
+    for one in twins:
+        one.card.hostname = "mini"
+    assert peers(roster(*twins)) == {"11111111-1": "mini 11111111", "22222222-2": "mini 22222222"}
 
 
 def test_what_is_read_from_the_cards() -> None:

@@ -1,5 +1,6 @@
 """What discovery tells: members that are away, twins, strangers, clocks, different versions and settings. Pure."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from difflib import SequenceMatcher
 
@@ -21,17 +22,21 @@ ENGINE_VERSIONS = {"thunderline", "mlx", "mlx-lm"}
 Tries = Mapping[str, Sequence[Try]]
 
 
-def name_of(member: discovery_pb2.Member) -> str:
-    return member.card.hostname or member.card.node_id
+def names(roster: discovery_pb2.Roster) -> dict[str, str]:
+    """By node_id: the host name, with the beginning of the id where several have it."""
+    cards = [one.card for one in roster.members]
+    count = Counter(card.hostname for card in cards)
+    return {
+        card.node_id: " ".join(filter(None, [card.hostname, card.node_id[:8] if count[card.hostname] > 1 else ""]))
+        or card.node_id
+        for card in cards
+    }
 
 
 def peers(roster: discovery_pb2.Roster) -> dict[str, str]:
     """Names of the other members that are ALIVE, by node_id."""
-    return {
-        one.card.node_id: name_of(one)
-        for one in roster.members
-        if one.state == MemberState.ALIVE.value and one.card.node_id != roster.node_id
-    }
+    alive = {one.card.node_id for one in roster.members if one.state == MemberState.ALIVE.value}
+    return {node: name for node, name in names(roster).items() if node in alive and node != roster.node_id}
 
 
 def ports(roster: discovery_pb2.Roster, role: str) -> dict[str, int]:
@@ -67,8 +72,12 @@ def _is_lost(one: discovery_pb2.Member) -> bool:
 
 def of_roster(roster: discovery_pb2.Roster, own: Own, tries: Tries) -> list[Finding]:
     """`tries`: by node_id, this node's own of those members that it cannot call."""
-    told = [_of_member(one, roster.node_id, roster.complete, own, tries) for one in roster.members]
-    found = [one for one in told if one is not None]
+    named = names(roster)
+    lost = [one for one in roster.members if one.card.node_id != roster.node_id and _is_lost(one)]
+    if not roster.complete:
+        # Remembered ones, that are not heard yet.
+        lost = [one for one in lost if one.problem or one.state != MemberState.SUSPECT.value]
+    found = [_of_lost(one, named[one.card.node_id], own, tries) for one in lost]
     found += _scheduler(roster, own)
     found += [_of_twin(one) for one in roster.twins]
     alone = len(roster.members) < 2
@@ -78,41 +87,34 @@ def of_roster(roster: discovery_pb2.Roster, own: Own, tries: Tries) -> list[Find
     if not roster.complete:
         found.append(note("members", "discovery has just started: whom it has not heard yet may still come"))
     elif not alone:
-        here = [name_of(one) for one in roster.members if one.state == MemberState.ALIVE.value]
+        here = [named[one.card.node_id] for one in roster.members if one.state == MemberState.ALIVE.value]
         found.append(note("members that are ALIVE", joined(here)))
     return found
 
 
-def _of_member(one: discovery_pb2.Member, own_id: str, is_complete: bool, own: Own, tries: Tries) -> Finding | None:
-    if one.card.node_id == own_id or not _is_lost(one):
-        return None
-    if not is_complete and one.state == MemberState.SUSPECT.value and not one.problem:
-        # Remembered, and not heard yet.
-        return None
-    name = name_of(one)
-    whys, remedies = ([one.problem] if one.problem else []), []
+def _of_lost(one: discovery_pb2.Member, name: str, own: Own, tries: Tries) -> Finding:
+    whys, remedies = [], []
     for attempt in tries.get(one.card.node_id, ()):
         why, remedy = refusal(own, attempt)
         if why or attempt.problem:
             whys.append(f"{attempt.address}: {why or attempt.problem}")
         if remedy:
             remedies.append(remedy)
-    remedy = remedies[0] if remedies else _come_back(name, one.card.node_id, own)
-    why = "; ".join(dict.fromkeys(whys)) or "no card of it comes"
+    remedy = remedies[0] if remedies else _come_back(one, name, own)
+    # What was seen just now says more than what discovery has seen.
+    why = "; ".join(whys) or one.problem or "no card of it comes"
     if one.state == MemberState.ALIVE.value:
         return warning(f"{name} is heard, and cannot be called from here", why, remedy)
-    state = MemberState(one.state).name
-    if one.state == MemberState.DEAD.value and one.card.is_scheduler_node:
-        what = f"{name}, the scheduler node, is DEAD: nothing new is served until it is back"
-        return wrong(what, why, remedy)
-    return warning(f"{name} is {state}", why, remedy)
+    if one.state == MemberState.DEAD.value and one.card.node_id == own.scheduler:
+        return wrong(f"{name}, the scheduler node, is DEAD: nothing new is served until it is back", why, remedy)
+    return warning(f"{name} is {MemberState(one.state).name}", why, remedy)
 
 
-def _come_back(name: str, node_id: str, own: Own) -> str:
-    port = "its ports, 7401 by default, must be open to this node"
-    back = f"`thunderline up` on {name}, and `thunderline doctor` there ({port})"
+def _come_back(one: discovery_pb2.Member, name: str, own: Own) -> str:
+    port = next((endpoint.port for endpoint in one.card.endpoints if endpoint.role == "discovery"), 7401)
+    back = f"`thunderline up` on {name}, and `thunderline doctor` there; its firewall must let port {port} in"
     if own.is_scheduler_node:
-        return f"{back}; if it never comes back: `thunderline cluster leave {node_id}`"
+        return f"{back}; if it never comes back: `thunderline cluster leave {one.card.node_id}`"
     return back
 
 
@@ -148,8 +150,9 @@ def _of_stranger(one: discovery_pb2.Stranger, own: Own, alone: bool) -> Finding:
 
 
 def _clocks(roster: discovery_pb2.Roster) -> list[Finding]:
+    named = names(roster)
     ahead_s = {
-        name_of(one): one.clock_ahead_s
+        named[one.card.node_id]: one.clock_ahead_s
         for one in roster.members
         if one.HasField("clock_ahead_s") and one.card.node_id != roster.node_id and one.state != MemberState.LEFT.value
     }
@@ -187,6 +190,8 @@ def _of_difference(one: discovery_pb2.Difference, own: Own) -> Finding:
             return note(what, why)
         remedy = "install the same on all: the same commit, then `make install` and `thunderline up`, node by node"
         return warning(what, why, remedy)
+    if one.name.endswith("port"):
+        return note(what, f"{why}; each node tells the others its own")
     section, _, key = one.name.partition(".")
     setting = f"`[{section}] {key}`" if key else f"`{one.name}`"
     remedy = f"set {setting} alike in config.toml on all nodes (here {own.config}), and start the roles there anew"
