@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from click.exceptions import Exit
+from typer import Exit
 
 from thunderline.cli import links
 from thunderline.cluster.errors import Unreachable

@@ -154,9 +154,12 @@ class Living:
 
 @contextlib.asynccontextmanager
 async def living(node: Node, told: discovery_pb2.Roster) -> AsyncIterator[Living]:
-    async with LittleDiscovery(told).served(node.discovery) as discovery, running(node.settings()) as role:
-        async with TopologyClient(f"{HERE}:{node.topology}") as client:
-            yield Living(node, role, discovery, client)
+    async with (
+        LittleDiscovery(told).served(node.discovery) as discovery,
+        running(node.settings()) as role,
+        TopologyClient(f"{HERE}:{node.topology}") as client,
+    ):
+        yield Living(node, role, discovery, client)
 
 
 @contextlib.asynccontextmanager
@@ -169,9 +172,7 @@ async def together(*made: Node) -> AsyncIterator[list[Living]]:
 
 def pairs(told: topology_pb2.Topology) -> set[tuple[str, str]]:
     """Directions that have a link which answers."""
-    return {
-        (link.from_node_id, link.to_node_id) for link in told.links if link.state != topology_pb2.LINK_STATE_DOWN
-    }
+    return {(link.from_node_id, link.to_node_id) for link in told.links if link.state != topology_pb2.LINK_STATE_DOWN}
 
 
 async def until(what: str, holds: Callable[[], Any]) -> None:

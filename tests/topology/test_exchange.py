@@ -188,7 +188,6 @@ async def test_a_restarted_peer_gets_everything_again() -> None:
                 await until("it has our report", lambda again=again: again.heard(A) == 5)
 
 
-
 async def ended(side: Side, *messages: topology_pb2.WatchObservationsRequest) -> ClusterError:
     """How a stream ends on which these come."""
     async with dial(f"{HERE}:{side.port}") as channel:

@@ -1,7 +1,5 @@
 """What a node knows and tells: versions that only grow, choices that hold, cables, members that come and go."""
 
-from dataclasses import replace
-
 import pytest
 
 from thunderline.cluster import NodeId
@@ -108,8 +106,8 @@ def test_no_link_that_answers_is_no_choice() -> None:
 
 
 def test_cables_with_an_own_end_are_remembered_and_lost_when_the_peer_is_there_without_them() -> None:
-    known = knowing(peer(B), peer(C))
-    known.take([told_by(B, Version(1, 1), (A, TB), (C, TB)), told_by(C, Version(1, 1), (B, TB))])
+    known = knowing(peer(B))
+    known.take([told_by(B, Version(1, 1), (A, TB))])
     known.tell(rows(row(TB)), {}, (), 0.0)
     known.renew(NOON_S)
     (cable,) = known.cables
@@ -122,6 +120,14 @@ def test_cables_with_an_own_end_are_remembered_and_lost_when_the_peer_is_there_w
     known.renew(NOON_S + 60)
     assert known.graph.lost_cables == (cable,)
     assert known.cables == {cable: NOON_S}
+
+
+def test_a_cable_between_two_others_is_remembered_by_them() -> None:
+    known = knowing(peer(B), peer(C))
+    known.take([told_by(B, Version(1, 1), (C, TB)), told_by(C, Version(1, 1), (B, TB))])
+    known.renew(NOON_S)
+    assert len(known.graph.links) == 2
+    assert known.cables == {}
 
 
 def test_who_has_left_is_forgotten_and_who_is_dead_is_not_shown() -> None:

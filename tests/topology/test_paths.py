@@ -99,7 +99,7 @@ def test_anything_else_is_no_address(text: str) -> None:
 
 def test_addresses_sort_as_numbers() -> None:
     line = ["9.0.0.1", "10.0.0.9", "10.0.0.10", "::1", "fe80::1%en5", "fe80::1%en6"]
-    assert sorted(reversed(line), key=address_key) == line
+    assert sorted(line[::-1], key=address_key) == line
 
 
 PROBED: dict[str, tuple[bool, bool]] = {

@@ -16,8 +16,8 @@ from thunderline.cluster.members import MemberState
 from thunderline.cluster.paths import End
 from thunderline.topology.echo_messages import speaker
 from thunderline.topology.members import Members, Peer
-from thunderline.topology.probes import Echoed, Row
 from thunderline.topology.prober import Prober
+from thunderline.topology.probes import Echoed, Row
 from topology.little_echo import HERE, OURS, A, B, C, LittleEcho, little_echo
 from topology.little_network import free_ports, until
 

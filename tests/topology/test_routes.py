@@ -59,7 +59,10 @@ ANSWERS: dict[str, tuple[bytes, tuple[int, int]]] = {
         struct.pack("=IHHII", 44, 24, 0, 7, 0) + bytes(12) + struct.pack("=HHB3xHHI", 5, 15, 9, 8, 4, 3),
         (7, 3),
     ),
-    "an attribute of no length": (struct.pack("=IHHII", 32, 24, 0, 8, 0) + bytes(12) + struct.pack("=HH", 0, 9), (8, 0)),
+    "an attribute of no length": (
+        struct.pack("=IHHII", 32, 24, 0, 8, 0) + bytes(12) + struct.pack("=HH", 0, 9),
+        (8, 0),
+    ),
 }
 
 

@@ -60,8 +60,9 @@ def test_marks_are_told_by_their_names() -> None:
 
 def test_every_try_is_told_and_when_only_of_this_node() -> None:
     found = told(knowing(tried=(TRIED, BACK))).attempts
-    assert [one.sentence for one in found] == ["no answer (ETIMEDOUT)"] + [
-        "refused: the host is there, but no topology listens (ECONNREFUSED)"
+    assert [one.sentence for one in found] == [
+        "no answer (ETIMEDOUT)",
+        "refused: the host is there, but no topology listens (ECONNREFUSED)",
     ]
     assert [one.HasField("tried_at") for one in found] == [True, False]
     assert found[0].tried_at.ToSeconds() == 10**9

@@ -73,9 +73,11 @@ async def test_a_host_that_can_be_dialled_but_cannot_dial_is_in_every_graph(tmp_
         for life in (lame, hale):
             found = await life.until(
                 "the direction that works, and why the other does not",
-                lambda told: pairs(told) == {(can.node, cannot.node)}
-                and len(told.attempts) == 2
-                and "REFUSED" in {outcome(one) for one in told.attempts},
+                lambda told: (
+                    pairs(told) == {(can.node, cannot.node)}
+                    and len(told.attempts) == 2
+                    and "REFUSED" in {outcome(one) for one in told.attempts}
+                ),
             )
             assert ["ECONNREFUSED" in one.sentence for one in found.attempts if one.to_node_id == can.node] == [True]
             assert "one direction only" in found.links[0].why
@@ -121,6 +123,7 @@ async def test_it_goes_on_without_its_discovery(tmp_path: Path) -> None:
     one, other = nodes(tmp_path, 2)
     told = roster(one.card(), other.card())
     async with living(one, told) as life:
+        await until("it knows the roster", lambda: life.role.knowledge.members.peers)
         life.discovery.changes.stop()
         async with living(other, told) as late:
             await late.until("both directions", lambda told: pairs(told) == both(one, other))
@@ -145,13 +148,15 @@ async def test_a_node_that_lost_its_count_is_believed_again(tmp_path: Path) -> N
     told = roster(one.card(), other.card())
     async with living(other, told) as stays:
         (one.home / "topology.json").write_text('{"start": 41}')
+        known = stays.role.knowledge
         async with living(one, told):
-            await stays.until("both directions", lambda told: pairs(told) == both(one, other))
+            await until("its report is there", lambda: one.node in known.reports)
+            assert known.reports[one.node].version.start == 42
         (one.home / "topology.json").unlink()
         async with living(one, told) as life:
             await until("its count is above the old one", lambda: life.role.knowledge.start == 43)
             await until("and on disk", lambda: json.loads((one.home / "topology.json").read_text()) == {"start": 43})
-            await until("its peer has its new report", lambda: stays.role.knowledge.reports[one.node].version.start == 43)
+            await until("its peer has its new report", lambda: known.reports[one.node].version.start == 43)
 
 
 async def test_who_has_left_is_forgotten(tmp_path: Path) -> None:
@@ -189,5 +194,3 @@ async def test_a_measurement_of_a_link_that_is_not_there_is_refused(tmp_path: Pa
         nowhere = topology_pb2.Link(from_node_id=one.node, to_node_id=other.node, peer_address="10.9.9.9")
         with pytest.raises(NotFound, match=r"no link to '10\.9\.9\.9'"):
             await lives[0].client.measure_link(nowhere, bandwidth=False)
-
-

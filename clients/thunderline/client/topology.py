@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from thunderline.client.connection import Connection, called, called_again, streamed
 from thunderline.v1 import topology_pb2, topology_pb2_grpc
 
-# 20 probes that are all lost, 10 s of bandwidth, what is then still on a slow way, and the way to the node that measures.
+# 20 probes that are all lost, 10 s of bandwidth, what is then still on a slow way, and the way to who measures.
 MEASURE_S = 70.0
 
 

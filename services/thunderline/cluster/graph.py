@@ -8,7 +8,7 @@ from enum import Enum
 from thunderline.cluster import NodeId
 from thunderline.cluster.links import Link, LinkState
 from thunderline.cluster.media import Medium
-from thunderline.cluster.paths import Path
+from thunderline.cluster.paths import UNKNOWN, Path
 
 # An address that never answered is given up for a placement after so many tries.
 SETTLED_FAILURE_COUNT = 2
@@ -60,7 +60,7 @@ class Tried:
     state: LinkState | None = None
     rtt_us: int = 0
     local_address: str = ""
-    path: Path = Path()
+    path: Path = UNKNOWN
 
     @property
     def is_settled(self) -> bool:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from thunderline.cluster import NodeId
 from thunderline.cluster.addresses import address_key, is_ipv4, is_private
 from thunderline.cluster.media import ORDER, Medium
-from thunderline.cluster.paths import Path
+from thunderline.cluster.paths import UNKNOWN, Path
 
 # Above this a link is too slow for its medium, with room for load: a direct cable shows 0.3 to 0.7 ms, a good Wi-Fi up
 # to 30 ms. The other media have no limit: anything may be behind them.
@@ -61,7 +61,7 @@ class Link:
     state: LinkState
     # The median of the last five.
     rtt_us: int
-    path: Path = Path()
+    path: Path = UNKNOWN
     # "" when only the peer tells of the link.
     local_address: str = ""
     marks: frozenset[Mark] = frozenset()

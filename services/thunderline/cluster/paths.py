@@ -36,6 +36,10 @@ class Path:
         return _differ(self.leaves, self.comes_back) or _differ(self.arrives, self.returns)
 
 
+# Of which nobody knows anything.
+UNKNOWN = Path()
+
+
 def _differ(one: End | None, other: End | None) -> bool:
     return one is not None and other is not None and one.interface != other.interface
 

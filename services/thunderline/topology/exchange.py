@@ -70,6 +70,11 @@ class Peering:
     dial_count: int = 0
     dial_from_s: float = 0.0
 
+    @property
+    def standing(self) -> Dialled | None:
+        """The peer ends the older one as soon as it hears the next."""
+        return next((one for one in (self.stream, self.next) if one is not None and one.stands), None)
+
 
 class Exchange:
     """`news` is called when a peer has told something new; `changes` has to be notified when there is more to tell."""
@@ -88,13 +93,13 @@ class Exchange:
     @property
     def joined(self) -> frozenset[NodeId]:
         """Peers with which a stream stands."""
-        dialled = {node for node, one in self._peerings.items() if one.stream is not None and one.stream.stands}
+        dialled = {node for node, one in self._peerings.items() if one.standing is not None}
         return frozenset(dialled | self._heard.keys())
 
     def address(self, peer: NodeId) -> str:
         """By which this node's own stream to a peer goes; "" where it has none."""
         found = self._peerings.get(peer)
-        return found.stream.address if found and found.stream and found.stream.stands else ""
+        return found.standing.address if found and found.standing else ""
 
     def begun_again(self, peer: NodeId) -> None:
         """It is ALIVE again, or in another life: it is dialled at once."""
@@ -273,6 +278,8 @@ class Exchange:
     def _take(self, talk: Talk, message: Message) -> None:
         """Raises InvalidRequest."""
         found = talk.told(self._knowledge, message)
+        if talk.is_behind:
+            self.changes.notify()
         if found and self._knowledge.take(found):
             self._news()
 

@@ -53,9 +53,7 @@ class Knowledge:
     def tell(self, rows: Rows, arrivals: Arrivals, tells: Collection[NodeId], now_s: float) -> bool:
         """Whether the own report is another one now. A mere RTT is told at most once a period."""
         cables = [one for one in self.cables if self.node in one.nodes]
-        now = reporting.told(
-            self.node, self.report.version, rows, arrivals, cables, self.members.is_complete, tells
-        )
+        now = reporting.told(self.node, self.report.version, rows, arrivals, cables, self.members.is_complete, tells)
         after = reporting.next_report(self.report, now)
         if after == self.report:
             return False

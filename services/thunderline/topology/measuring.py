@@ -78,7 +78,9 @@ class Measuring:
             response = summary(await asyncio.to_thread(self._rtts_us, aim))
             if request.bandwidth:
                 permit = await self._permit(peer, address)
-                bits_per_s = await asyncio.to_thread(bandwidth, self._speaker, aim, permit, self.send_s, self._timeout_s)
+                bits_per_s = await asyncio.to_thread(
+                    bandwidth, self._speaker, aim, permit, self.send_s, self._timeout_s
+                )
                 response.bandwidth_bits_per_s = bits_per_s
             return response
 

@@ -12,7 +12,7 @@ from thunderline.cluster.addresses import is_address
 from thunderline.cluster.graph import Outcome
 from thunderline.cluster.links import RTT_LIMITS_US
 from thunderline.cluster.media import Medium
-from thunderline.cluster.paths import End, Path, link_medium
+from thunderline.cluster.paths import UNKNOWN, End, Path, link_medium
 from thunderline.topology import health as healths
 from thunderline.topology.health import Health
 
@@ -37,7 +37,7 @@ class Row:
     # None until a probe has crossed.
     health: Health | None = None
     local_address: str = ""
-    path: Path = Path()
+    path: Path = UNKNOWN
     # Begin of the last try.
     tried_s: float | None = None
     in_flight: bool = False
@@ -150,9 +150,7 @@ def failed(row: Row, outcome: Outcome, errno: int) -> Row:
 
 def begun_again(rows: Rows, peer: NodeId) -> dict[tuple[NodeId, str], Row]:
     """The peer is ALIVE again, or restarted: what failed before counts no more, and is tried at once."""
-    return {
-        key: replace(row, failure_count=0, is_asked=True) if row.peer == peer else row for key, row in rows.items()
-    }
+    return {key: replace(row, failure_count=0, is_asked=True) if row.peer == peer else row for key, row in rows.items()}
 
 
 def asked_back(rows: Rows, peer: NodeId, peer_address: str) -> dict[tuple[NodeId, str], Row]:

@@ -27,11 +27,15 @@ class Talk:
     stands: bool = False
     # Another stream has taken its place.
     is_over: bool = False
+    # The peer has lost count: of its own reports it told an older one than others have.
+    is_behind: bool = False
 
     def to_tell(self, knowledge: Knowledge, is_first: bool) -> list[dict[str, Any]]:
         """The next messages, within their bounds; there is always a first one."""
         own, reports = knowledge.node, knowledge.reports
         wanted = to_send(reports, self.held, own, self.peer) if self.peer else (knowledge.report,)
+        if self.is_behind and self.peer in reports:
+            wanted, self.is_behind = (*wanted, reports[self.peer]), False
         parts: list[list[topology_pb2.NodeReport]] = [[]] if is_first else []
         size_bytes = 0
         for report in wanted:
@@ -56,6 +60,8 @@ class Talk:
             known = knowledge.reports.get(node)
             if known is None or known.version < version:
                 found.append(wire.report_from_proto(told))
+            elif node == self.peer and version < known.version:
+                self.is_behind = True
             # As many as there are nodes that we would keep a report of.
             if known is not None or len(self.held) < wire.PEER_COUNT_MAX:
                 self.held[node] = max(version, self.held.get(node, version))

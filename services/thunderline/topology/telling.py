@@ -63,9 +63,7 @@ class Teller:
             self._links[pair] = grounds, made
         return [link for _, made in self._links.values() for link in made]
 
-    def _pair(
-        self, links: tuple[Link, ...], chosen: LinkId | None, back: tuple[Tried, ...]
-    ) -> list[topology_pb2.Link]:
+    def _pair(self, links: tuple[Link, ...], chosen: LinkId | None, back: tuple[Tried, ...]) -> list[topology_pb2.Link]:
         """The best first."""
         ordered = sorted(links, key=link_key)
         return [link_to_proto(one, chosen, wording.why(one, links, chosen, self._owners, back)) for one in ordered]
