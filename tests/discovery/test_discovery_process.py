@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -120,7 +121,8 @@ async def test_a_killed_discovery_comes_back_as_the_same_member_and_counts_its_s
         assert len(after.members) == 2
         assert not after.twins
         assert after.version > before.version
-        metrics = httpx.get(f"http://127.0.0.1:{a.port + 100}/metrics").text
+        async with httpx.AsyncClient() as client:
+            metrics = (await client.get(f"http://127.0.0.1:{a.port + 100}/metrics")).text
         assert 'thunderline_members{state="ALIVE"} 2.0' in metrics
         assert 'thunderline_card_exchanges_total{result="served"}' in metrics
         for one in (a, b):
@@ -167,14 +169,19 @@ async def test_a_node_alone_is_complete_at_once_and_one_who_looks_for_others_lat
             one.end()
 
 
+async def said_by(program: list[str], environment: dict[str, str]) -> str:
+    run = partial(subprocess.run, program, env=environment, capture_output=True, text=True, check=True)
+    return str((await asyncio.to_thread(run)).stdout)
+
+
 async def test_the_command_line_shows_the_nodes(tmp_path: Path) -> None:
     async with two(tmp_path) as (a, _):
         program = [str(Path(sys.executable).parent / "thunderline"), "nodes", "--home", str(a.home)]
         told = {**os.environ, "THUNDERLINE_DISCOVERY_PORT": str(a.port)}
-        table = subprocess.run(program, env=told, capture_output=True, text=True, check=True).stdout
+        table = await said_by(program, told)
         assert table.count("ALIVE") == 2
         assert table.count("(this node)") == 1
-        tree = json.loads(subprocess.run([*program, "--json"], env=told, capture_output=True, check=True).stdout)
+        tree = json.loads(await said_by([*program, "--json"], told))
         assert tree["complete"] is True
         assert len(tree["members"]) == 2
         # The second has a seed, the first has none: told, and expected.

@@ -1,5 +1,7 @@
 """What one node knows now, and what is told of it, on a clock of the test."""
 
+from collections.abc import Callable
+
 import pytest
 
 from discovery.little_discovery import little_card, new_id
@@ -43,12 +45,13 @@ CALL = Call(BOB.node_id, BOB.addresses)
 
 def test_every_change_is_told_to_who_waits_with_a_greater_version() -> None:
     members, seen = Membership(of("ada"), clock=Clock()), []
-    for change in (
+    changes: list[Callable[[], None]] = [
         lambda: members.greeted(Greeting(BOB), 0.0, "10.0.0.2"),
         lambda: members.failed(CALL, "refused"),
         lambda: members.answered(CALL, "10.0.0.2:7401", Greeting(BOB), 0.0),
         lambda: members.leave(BOB.node_id),
-    ):
+    ]
+    for change in changes:
         change()
         seen.append((members.changes.version, members.proto().version))
     assert seen == sorted(set(seen))

@@ -205,7 +205,7 @@ def test_nobody_becomes_a_member_by_the_word_of_others() -> None:
 
 
 def test_who_is_heard_needs_no_lead() -> None:
-    roster, peers = greeted(hearing(A), Peers(), Greeting(Z, (LEAD_A,)), 0.0)
+    _, peers = greeted(hearing(A), Peers(), Greeting(Z, (LEAD_A,)), 0.0)
     assert peers.leads == {}
 
 

@@ -18,27 +18,27 @@ S = MemberState
 
 
 async def test_three_nodes_find_each_other_by_one_seed() -> None:
-    async with discovering(little_card(free_port(), hostname="ada")) as a:
-        async with (
-            discovering(little_card(free_port(), hostname="bob"), [a]) as b,
-            discovering(little_card(free_port(), hostname="cleo"), [a]) as c,
-        ):
-            nodes = (a, b, c)
+    async with (
+        discovering(little_card(free_port(), hostname="ada")) as a,
+        discovering(little_card(free_port(), hostname="bob"), [a]) as b,
+        discovering(little_card(free_port(), hostname="cleo"), [a]) as c,
+    ):
+        nodes = (a, b, c)
 
-            def everybody() -> bool:
-                return all(one.sees(*(other for other in nodes if other is not one)) for one in nodes)
+        def everybody() -> bool:
+            return all(one.sees(*(other for other in nodes if other is not one)) for one in nodes)
 
-            await until("all see all", everybody)
-            for one in nodes:
-                roster = await one.client.roster()
-                assert sorted(member.card.hostname for member in roster.members) == ["ada", "bob", "cleo"]
-                assert roster.node_id == one.node_id
-                heard = [member for member in roster.members if member.card.node_id != one.node_id]
-                assert {member.address for member in heard} == {"127.0.0.1"}
-                assert all(abs(member.clock_ahead_s) < 1 for member in heard)
-                # Their clock is this machine's: what is shown was measured.
-                assert all(member.HasField("clock_ahead_s") for member in heard)
-                assert abs(time.time() - roster.members[0].state_since.ToSeconds()) < 60
+        await until("all see all", everybody)
+        for one in nodes:
+            roster = await one.client.roster()
+            assert sorted(member.card.hostname for member in roster.members) == ["ada", "bob", "cleo"]
+            assert roster.node_id == one.node_id
+            heard = [member for member in roster.members if member.card.node_id != one.node_id]
+            assert {member.address for member in heard} == {"127.0.0.1"}
+            assert all(abs(member.clock_ahead_s) < 1 for member in heard)
+            # Their clock is this machine's: what is shown was measured.
+            assert all(member.HasField("clock_ahead_s") for member in heard)
+            assert abs(time.time() - roster.members[0].state_since.ToSeconds()) < 60
 
 
 async def test_what_they_say_of_themselves_and_where_they_differ() -> None:
@@ -85,7 +85,7 @@ async def test_one_that_is_killed_is_suspect_then_dead_and_says_why_it_cannot_be
     # The one with the smaller id begins: it has a problem to tell of.
     low, high = sorted((new_id(), new_id()))
     async with discovering(little_card(free_port(), low)) as a:
-        seen = []
+        seen: list[str] = []
         async with discovering(little_card(free_port(), high), [a]) as b:
             await until("they see each other", lambda: a.sees(b) and b.sees(a))
         async with asyncio.timeout(20):
@@ -128,29 +128,34 @@ async def test_those_who_were_known_are_found_again_without_a_seed() -> None:
 
 
 async def test_clusters_of_other_names_stay_apart_and_are_shown() -> None:
-    async with discovering(little_card(free_port(), cluster="theirs", hostname="eve")) as theirs:
-        async with discovering(little_card(free_port(), hostname="ada"), [theirs]) as ours:
-            await until("they are shown", lambda: bool(ours.members.roster.strangers))
-            assert ours.sees()
-            assert theirs.sees()
-            for one, other, name in ((ours, theirs, "theirs"), (theirs, ours, "ours")):
-                (stranger,) = (await one.client.roster()).strangers
-                assert (stranger.node_id, stranger.cluster_name) == (other.node_id, name)
-                assert list(stranger.addresses) == [other.target]
+    async with (
+        discovering(little_card(free_port(), cluster="theirs", hostname="eve")) as theirs,
+        discovering(little_card(free_port(), hostname="ada"), [theirs]) as ours,
+    ):
+        await until("they are shown", lambda: bool(ours.members.roster.strangers))
+        assert ours.sees()
+        assert theirs.sees()
+        for one, other, name in ((ours, theirs, "theirs"), (theirs, ours, "ours")):
+            (stranger,) = (await one.client.roster()).strangers
+            assert (stranger.node_id, stranger.cluster_name) == (other.node_id, name)
+            assert list(stranger.addresses) == [other.target]
 
 
 async def test_two_nodes_with_one_id_are_reported_and_not_merged() -> None:
     node_id = new_id()
     first = little_card(free_port(), node_id, hostname="disk")
     second = little_card(free_port(), node_id, hostname="copy")
-    async with discovering(first) as one, discovering(second) as two:
-        async with discovering(little_card(free_port()), [one, two]) as watcher:
-            await until("they are told", lambda: bool(rosters.twins(watcher.members.roster)))
-            (twin,) = (await watcher.client.roster()).twins
-            assert twin.node_id == node_id
-            assert {twin.shown.hostname, twin.other.hostname} == {"disk", "copy"}
-            assert {one.states[node_id], two.states[node_id]} == {"ALIVE"}
-            assert watcher.state(node_id) is S.ALIVE
+    async with (
+        discovering(first) as one,
+        discovering(second) as two,
+        discovering(little_card(free_port()), [one, two]) as watcher,
+    ):
+        await until("they are told", lambda: bool(rosters.twins(watcher.members.roster)))
+        (twin,) = (await watcher.client.roster()).twins
+        assert twin.node_id == node_id
+        assert {twin.shown.hostname, twin.other.hostname} == {"disk", "copy"}
+        assert {one.states[node_id], two.states[node_id]} == {"ALIVE"}
+        assert watcher.state(node_id) is S.ALIVE
 
 
 async def three(a: LittleNode, b: LittleNode, c: LittleNode) -> None:

@@ -53,11 +53,13 @@ async def test_nobody_shows_another_nodes_card(cluster: LittleCluster) -> None:
 async def test_who_answers_a_seed_with_another_nodes_card_is_not_believed(cluster: LittleCluster) -> None:
     liar, other, mine = new_id(), new_id(), new_id()
     # It has a certificate of the cluster, and a card of another node.
-    async with discovering(little_card(free_port(), other), wallet=cluster.wallet(name=liar)) as lying:
-        async with discovering(little_card(free_port(), mine), [lying], wallet=cluster.wallet(name=mine)) as a:
-            await until("it was asked", lambda: lying.target in a.members.peers.tried_s)
-            await until("it is complete", lambda: a.members.roster.complete)
-            assert a.sees()
+    async with (
+        discovering(little_card(free_port(), other), wallet=cluster.wallet(name=liar)) as lying,
+        discovering(little_card(free_port(), mine), [lying], wallet=cluster.wallet(name=mine)) as a,
+    ):
+        await until("it was asked", lambda: lying.target in a.members.peers.tried_s)
+        await until("it is complete", lambda: a.members.roster.complete)
+        assert a.sees()
 
 
 async def test_the_reason_is_told_when_a_member_is_of_another_authority_now(

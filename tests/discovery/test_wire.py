@@ -16,7 +16,6 @@ from thunderline.rpc.channel import dial
 from thunderline.rpc.errors import from_call
 from thunderline.v1 import cluster_pb2, discovery_pb2, discovery_pb2_grpc
 
-
 Card = cluster_pb2.NodeCard
 Request = discovery_pb2.ExchangeCardRequest
 
@@ -25,7 +24,7 @@ def put(name: str, value: object) -> Callable[[Card], None]:
     return lambda card: setattr(card, name, value)
 
 
-def add(name: str, count: int = 1, **fields: object) -> Callable[[Card], None]:
+def add(name: str, count: int = 1, /, **fields: object) -> Callable[[Card], None]:
     def change(card: Card) -> None:
         for _ in range(count):
             getattr(card, name).add(**fields)
@@ -82,7 +81,7 @@ def test_a_bad_card_is_refused_and_the_field_named(param: str, spoil: Callable[[
     assert refused.value.param == param
 
 
-def of_a_lead(address: str) -> Callable[[Request], None]:
+def of_a_lead(address: str) -> Callable[[Request], object]:
     return lambda request: request.peers.add(node_id=new_id(), addresses=[address])
 
 
@@ -96,7 +95,7 @@ def many_left(request: Request) -> None:
         request.left.add(node_id=new_id(), incarnation=1, start_id="s")
 
 
-BAD_GREETINGS: dict[str, tuple[str, Callable[[Request], None]]] = {
+BAD_GREETINGS: dict[str, tuple[str, Callable[[Request], object]]] = {
     "257 leads": ("peers", many_leads),
     "a lead to nobody": ("peers.node_id", lambda one: one.peers.add(node_id="x", addresses=["10.0.0.1:1"])),
     "a lead with 17 addresses": (
@@ -123,7 +122,7 @@ BAD_GREETINGS: dict[str, tuple[str, Callable[[Request], None]]] = {
 
 
 @pytest.mark.parametrize(("param", "spoil"), BAD_GREETINGS.values(), ids=BAD_GREETINGS.keys())
-def test_a_bad_greeting_is_refused_and_the_field_named(param: str, spoil: Callable[[Request], None]) -> None:
+def test_a_bad_greeting_is_refused_and_the_field_named(param: str, spoil: Callable[[Request], object]) -> None:
     request = Request(card=little_card(7401))
     wire.checked_greeting(request)
     spoil(request)

@@ -110,16 +110,12 @@ def takes_sleep_for_silence(before: Roster, now_s: float) -> Roster:
 
 
 def never_gives_up(before: Roster, now_s: float) -> Roster:
-    return replace(
-        rosters.tick(replace(before, waits=replace(before.waits, dead_s=1e9)), now_s), waits=before.waits
-    )
+    return replace(rosters.tick(replace(before, waits=replace(before.waits, dead_s=1e9)), now_s), waits=before.waits)
 
 
 def judges_hastily(before: Roster, now_s: float) -> Roster:
     """One lost card is enough."""
-    return replace(
-        rosters.tick(replace(before, waits=replace(before.waits, suspect_s=1.0)), now_s), waits=before.waits
-    )
+    return replace(rosters.tick(replace(before, waits=replace(before.waits, suspect_s=1.0)), now_s), waits=before.waits)
 
 
 def is_complete_at_once(own: Card, remembered: Iterable[Card], now_s: float) -> Roster:

@@ -27,7 +27,7 @@ class Reasons:
         self._looking = asyncio.Lock()
 
     def known(self, address: str) -> str:
-        """"" when nothing is known that certificates are to blame for."""
+        """ "" when nothing is known that certificates are to blame for."""
         return self._found.get(address, ("", 0.0))[0]
 
     async def look(self, address: str) -> str:

@@ -142,7 +142,7 @@ def to_roster(view: View, notes: Notes, wall_s: Callable[[float], float]) -> dis
         node_id = member.card.node_id
         told = roster.members.add(
             card=whole(member.card),
-            state=member.state.value,  # type: ignore[arg-type]
+            state=member.state.value,
             problem=notes.problems.get(node_id, ""),
             address=notes.addresses.get(node_id, ""),
         )
@@ -191,7 +191,7 @@ def is_node_id(text: str) -> bool:
 
 
 def is_target(text: str) -> bool:
-    """"ADDRESS:PORT": a name would have everybody ask the name servers for it."""
+    """ "ADDRESS:PORT": a name would have everybody ask the name servers for it."""
     host, _, port = text.rpartition(":")
     fits = port.isascii() and port.isdigit() and len(port) <= 5 and 1 <= int(port) <= PORT_MAX
     plain = host[1:-1] if host.startswith("[") and host.endswith("]") else host
