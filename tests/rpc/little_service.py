@@ -52,7 +52,7 @@ class LittleService(topology_pb2_grpc.TopologyServiceServicer, rank_pb2_grpc.Ran
         yield topology_pb2.WatchTopologyResponse(topology=topology_pb2.Topology(node_id="node"))
 
     async def WatchObservations(
-        self, request: topology_pb2.WatchObservationsRequest, context: Any
+        self, request_iterator: AsyncIterator[topology_pb2.WatchObservationsRequest], context: Any
     ) -> AsyncIterator[topology_pb2.WatchObservationsResponse]:
         yield topology_pb2.WatchObservationsResponse()
 
@@ -60,6 +60,11 @@ class LittleService(topology_pb2_grpc.TopologyServiceServicer, rank_pb2_grpc.Ran
         self, request: topology_pb2.MeasureLinkRequest, context: Any
     ) -> topology_pb2.MeasureLinkResponse:
         return topology_pb2.MeasureLinkResponse()
+
+    async def PrepareMeasurement(
+        self, request: topology_pb2.PrepareMeasurementRequest, context: Any
+    ) -> topology_pb2.PrepareMeasurementResponse:
+        return topology_pb2.PrepareMeasurementResponse()
 
     async def Attach(
         self, requests: AsyncIterator[rank_pb2.AttachRequest], context: Any

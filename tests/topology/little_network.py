@@ -11,6 +11,7 @@ from typing import Any
 
 from thunderline.client import TopologyClient
 from thunderline.cluster import NodeId
+from thunderline.cluster.errors import NotOffered
 from thunderline.process.changes import Changes, watch
 from thunderline.process.home import node_id, write_atomically
 from thunderline.process.settings import Settings, read
@@ -90,7 +91,7 @@ def nodes(folder: Path, count: int) -> list[Node]:
     return made
 
 
-def roster(*cards: cluster_pb2.NodeCard, complete: bool = True, dead: Iterable[NodeId] = ()) -> discovery_pb2.Roster:
+def roster(*cards: cluster_pb2.NodeCard, complete: bool = True, dead: Iterable[str] = ()) -> discovery_pb2.Roster:
     members = [discovery_pb2.Member(card=one, state=DEAD if one.node_id in dead else ALIVE) for one in cards]
     return discovery_pb2.Roster(members=members, complete=complete)
 
@@ -114,6 +115,16 @@ class LittleDiscovery(discovery_pb2_grpc.DiscoveryServiceServicer):
     ) -> AsyncIterator[discovery_pb2.WatchRosterResponse]:
         async for told in watch(self.changes, lambda: self.told, 0.01):
             yield discovery_pb2.WatchRosterResponse(roster=told)
+
+    async def ExchangeCard(
+        self, request: discovery_pb2.ExchangeCardRequest, context: Any
+    ) -> discovery_pb2.ExchangeCardResponse:
+        raise NotOffered("it has no peers")
+
+    async def LeaveCluster(
+        self, request: discovery_pb2.LeaveClusterRequest, context: Any
+    ) -> discovery_pb2.LeaveClusterResponse:
+        raise NotOffered("it has no peers")
 
     @contextlib.asynccontextmanager
     async def served(self, port: int) -> AsyncIterator["LittleDiscovery"]:

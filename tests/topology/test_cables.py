@@ -22,7 +22,7 @@ def plugged(mine: str, theirs: str, peer: NodeId = B) -> Cable:
     return cable(CableEnd(A, mine), CableEnd(peer, theirs))
 
 
-def over(mine: str, theirs: str, address: str = "192.168.4.2", state: S = S.UP) -> Link:
+def over(mine: str, theirs: str, address: str = "192.168.4.2", state: LinkState = S.UP) -> Link:
     """From A to B by these interfaces."""
     leaves, arrives = End(mine, TB), End(theirs, TB)
     return replace(link(TB, 0.05, state, address), path=Path(leaves, arrives, arrives, leaves))

@@ -12,11 +12,16 @@ from thunderline.topology.measuring import summary, tallied
 from thunderline.v1 import topology_pb2
 from topology.little_network import HERE, Living, nodes, pairs, together
 
+
+def times(rtt_us: int, count: int) -> list[int | None]:
+    return [rtt_us] * count
+
+
 # RTTs, None for a lost one -> median, min, max, average, deviation, lost.
 SUMMARIES: dict[str, tuple[list[int | None], tuple[int, int, int, int, int, int]]] = {
-    "all alike": ([50] * 20, (50, 50, 50, 50, 0, 0)),
-    "two kinds": ([40] * 10 + [60] * 10, (50, 40, 60, 50, 10, 0)),
-    "one late": ([50] * 19 + [1050], (50, 50, 1050, 100, 218, 0)),
+    "all alike": (times(50, 20), (50, 50, 50, 50, 0, 0)),
+    "two kinds": (times(40, 10) + times(60, 10), (50, 40, 60, 50, 10, 0)),
+    "one late": (times(50, 19) + times(1050, 1), (50, 50, 1050, 100, 218, 0)),
     "a few lost": ([50, None, 70, None], (60, 50, 70, 60, 10, 2)),
     "all lost": ([None] * 20, (0, 0, 0, 0, 0, 20)),
 }

@@ -98,8 +98,9 @@ def test_anything_else_is_no_address(text: str) -> None:
 
 
 def test_addresses_sort_as_numbers() -> None:
+    mixed = ["fe80::1%en6", "10.0.0.10", "::1", "9.0.0.1", "fe80::1%en5", "10.0.0.9"]
     line = ["9.0.0.1", "10.0.0.9", "10.0.0.10", "::1", "fe80::1%en5", "fe80::1%en6"]
-    assert sorted(line[::-1], key=address_key) == line
+    assert sorted(mixed, key=address_key) == line
 
 
 PROBED: dict[str, tuple[bool, bool]] = {

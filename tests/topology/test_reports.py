@@ -40,7 +40,7 @@ def tried(
     from_node: NodeId = A,
     to_node: NodeId = B,
     address: str = B_CABLE,
-    state: S | None = S.UP,
+    state: LinkState | None = S.UP,
     outcome: Outcome = Outcome.ANSWERED,
     rtt_us: int = 50,
     medium: Medium = TB,
@@ -65,7 +65,7 @@ def hears(
     address: str = B_CABLE,
     from_address: str = A_CABLE,
     is_proven: bool = True,
-    state: S = S.UP,
+    state: LinkState = S.UP,
 ) -> Heard:
     return Heard(from_node, to_node, address, from_address, end(TB), end(TB), state, 60, is_proven)
 
@@ -93,7 +93,7 @@ LOST = tried(outcome=Outcome.TIMED_OUT, state=S.DOWN)
 ONE_SIDED = frozenset({Mark.ONE_SIDED})
 
 # What A says of its own probes to B, what B says that it hears of A: the state of the link from A to B, and its marks.
-EVIDENCE: dict[str, tuple[Tried | None, Heard | None, S | None, frozenset[Mark]]] = {
+EVIDENCE: dict[str, tuple[Tried | None, Heard | None, LinkState | None, frozenset[Mark]]] = {
     "both": (tried(), hears(), S.UP, frozenset()),
     "neither": (None, None, None, frozenset()),
     "an address that was never tried is no link": (UNTRIED, None, None, frozenset()),
@@ -112,7 +112,7 @@ EVIDENCE: dict[str, tuple[Tried | None, Heard | None, S | None, frozenset[Mark]]
 
 @pytest.mark.parametrize(("row", "heard", "state", "marks"), EVIDENCE.values(), ids=EVIDENCE.keys())
 def test_a_link_by_what_its_two_nodes_say(
-    row: Tried | None, heard: Heard | None, state: S | None, marks: frozenset[Mark]
+    row: Tried | None, heard: Heard | None, state: LinkState | None, marks: frozenset[Mark]
 ) -> None:
     reports = [report(A, *([row] if row else [])), report(B, *([heard] if heard else []))]
     links = seen(*reports).links

@@ -108,7 +108,7 @@ def only(topology: topology_pb2.Topology, node: str, names: Mapping[str, str]) -
     found.CopyFrom(topology)
     for part in ("links", "attempts"):
         kept = [one for one in getattr(topology, part) if ids & {one.from_node_id, one.to_node_id}]
-        found.ClearField(part)  # type: ignore[arg-type]
+        found.ClearField(part)
         getattr(found, part).extend(kept)
     return found
 

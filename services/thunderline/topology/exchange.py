@@ -223,7 +223,7 @@ class Exchange:
 
     async def answered(
         self, requests: AsyncIterator[topology_pb2.WatchObservationsRequest], context: Any
-    ) -> AsyncIterator[topology_pb2.WatchObservationsResponse]:
+    ) -> AsyncGenerator[topology_pb2.WatchObservationsResponse, None]:
         """A stream that a peer has dialled. Raises InvalidRequest, Unauthenticated, Full, Unreachable."""
         if self.answered_count >= STREAM_COUNT_MAX:
             raise Full(f"{STREAM_COUNT_MAX} streams stand already", retry_after_s=self._limits.probe_period_s)

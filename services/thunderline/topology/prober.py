@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 
 from prometheus_client import Counter
 
@@ -119,9 +120,9 @@ class Prober:
             pass
 
     async def _probe(self, aim: Aim, begun_s: float) -> None:
-        work = (probe, self._speaker, aim, self._ends, self._limits.probe_timeout_s)
+        work = partial(probe, self._speaker, aim, self._ends, self._limits.probe_timeout_s)
         try:
-            found = await asyncio.get_running_loop().run_in_executor(self._pool, *work)
+            found = await asyncio.get_running_loop().run_in_executor(self._pool, work)
         finally:
             self._in_flight -= 1
         self._absorb((aim.peer, aim.address), found, begun_s)

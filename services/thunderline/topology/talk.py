@@ -34,7 +34,7 @@ class Talk:
         """The next messages, within their bounds; there is always a first one."""
         own, reports = knowledge.node, knowledge.reports
         wanted = to_send(reports, self.held, own, self.peer) if self.peer else (knowledge.report,)
-        if self.is_behind and self.peer in reports:
+        if self.is_behind and self.peer is not None and self.peer in reports:
             wanted, self.is_behind = (*wanted, reports[self.peer]), False
         parts: list[list[topology_pb2.NodeReport]] = [[]] if is_first else []
         size_bytes = 0
