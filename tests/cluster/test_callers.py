@@ -79,7 +79,7 @@ def test_a_stranger_reaches_enrolment_and_nothing_else() -> None:
     ]
 
 
-@pytest.mark.parametrize(("method", "caller"), itertools.product(METHODS, Caller), ids=str)
+@pytest.mark.parametrize(("method", "caller"), list(itertools.product(METHODS, Caller)), ids=str)
 def test_a_refusal_says_who_and_what(method: str, caller: Caller) -> None:
     if caller in MAY_CALL[method]:
         check(method, caller, "node n")

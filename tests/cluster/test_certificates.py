@@ -33,7 +33,7 @@ GOOD = Facts(Bearer("home", Caller.MEMBER, NODE), Validity(int(NOW_S) - DAY_S, i
 NAMES = ["home", "a b/c", "größe", "x" * 200, "%2F"]
 
 
-@pytest.mark.parametrize(("cluster", "caller"), itertools.product(NAMES, sorted(CERTIFIED, key=lambda one: one.value)))
+@pytest.mark.parametrize(("cluster", "caller"), list(itertools.product(NAMES, sorted(CERTIFIED, key=lambda one: one.value))))
 def test_what_a_certificate_names_is_read_back(cluster: str, caller: Caller) -> None:
     one = Bearer(cluster, caller, NODE)
     assert one.uri.isascii()

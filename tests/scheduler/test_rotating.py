@@ -29,13 +29,13 @@ from thunderline.v1 import cluster_pb2, topology_pb2_grpc
 PACE_S = 0.05
 
 
-async def joined(opened: Doors, tmp_path: Path, count: int) -> list[Node]:
+async def joined(opened: Doors, tmp_path: Path, count: int, yes: bool = False) -> list[Node]:
     members = [Node(tmp_path / f"member-{number}") for number in range(count)]
     for one in members:
         made = token(opened.node)
         while True:
             with contextlib.suppress(Exception):
-                await one.join(made.text)
+                await one.join(made.text, yes)
                 break
             await asyncio.sleep(PACE_S)
     opened.members = members
@@ -164,7 +164,7 @@ async def test_in_haste_the_old_certificates_end_at_once(tmp_path: Path) -> None
             async with dial(opened.target, member.wallet) as channel:
                 await topology_pb2_grpc.TopologyServiceStub(channel).GetTopology(ASK, timeout=5)
         assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
-        (again,) = await joined(opened, tmp_path, 1)
+        (again,) = await joined(opened, tmp_path, 1, yes=True)
         assert again.wallet.checked().facts.authority == ring.signing
 
 
