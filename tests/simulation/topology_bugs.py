@@ -50,9 +50,7 @@ class TellsEveryRtt(Known):
         if super().tell(rows, arrivals, tells, now_s):
             return True
         cables = [one for one in self.cables if self.node in one.nodes]
-        now = reports.told(
-            self.node, self.report.version, rows, arrivals, cables, self.members.is_complete, tells
-        )
+        now = reports.told(self.node, self.report.version, rows, arrivals, cables, self.members.is_complete, tells)
         if now == self.report:
             return False
         version = self.report.version
@@ -164,7 +162,7 @@ def choosing(choose: Callable[[tuple[Link, ...], LinkId | None, LinkId | None], 
 
 
 def stays_on_a_dead_link(links: tuple[Link, ...], held: LinkId | None, best: LinkId | None) -> LinkId | None:
-    return held if any(link.id == held for link in links) else best
+    return held if any(link.id == held and link.state is S.DOWN for link in links) else best
 
 
 def never_comes_back(links: tuple[Link, ...], held: LinkId | None, best: LinkId | None) -> LinkId | None:

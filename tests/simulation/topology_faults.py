@@ -52,7 +52,7 @@ class Faults:
         self.world.later(1.0, self.chance.choice((3.0, 12.0)), plug)
 
     def _slow(self, net: Net) -> None:
-        self.slow_to(net, self.chance.choice((0.7, 1.0, 2.0, 8.0)))
+        self.slow_to(net, self.chance.choice((0.6, 1.0, 2.0, 8.0)))
 
         def heal() -> None:
             net.slow_us, net.near_limit = 0, False

@@ -25,6 +25,8 @@ PERIOD_S, TIMEOUT_S, HEARTBEAT_S = DEFAULTS.probe_period_s, DEFAULTS.probe_timeo
 NEVER_S = -1e9
 # A look that comes so much late says that it slept, or was starved.
 LATE_S = 1.0
+# RTTs are looked for this often.
+LOOK_S = 1.0
 # In a row of tries, beside the RTTs of those that were answered.
 MISSED, REFUSED = -1, -2
 TRIES_KEPT = 60
@@ -57,7 +59,7 @@ class Graphs:
             if len(self._made) > self.KEPT:
                 del self._made[next(iter(self._made))]
         elif self._count % self.TRIED_EVERY == 0:
-            again = reports.graph(dict(reversed(heard.items())), sorted(present), sorted(alive, reverse=True))
+            again = reports.graph(dict(reversed(list(heard.items()))), sorted(present), sorted(alive, reverse=True))
             if again != self._made[key][1]:
                 raise Broken("two graphs of the same reports differ")
         return self._made[key][1]
@@ -150,14 +152,15 @@ class Host:
         # By its own clock: who was late judges nobody for one period (protocols B, point 3).
         self.looked_s = self.judges_from_s = 0.0
         # What of its probes, members and streams is not in its report; which reports its streams have had.
-        self.is_dirty = True
+        self.is_dirty = self.has_rtts = True
         self.sent: Mapping[NodeId, Report] = {}
         self._read: tuple[object, object] = (None, None)
         self._seen: tuple[object, object] = (None, None)
-        # For the laws: each row's tries, and who was heard, or is back, and has to be tried at once.
+        # For the laws: each row's tries, who was heard, or is back, and has to be tried at
+        # once, and what was chosen after what.
         self.tries: dict[Key, list[int]] = {}
         self.owed_s: dict[Key, float] = {}
-        self.change_count: dict[NodeId, int] = {}
+        self.choices: dict[NodeId, list[LinkId]] = {}
         self.checked = self.known.report
         self.heard_of: dict[NodeId, Version] = {}
 
@@ -258,11 +261,14 @@ class Host:
         """Its echo has answered a burst."""
         if echoed.peer not in self.members.peers:
             return
-        is_new = echoed.key not in self.arrivals
+        before = self.arrivals.get(echoed.key)
         self.arrivals = self.core.heard(self.arrivals, echoed)
-        self.is_dirty = True
-        if is_new:
+        self.has_rtts = True
+        if before is None:
             self._arrange()
+        else:
+            self.is_dirty |= before.health.state is not self.arrivals[echoed.key].health.state
+            self.is_dirty |= (before.last.arrives, before.last.returns) != (echoed.arrives, echoed.returns)
         key = (echoed.peer, echoed.peer_address)
         row = self.rows.get(key)
         if row is not None and row.outcome is not Outcome.ANSWERED and not row.in_flight:
@@ -275,7 +281,7 @@ class Host:
         if before is None:
             return None
         after = self.rows[key] = self.core.answered(before, rtt_us, local_address, path)
-        self.is_dirty = True
+        self._touch(before, after)
         # Over another medium it is another link.
         tries = self.tries.get(key, []) if after.medium is before.medium else []
         self.tries[key] = [*tries[-TRIES_KEPT:], rtt_us]
@@ -289,11 +295,16 @@ class Host:
         if before.tried_s is not None and before.tried_s < self.judges_from_s:
             self.rows[key] = replace(before, in_flight=False)
             return None
-        self.is_dirty = True
-        self.rows[key] = self.core.failed(before, outcome, errno)
+        after = self.rows[key] = self.core.failed(before, outcome, errno)
+        self._touch(before, after)
         tries = self.tries.get(key, [])[-TRIES_KEPT:]
         self.tries[key] = [*tries, REFUSED if outcome is Outcome.REFUSED else MISSED]
         return before
+
+    def _touch(self, before: Row, after: Row) -> None:
+        """An RTT alone is told when it is looked for."""
+        self.has_rtts = True
+        self.is_dirty |= _gist(before) != _gist(after)
 
     def receive(self, told: Collection[Report]) -> None:
         self.known.take(told)
@@ -302,8 +313,8 @@ class Host:
 
     def tell(self, now_s: float) -> None:
         """What its probes saw, when that is news."""
-        if self.is_dirty:
-            self.is_dirty = False
+        if self.is_dirty or (self.has_rtts and (now_s / LOOK_S).is_integer()):
+            self.is_dirty = self.has_rtts = False
             joined = [self.names[peer] for peer in self.streams]
             self.known.tell(self.rows, self.arrivals, joined, self.clock_s(now_s))
 
@@ -322,12 +333,17 @@ class Host:
         self.is_dirty |= self.known.cables.keys() != self.cables.keys()
         self.cables = self.known.cables
         for peer in self.members.peers:
-            pair = (self.node, peer)
-            held = before.chosen.get(pair)
-            if held is not None and self.known.chosen.get(pair) != held:
-                self.change_count[peer] = self.change_count.get(peer, 0) + 1
+            chosen, row = self.known.chosen.get((self.node, peer)), self.choices.setdefault(peer, [])
+            if chosen is not None and row[-1:] != [chosen]:
+                row.append(chosen)
         return before
 
     def answers(self, one: NodeId, other: NodeId, address: str) -> bool:
         found = self.known.by_pair.get((one, other), ())
         return any(link.address == address and link.state is not LinkState.DOWN for link in found)
+
+
+def _gist(row: Row) -> tuple[object, ...]:
+    """All but its RTTs."""
+    state = row.health.state if row.health else None
+    return row.outcome, row.errno, row.failure_count, row.local_address, row.path, state

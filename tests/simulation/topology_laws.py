@@ -3,7 +3,7 @@
 Written from what really crossed, and from the media as they are.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from itertools import permutations
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,6 @@ from simulation.topology_networks import Way
 from thunderline.cluster import NodeId
 from thunderline.cluster.addresses import is_ipv4, is_private, is_vpn
 from thunderline.cluster.graph import Graph
-from thunderline.cluster.graph import unsettled as waits_for
 from thunderline.cluster.links import RTT_LIMITS_US, Link, LinkId, LinkState, Mark
 from thunderline.cluster.media import ORDER, Medium
 from thunderline.topology.probes import ASKED_GAP_S, SILENT_PERIOD_COUNT, Row
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 S, M = LinkState, Medium
 EXACT_S = 1e-6
 # Two probe periods, and the tick in which that is looked at.
-DIRECTION_S = 2 * PERIOD_S + 0.5
+DIRECTION_S = 2 * PERIOD_S
 
 LAWS = (
     "no link without a probe that crossed, none of who is not there, and of no medium that it did not cross",
@@ -146,8 +145,9 @@ def of_a_graph(world: "World", host: Host, before: Told) -> None:
 
 
 def _of_links(world: "World", host: Host, graph: Graph) -> None:
+    present = host.members.present | {host.node}
     for link in graph.links:
-        if not {link.from_node, link.to_node} <= host.members.present | {host.node}:
+        if link.from_node not in present or link.to_node not in present:
             raise Broken(f"{host.node} has a link of who is not there: {link}")
         media = world.crossed.get(link.id)
         if media is None or link.local_address.startswith("10.66."):
@@ -239,7 +239,7 @@ def of_directions(world: "World") -> None:
     calm = [
         host
         for host in world.hosts
-        if host.serves(now_s) and now_s - max(host.serves_s, host.disturbed_s) >= DIRECTION_S
+        if host.serves(now_s) and now_s - max(host.serves_s, host.disturbed_s) >= DIRECTION_S + world.tick_s
     ]
     for one, other in permutations(calm, 2):
         is_deaf = frozenset((one.index, other.index)) in world.deaf
@@ -250,99 +250,3 @@ def of_directions(world: "World") -> None:
             for host in (one,) if is_deaf else (one, other):
                 if not host.answers(one.node, other.node, address):
                     raise Broken(f"{one.node} reaches {address} of {other.node}, and {host.node} does not know it")
-
-
-def unsettled(world: "World") -> str:
-    """What is not yet as it has to be in peace; "" when all is."""
-    hosts, reaches = world.hosts, world.reaches
-    for host in hosts:
-        if not host.members.is_complete:
-            return f"the roster of {host.node} is not complete"
-        there = [
-            other
-            for other in hosts
-            if other is not host and (reaches(host.index, other.index) or reaches(other.index, host.index))
-        ]
-        wanted = {other.node for other in there}
-        if host.members.present != wanted or host.members.alive != wanted:
-            return f"{host.node} takes {sorted(host.members.present)} to be there, and {sorted(wanted)} are"
-        if any(host.known.reports.get(other.node) is not other.known.report for other in there):
-            return f"{host.node} has not heard the newest reports"
-    known = _known_addresses(world)
-    for host in hosts:
-        if world.is_large:
-            world.see(host)
-        if found := _wrong_graph(world, host, known):
-            return f"at {host.node}: {found}"
-    return ""
-
-
-def _known_addresses(world: "World") -> dict[tuple[int, int], set[str]]:
-    """By who probes and who is probed: what cards tell, and where the peer is heard from."""
-    pairs = list(permutations(range(len(world.hosts)), 2))
-    known = {(one, other): set(world.told_addresses(other)) for one, other in pairs}
-    for _ in range(0 if world.is_large else 3):
-        for one, other in pairs:
-            ways = [world.networks.way(other, address) for address in known[other, one]]
-            known[one, other] |= {way.local_address for way in ways if isinstance(way, Way) and way.to == one}
-    return known
-
-
-def _wrong_graph(world: "World", host: Host, known: Mapping[tuple[int, int], set[str]]) -> str:
-    graph = host.known.graph
-    if graph.incomplete:
-        return f"{graph.incomplete} have not told all"
-    if world.is_large and host.index:
-        # It is the graph that was looked at already.
-        return "" if graph == world.hosts[0].known.graph else "it is another graph"
-    present = host.members.present | {host.node}
-    there = [one for one in world.hosts if one.node in present]
-    wanted: dict[LinkId, Way] = {}
-    for one, other in permutations(there, 2):
-        for address in known[one.index, other.index]:
-            way = world.networks.way(one.index, address)
-            if isinstance(way, Way) and way.to == other.index:
-                wanted[LinkId(one.node, other.node, address)] = way
-    found = {link.id: link for link in graph.links if link.state is not S.DOWN}
-    if found.keys() != wanted.keys():
-        return f"{found.keys() - wanted.keys()} do not work, {wanted.keys() - found.keys()} do"
-    for link_id, way in wanted.items():
-        if wrong := _wrong_link(found[link_id], way):
-            return wrong
-    return _wrong_cables(world, graph, present)
-
-
-def _wrong_link(link: Link, way: Way) -> str:
-    medium = M.VPN if is_vpn(link.address) or is_vpn(way.local_address) else way.medium
-    low, high = (sum(ends) / 2 for ends in zip(way.out.range_us, way.back.range_us, strict=True))
-    limit_us = RTT_LIMITS_US.get(medium, 10**9)
-    wrong_state = (link.state is S.DEGRADED and high < 0.8 * limit_us) or (link.state is S.UP and low > limit_us)
-    is_asymmetric = way.out is not way.back
-    marks = {Mark.ASYMMETRIC_ROUTE} if is_asymmetric else set()
-    is_near = low / 1.25 - 110 <= link.rtt_us <= 1.25 * high + 110
-    wrong = link.medium is not medium or wrong_state or link.marks != marks or not is_near
-    return f"{link} should be {medium.name}, {marks}, {low:.0f} to {high:.0f} us" if wrong else ""
-
-
-def _wrong_cables(world: "World", graph: Graph, present: frozenset[NodeId]) -> str:
-    cables = world.networks.cables(world.names)
-    for lost in graph.lost_cables:
-        if any(lost.shares_an_end(one) for one, carries in cables.items() if carries):
-            return f"{lost} is there, and said to be lost"
-    moved = {
-        frozenset(world.names[one] for one in net.members)
-        for net in world.networks.nets
-        if net.medium is M.THUNDERBOLT and net.moves
-    }
-    joined = {frozenset(link.id[:2]) for link in graph.links if link.state is not S.DOWN}
-    for one, carries in cables.items():
-        pair = frozenset(one.nodes)
-        is_lost = one in world.seen_cables and not carries and pair not in moved and pair in joined and pair <= present
-        if is_lost and one not in graph.lost_cables:
-            return f"{one} is not said to be lost"
-    excused = {frozenset(one.nodes) for one in graph.cables}
-    tried = {(one.from_node, one.to_node) for one in graph.tried}
-    waits = waits_for(graph, sorted(present)) if len(present) < 20 else ()
-    if wrong := [pair for pair in waits if frozenset(pair) not in excused and pair in tried]:
-        return f"a placement would wait for {wrong}"
-    return ""

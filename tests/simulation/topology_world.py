@@ -25,8 +25,10 @@ from thunderline.cluster.media import Medium
 from thunderline.topology.probes import Echoed, Row
 from thunderline.topology.reports import Report
 
-TICK_S, LARGE_TICK_S = 0.5, 1.0
+# How often a node looks: a machine that is busy less often.
+TICK_S, SLOW_TICK_S = 0.5, 1.0
 LARGE = 20
+HOST_COUNTS = (*[2] * 8, *[3] * 9, *[4] * 4, 5, 6, 7, 8)
 ERRNOS = {
     Outcome.TIMED_OUT: errnos.ETIMEDOUT,
     Outcome.UNREACHABLE: errnos.ENETUNREACH,
@@ -42,9 +44,9 @@ class World:
         self.chance = chance = random.Random(seed)
         self.core, self.graphs = core, Graphs()
         self.now_s, self.faults = 1_000.0, True
-        count = host_count or chance.choice((2, 2, 2, 3, 3, 3, 4, 4, 5, 6, 8))
+        count = host_count or chance.choice(HOST_COUNTS)
         self.is_plain, self.is_large = bool(host_count), count >= LARGE
-        self.tick_s = LARGE_TICK_S if self.is_large else TICK_S
+        self.tick_s = SLOW_TICK_S if self.is_large or chance.random() < 0.6 else TICK_S
         # The order of ids is not that of the addresses.
         self.names = [NodeId(f"{chance.getrandbits(32):08x}-{index}") for index in range(count)]
         self.networks = Networks(chance, count, self.is_plain)
@@ -251,7 +253,7 @@ class World:
             if net.medium is Medium.THUNDERBOLT and self.chance.random() < 0.6:
                 net.unplugged = {net.members[0]}
             else:
-                self.breaks.slow_to(net, self.chance.choice((0.7, 1.0, 1.0, 2.0)))
+                self.breaks.slow_to(net, self.chance.choice((0.6, 1.0, 1.0, 2.0)))
         # What was to heal is healed.
         self._coming = [one for one in self._coming if not heals(one[2])]
         heapq.heapify(self._coming)
