@@ -95,6 +95,8 @@ class JoiningService(enrollment_pb2_grpc.EnrollmentServiceServicer):
     async def SignCertificate(
         self, request: enrollment_pb2.SignCertificateRequest, context: Any
     ) -> enrollment_pb2.SignCertificateResponse:
+        # Asked for once: of a call that has ended gRPC would crash over it.
+        peer = context.peer()
         asked = read_request(request.certificate_request_pem)
         try:
             if asked.name == self._enrollment.node:
@@ -104,10 +106,10 @@ class JoiningService(enrollment_pb2_grpc.EnrollmentServiceServicer):
                 )
             await self._enrollment.admit(request.token, asked.key)
         except (Unauthenticated, InvalidRequest) as error:
-            log.warning("did not let a node in: %s", error.message, extra={"node": asked.name, "peer": context.peer()})
+            log.warning("did not let a node in: %s", error.message, extra={"node": asked.name, "peer": peer})
             raise
         response = await self._enrollment.signed(asked)
-        log.info("a node joins", extra={"node": asked.name, "peer": context.peer()})
+        log.info("a node joins", extra={"node": asked.name, "peer": peer})
         return response
 
 
