@@ -32,7 +32,9 @@ def connected(target: str) -> int:
     """Connections of this process to "host:port", as the operating system sees them."""
     host, _, port = target.rpartition(":")
     found = psutil.Process(os.getpid()).net_connections("tcp")
-    return sum(one.status == psutil.CONN_ESTABLISHED and one.raddr == (host, int(port)) for one in found)
+    there = [(one.raddr.ip, one.raddr.port) for one in found if one.status == psutil.CONN_ESTABLISHED]
+    # gRPC's sockets are of IPv6, whomever they reach.
+    return sum((ip.removeprefix("::ffff:"), its_port) == (host, int(port)) for ip, its_port in there)
 
 
 class LittleTopology(topology_pb2_grpc.TopologyServiceServicer):
@@ -73,13 +75,15 @@ class LittleTopology(topology_pb2_grpc.TopologyServiceServicer):
     async def WatchTopology(
         self, request: topology_pb2.WatchTopologyRequest, context: Any
     ) -> AsyncIterator[topology_pb2.WatchTopologyResponse]:
-        self.seen.append(context.peer())
+        # Asked for once: of a call that has ended gRPC would crash over it.
+        peer = context.peer()
+        self.seen.append(peer)
         try:
             await self.speaks.wait()
             async for topology in watch(self.changes, lambda: self.topology, 0.01):
                 yield topology_pb2.WatchTopologyResponse(topology=topology)
         finally:
-            self.seen.remove(context.peer())
+            self.seen.remove(peer)
 
     def register(self, server: grpc.aio.Server) -> None:
         topology_pb2_grpc.add_TopologyServiceServicer_to_server(self, server)

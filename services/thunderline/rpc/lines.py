@@ -31,7 +31,10 @@ class Line:
         return self._closing is not None and self._closing.done()
 
     def retire(self) -> None:
-        """Closes it once the last of its calls has ended: each has a deadline, or is a watch that moves."""
+        """Closes it once the last of its calls has ended: each has a deadline, or is a watch that moves.
+
+        gRPC keeps the connection itself until nobody holds one of its calls any more.
+        """
         self._is_old = True
         self._tidy()
 
