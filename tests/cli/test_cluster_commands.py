@@ -189,7 +189,7 @@ async def test_a_clients_file_is_all_that_python_needs(tmp_path: Path) -> None:
     assert parsed(path.read_bytes()).facts.bearer.name == "laptop"
     assert "exists already" in refused(tmp_path, "client", "laptop", "--out", str(path))
     # As printed, with the address of this test's server.
-    lines = text[text.index("import grpc") :].replace("grpc.secure_channel", "grpc.aio.secure_channel").splitlines()
+    lines = text[text.index("import pathlib") :].replace("grpc.secure_channel", "grpc.aio.secure_channel").splitlines()
     made: dict[str, Any] = {}
     exec("\n".join(line if "secure_channel" not in line else _at(line, address) for line in lines), made)
     wallet = Wallet(tmp_path, "thunderline")
@@ -257,7 +257,10 @@ def test_what_keeps_a_node_out_all_the_same_is_said(tmp_path: Path) -> None:
 
 
 SEEDS = {
-    "those of the address that answered first": (["10.0.0.9:7401", "10.0.0.1:7401"], ["10.0.0.1:7401", "10.0.0.9:7401"]),
+    "those of the address that answered first": (
+        ["10.0.0.9:7401", "10.0.0.1:7401"],
+        ["10.0.0.1:7401", "10.0.0.9:7401"],
+    ),
     "that address, when the node knows it under none": (["10.0.0.9:8401"], ["10.0.0.1:8401", "10.0.0.9:8401"]),
     "none told": ([], ["10.0.0.1"]),
     "what is no address is left out": (["", "x" * 400 + ":1", "nonsense", "10.0.0.1:7401"], ["10.0.0.1:7401"]),

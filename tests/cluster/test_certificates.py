@@ -33,7 +33,9 @@ GOOD = Facts(Bearer("home", Caller.MEMBER, NODE), Validity(int(NOW_S) - DAY_S, i
 NAMES = ["home", "a b/c", "größe", "x" * 200, "%2F"]
 
 
-@pytest.mark.parametrize(("cluster", "caller"), list(itertools.product(NAMES, sorted(CERTIFIED, key=lambda one: one.value))))
+@pytest.mark.parametrize(
+    ("cluster", "caller"), list(itertools.product(NAMES, sorted(CERTIFIED, key=lambda one: one.value)))
+)
 def test_what_a_certificate_names_is_read_back(cluster: str, caller: Caller) -> None:
     one = Bearer(cluster, caller, NODE)
     assert one.uri.isascii()
@@ -98,9 +100,7 @@ def test_freshness(now_s: int, expected: Freshness) -> None:
 
 
 def facts(cluster: str = "home", authority: str = "aa", begins_s: float = -DAY_S, ends_s: float = DAY_S) -> Facts:
-    return Facts(
-        Bearer(cluster, Caller.MEMBER, NODE), Validity(int(NOW_S + begins_s), int(NOW_S + ends_s)), authority
-    )
+    return Facts(Bearer(cluster, Caller.MEMBER, NODE), Validity(int(NOW_S + begins_s), int(NOW_S + ends_s)), authority)
 
 
 OWN_FAULTS = {

@@ -22,7 +22,7 @@ from thunderline.process.authority import (
     kept,
     refresh,
 )
-from thunderline.process.certificates import Authority, new_authority, new_key, public_key, sign
+from thunderline.process.certificates import new_authority, new_key, public_key, sign
 from thunderline.process.entry import CannotStart
 from thunderline.process.home import node_id
 from thunderline.process.trust import FOLDER, NODE, Wallet, identity, keep, trusted
@@ -75,8 +75,6 @@ def test_a_broken_authority_is_not_made_anew(tmp_path: Path, text: bytes) -> Non
     assert announced(tmp_path, Wallet(tmp_path, "home")) == Announced()
 
 
-
-
 STAGES = {
     "one": (Authorities(OLD), Ring((A,), A)),
     "the next one is trusted": (Authorities(OLD, NEW), Ring((A, B), A)),
@@ -115,7 +113,7 @@ def test_the_scheduler_nodes_own_certificate_follows_its_authorities(tmp_path: P
             assert bool(refresh(tmp_path, wallet)) is (stage != "one")
             assert refresh(tmp_path, wallet) == ""
         own = wallet.checked()
-        assert (trusted(own), own.facts.authority) == (set(ring.trusted), ring.signing)
+        assert (trusted(own), own.facts.authority) == (frozenset(ring.trusted), ring.signing)
         assert own.facts.bearer.caller is Caller.SCHEDULER
         assert announced(tmp_path, wallet) == Announced(tuple(sorted(ring.trusted)), ring.signing, ring.signing)
 
@@ -132,7 +130,7 @@ def test_a_change_is_whole(tmp_path: Path) -> None:
     found(tmp_path, "home", NOW_S)
     change(tmp_path, Authorities(OLD, NEW), "home", NOW_S)
     own = Wallet(tmp_path, "home").checked()
-    assert (trusted(own), own.facts.authority) == ({A, B}, A)
+    assert (trusted(own), own.facts.authority) == (frozenset({A, B}), A)
 
 
 def test_a_member_announces_what_it_trusts_and_nothing_that_signs(tmp_path: Path) -> None:
@@ -147,5 +145,5 @@ def test_a_member_announces_what_it_trusts_and_nothing_that_signs(tmp_path: Path
 def test_a_client_gets_a_key_of_its_own() -> None:
     one, other = (for_client(Authorities(OLD, NEW), "home", "laptop", NOW_S) for _ in range(2))
     assert one.facts.bearer == Bearer("home", Caller.CLIENT, "laptop")
-    assert (one.facts.authority, trusted(one)) == (A, {A, B})
+    assert (one.facts.authority, trusted(one)) == (A, frozenset({A, B}))
     assert one.key_pem != other.key_pem

@@ -29,6 +29,8 @@ from thunderline.rpc.errors import from_call
 from thunderline.rpc.server import enrolling, serving
 from thunderline.v1 import topology_pb2_grpc
 
+# In one order, for names of tests.
+CALLERS = [one for one in Caller if one in CERTIFIED]
 OURS = [method for method in MAY_CALL if method.startswith("/thunderline.")]
 
 
@@ -157,7 +159,7 @@ async def outcome(channel: grpc.aio.Channel, method: str) -> grpc.StatusCode:
     return grpc.StatusCode.OK
 
 
-@pytest.mark.parametrize("caller", sorted(CERTIFIED, key=lambda one: one.value))
+@pytest.mark.parametrize("caller", CALLERS)
 async def test_every_rpc_is_open_to_whom_the_table_names(address: str, cluster: LittleCluster, caller: Caller) -> None:
     def register(server: grpc.aio.Server) -> None:
         server.add_generic_rpc_handlers((Anything(),))
@@ -287,7 +289,8 @@ async def test_a_lasting_channel_takes_a_renewed_certificate_for_its_next_call(
         await gate.wait()
 
     async with a_node(address, Wallet(homes[0], "home"), between), dial(address, Wallet(homes[1], "home")) as channel:
-        watching = topology_pb2_grpc.TopologyServiceStub(channel).WatchTopology(WATCH, timeout=DEADLINE_S)
+        stub: Any = topology_pb2_grpc.TopologyServiceStub(channel)
+        watching = stub.WatchTopology(WATCH, timeout=DEADLINE_S)
         assert (await watching.read()).topology.node_id == "node"
         # One authority after the other: the server's end knows the old one no more.
         new.bundle = new.authority.certificate_pem
@@ -314,7 +317,6 @@ async def test_a_lasting_channel_can_be_closed_after_its_certificate_is_gone(
 
 
 def test_a_port_that_speaks_no_tls_is_told() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        # Nobody answers there.
-        with pytest.raises((Unreachable, Unauthenticated)):
-            shown(f"127.0.0.1:{listening.getsockname()[1]}", timeout_s=0.2)
+    # Nobody answers there.
+    with socket.create_server(("127.0.0.1", 0)) as listening, pytest.raises((Unreachable, Unauthenticated)):
+        shown(f"127.0.0.1:{listening.getsockname()[1]}", timeout_s=0.2)

@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from scheduler.little_scheduler import free_address
 from thunderline.cli import founding, joining
@@ -113,7 +114,11 @@ async def doors(node: Node, dead_s: float = 0.5) -> AsyncIterator[Doors]:
     found = node.read()
     wallet = node.wallet
     opened = Doors(node, wallet)
-    flags = {"node": {"bind": "127.0.0.1"}, "scheduler": node.ports, "limits": {"dead_s": dead_s}}
+    flags: dict[str, dict[str, Any]] = {
+        "node": {"bind": "127.0.0.1"},
+        "scheduler": node.ports,
+        "limits": {"dead_s": dead_s},
+    }
     trust = Trust(settings.read({}, flags=flags, home=found.home), node.id, wallet, opened.roster)
     async with serving(opened.target, [SERVICE], trust.register, wallet) as server:
         await server.serving()

@@ -142,9 +142,7 @@ async def test_a_copied_disk_does_not_become_the_scheduler_node(scheduler_node: 
             await member.join(made.text)
 
 
-async def test_a_member_of_another_cluster_is_asked_first(
-    scheduler_node: Node, member: Node, tmp_path: Path
-) -> None:
+async def test_a_member_of_another_cluster_is_asked_first(scheduler_node: Node, member: Node, tmp_path: Path) -> None:
     other = founded(tmp_path / "other scheduler", "work")
     async with doors(scheduler_node) as opened, doors(other) as others:
         made, elsewhere = token(scheduler_node), token(other)

@@ -21,6 +21,9 @@ from thunderline.v1 import discovery_pb2
 
 T = TypeVar("T")
 
+# What `rotate` shows does not hang on it.
+ROSTER_S = 1.0
+
 cluster = typer.Typer(no_args_is_help=True, help="Who belongs to this cluster, and whom its runners obey.")
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="do not ask")]
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON")]
@@ -128,12 +131,12 @@ def _roster(home: Path | None) -> discovery_pb2.Roster | None:
     where, shown = target(home, "discovery"), wallet(home)
 
     async def work() -> discovery_pb2.Roster:
-        async with DiscoveryClient(where, shown) as discovery:
+        async with asyncio.timeout(ROSTER_S), DiscoveryClient(where, shown) as discovery:
             return await discovery.roster()
 
     try:
         return asyncio.run(work())
-    except ClusterError:
+    except (ClusterError, TimeoutError):
         return None
 
 

@@ -137,9 +137,7 @@ def sign(authority: Authority, key: ec.EllipticCurvePublicKey, to: Bearer, now_s
         .add_extension(_usage(signs=False), critical=True)
         .add_extension(x509.ExtendedKeyUsage(purposes), critical=False)
         .add_extension(x509.SubjectAlternativeName(names), critical=False)
-        .add_extension(
-            x509.AuthorityKeyIdentifier.from_issuer_public_key(authority_key.public_key()), critical=False
-        )
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(authority_key.public_key()), critical=False)
     )
     return _pem(builder.sign(authority_key, hashes.SHA256()))
 
@@ -237,7 +235,5 @@ def _pem(certificate: x509.Certificate) -> bytes:
 
 def _key_fingerprint(key: ec.EllipticCurvePublicKey) -> str:
     digest = hashes.Hash(hashes.SHA256())
-    digest.update(
-        key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
-    )
+    digest.update(key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo))
     return digest.finalize().hex()

@@ -28,9 +28,7 @@ log = logging.getLogger(__name__)
 class Rotating:
     """`settle_s`: a turn waits so long, lest a node is missed that the roster is about to show."""
 
-    def __init__(
-        self, home: Path, wallet: Wallet, roster: Callable[[], discovery_pb2.Roster], settle_s: float
-    ) -> None:
+    def __init__(self, home: Path, wallet: Wallet, roster: Callable[[], discovery_pb2.Roster], settle_s: float) -> None:
         self._home = home
         self._wallet = wallet
         self._roster = roster
