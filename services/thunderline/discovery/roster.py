@@ -19,7 +19,7 @@ LEFT_KEPT_S = 86_400.0
 # A node of another cluster is shown for so long after it was last heard.
 STRANGER_KEPT_S = 120.0
 # Of what anybody on the network can send, so much is kept.
-STRANGER_COUNT_MAX, RIVAL_COUNT_MAX = 64, 4
+STRANGER_COUNT_MAX, STRANGER_ADDRESS_COUNT_MAX, RIVAL_COUNT_MAX = 64, 32, 4
 # Versions of one start; the incarnation counts above them, so that they grow over restarts. Both fit 63 bits.
 VERSIONS_PER_START = 2**32
 
@@ -287,8 +287,12 @@ def _apart(roster: Roster, card: Card) -> tuple[Rival | None, tuple[Rival, ...]]
 
 
 def _noticed(roster: Roster, stranger: Stranger) -> Roster:
-    """The newest of them are kept."""
+    """The newest of them are kept. What was heard of one before stays: an announcement says less than a card, and the
+    copy of a disk says something else, so that what is shown would change with each of them."""
     key = (stranger.node_id, stranger.cluster_name)
+    known = roster.strangers.get(key, stranger)
+    addresses = tuple(dict.fromkeys((*known.addresses, *stranger.addresses)))[:STRANGER_ADDRESS_COUNT_MAX]
+    stranger = replace(known, hostname=known.hostname or stranger.hostname, addresses=addresses)
     heard = {one: at_s for one, at_s in roster.strangers_heard_s.items() if one != key}
     heard[key] = roster.clock.awake_s
     kept = dict(list(heard.items())[-STRANGER_COUNT_MAX:])
