@@ -8,7 +8,7 @@ from thunderline.cluster import NodeId
 from thunderline.cluster.certificates import NO_CERTIFICATE
 from thunderline.cluster.errors import Unauthenticated
 from thunderline.cluster.limits import DEFAULTS
-from thunderline.cluster.transport import Transport, is_loopback, transport
+from thunderline.cluster.transport import Transport, transport
 
 if TYPE_CHECKING:
     # With it comes `cryptography`: a rank dials its runner's socket, and needs none.
@@ -39,9 +39,11 @@ CHANNEL_OPTIONS: list[tuple[str, int]] = [
     ("grpc.enable_retries", 0),
 ]
 
-# gRPC gives a connection no longer than its back-off, at least this: TCP, TLS and HTTP/2 need four round trips, over a
-# VPN 0.3 s. On the same machine a role that comes back is there at once.
-FAR_CONNECT_MS = 1_000
+# gRPC gives a connection no longer than its back-off, or this. TCP, TLS and HTTP/2 need four round trips, over a VPN
+# 0.3 s; and with the roles' poller (cli/__main__.py) each waits up to 0.2 s while no call waits for the connection.
+TLS_CONNECT_MS = 2_000
+_CONNECT = "grpc.min_reconnect_backoff_ms"
+TLS_CHANNEL_OPTIONS = [(name, TLS_CONNECT_MS if name == _CONNECT else value) for name, value in CHANNEL_OPTIONS]
 
 SERVER_OPTIONS: list[tuple[str, int]] = [
     *_KEEP_ALIVE,
@@ -56,13 +58,6 @@ SERVER_OPTIONS: list[tuple[str, int]] = [
 ]
 
 
-def options_for(target: str) -> list[tuple[str, int]]:
-    key = "grpc.min_reconnect_backoff_ms"
-    if target.startswith("unix:") or is_loopback(target.rpartition(":")[0].strip("[]")):
-        return CHANNEL_OPTIONS
-    return [(name, FAR_CONNECT_MS if name == key else value) for name, value in CHANNEL_OPTIONS]
-
-
 def dial(target: str, wallet: "Wallet | None" = None, node: NodeId | None = None) -> grpc.aio.Channel:
     """A channel to "host:port" or "unix:path". Dialling is lazy; calls take their own deadlines.
 
@@ -72,14 +67,14 @@ def dial(target: str, wallet: "Wallet | None" = None, node: NodeId | None = None
     mine = wallet.identity() if wallet else None
     match transport(target, mine is not None):
         case Transport.PLAIN:
-            return grpc.aio.insecure_channel(target, options=options_for(target))
+            return grpc.aio.insecure_channel(target, options=CHANNEL_OPTIONS)
         case Transport.REFUSED:
             raise Unauthenticated(f"{target} is another machine's: {NO_CERTIFICATE}")
     assert wallet is not None
     from thunderline.rpc import credentials
     from thunderline.rpc.lasting_channel import LastingChannel
 
-    options = [*options_for(target), *credentials.expects(node)]
+    options = [*TLS_CHANNEL_OPTIONS, *credentials.expects(node)]
 
     def make(one: "Identity") -> grpc.aio.Channel:
         return grpc.aio.secure_channel(target, credentials.for_channel(one), options=options)
@@ -91,5 +86,5 @@ def dial_enrolment(target: str, authority_pem: bytes) -> grpc.aio.Channel:
     """To the enrolment port, of an authority whose fingerprint was compared with the token's: process/handshake.py."""
     from thunderline.rpc import credentials
 
-    options = [*options_for(target), *credentials.EXPECTS_ENROLMENT]
+    options = [*TLS_CHANNEL_OPTIONS, *credentials.EXPECTS_ENROLMENT]
     return grpc.aio.secure_channel(target, credentials.for_joining(authority_pem), options=options)
