@@ -80,7 +80,7 @@ def test_a_taken_port_is_named_before_anything_starts(tmp_path: Path, base_port:
 
 def test_a_bind_that_is_no_address_of_this_machine_is_named(tmp_path: Path, base_port: int) -> None:
     found = settings(tmp_path, base_port + 50, base_port, bind="192.0.2.1")
-    with pytest.raises(CannotStart, match="look at the bind '192.0.2.1'"):
+    with pytest.raises(CannotStart, match=r"look at the bind '192\.0\.2\.1'"):
         check_ports(found, True)
 
 

@@ -14,8 +14,9 @@ from rpc.little_roles import LittleTopology, Told, connected, run, until
 from rpc.little_service import ASK, DEADLINE_S, WATCH
 from thunderline.cluster import NodeId
 from thunderline.process.trust import Wallet
+from thunderline.rpc.following import follow
 from thunderline.rpc.moves import Reach
-from thunderline.rpc.moving import Moving, follow
+from thunderline.rpc.moving import Moving
 from thunderline.v1 import topology_pb2_grpc
 
 PEER = NodeId("peer")
@@ -265,9 +266,12 @@ async def test_only_the_node_that_is_meant_is_taken(house: House, tmp_path: Path
     moving = Moving(meant, house.ways, cluster.wallet(), PATIENCE_S)
     moving.aim(Reach((ONE, TWO), house.port))
     other, wallet = LittleTopology(), cluster.wallet(name=meant)
-    async with other.at(house.target(ONE), cluster.wallet()), house.peer.at(house.target(TWO), wallet):
-        async with run(moving.run()):
-            await until("the right one", lambda: moving.works and moving.target == house.target(TWO))
-            house.ways.tell({meant: ONE})
-            await asyncio.sleep(3 * PATIENCE_S)
-            assert moving.target == house.target(TWO)
+    async with (
+        other.at(house.target(ONE), cluster.wallet()),
+        house.peer.at(house.target(TWO), wallet),
+        run(moving.run()),
+    ):
+        await until("the right one", lambda: moving.works and moving.target == house.target(TWO))
+        house.ways.tell({meant: ONE})
+        await asyncio.sleep(3 * PATIENCE_S)
+        assert moving.target == house.target(TWO)

@@ -82,9 +82,13 @@ async def test_a_connection_goes_where_topology_says(address: str, topology: Lit
     ways, peer = Ways(address), LittleTopology()
     moving = Moving(P, ways)
     moving.aim(Reach(("127.0.0.2", "127.0.0.3"), port))
-    async with topology.at(address), peer.at(f"127.0.0.2:{port}"), peer.at(f"127.0.0.3:{port}"):
-        async with run(ways.run(), moving.run()):
-            await until("it works", lambda: moving.works)
-            for best in ("127.0.0.3", "127.0.0.2"):
-                topology.tell_best({"p": best})
-                await until("it moves", lambda best=best: moving.target == f"{best}:{port}")  # type: ignore[misc]
+    async with (
+        topology.at(address),
+        peer.at(f"127.0.0.2:{port}"),
+        peer.at(f"127.0.0.3:{port}"),
+        run(ways.run(), moving.run()),
+    ):
+        await until("it works", lambda: moving.works)
+        for best in ("127.0.0.3", "127.0.0.2"):
+            topology.tell_best({"p": best})
+            await until("it moves", lambda best=best: moving.target == f"{best}:{port}")  # type: ignore[misc]

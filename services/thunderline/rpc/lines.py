@@ -52,6 +52,11 @@ class Line:
         await self.channel.close(grace)
 
 
+def broken(why: str) -> grpc.aio.AioRpcError:
+    """As of a peer that cannot be reached."""
+    return grpc.aio.AioRpcError(grpc.StatusCode.UNAVAILABLE, grpc.aio.Metadata(), grpc.aio.Metadata(), details=why)
+
+
 class NoCall:
     """A call that could not be begun: it fails as one does whose peer is gone."""
 

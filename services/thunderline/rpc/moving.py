@@ -1,15 +1,15 @@
 """A connection to one peer, at the best of its addresses: it moves there, new channel first (moves.py decides).
 
 Stubs and clients take it for a channel: a call goes where the connection is when it begins, and ends there. Watches
-that should come along go through `follow`.
+that should come along go through following.py.
 """
 
 import asyncio
 import contextlib
 import logging
 import math
-from collections.abc import AsyncGenerator, Callable, Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Protocol
 
 import grpc
 
@@ -19,15 +19,13 @@ from thunderline.cluster.limits import DEFAULTS
 from thunderline.process.changes import Changes
 from thunderline.rpc import moves
 from thunderline.rpc.channel import dial
-from thunderline.rpc.lines import Line, LineChannel
+from thunderline.rpc.lines import Line, LineChannel, broken
 
 if TYPE_CHECKING:
     from thunderline.process.trust import Wallet
 
 # A role that restarts is back before this part of a probe's time-out; then another address is tried as well.
 PATIENCE = 0.5
-# A watch that could not be begun where the connection is now is tried again after this time.
-AGAIN_S = 0.2
 
 log = logging.getLogger(__name__)
 
@@ -222,78 +220,3 @@ class Moving(LineChannel):
         lines = [*([self._current] if self._current else []), *self._tries, *self._old]
         self._current, self._tries, self._old = None, [], []
         return lines
-
-
-async def follow(moving: Moving, begin: Callable[[], Any]) -> AsyncGenerator[Any, None]:
-    """Messages of a watch that moves with its connection: it is begun there anew, and the old one ends when the new
-    one has told all that there is, in its first message.
-
-    `begin` makes the call, by a stub of `moving`. Raises grpc.aio.AioRpcError when the watch breaks.
-    """
-    watch = _Watch(begin())
-    coming: _Watch | None = None
-    moved = asyncio.ensure_future(moving.changes.after(moving.changes.version))
-    try:
-        while True:
-            waits = {moved, *([] if watch.reading.done() else [watch.reading]), *([coming.reading] if coming else [])}
-            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-            if coming is not None and coming.reading.done():
-                if coming.has_told:
-                    watch.leave()
-                    watch = coming
-                elif not moved.done():
-                    # Nobody is there yet; it may be so in a moment.
-                    moved.cancel()
-                    moved = asyncio.ensure_future(asyncio.sleep(AGAIN_S, moving.changes.version))
-                coming = None
-            # One that broke is waited for no more, if the other one comes.
-            if watch.reading.done() and (coming is None or watch.has_told):
-                message = watch.message()
-                if message is grpc.aio.EOF:
-                    return
-                yield message
-                watch.read()
-            if moved.done():
-                if coming is not None:
-                    coming.leave()
-                coming = _Watch(begin())
-                moved = asyncio.ensure_future(moving.changes.after(moving.changes.version))
-    finally:
-        moved.cancel()
-        watch.leave()
-        if coming is not None:
-            coming.leave()
-
-
-class _Watch:
-    """One call of a watch, and the message of it that is waited for."""
-
-    def __init__(self, call: Any) -> None:
-        self._call = call
-        self.read()
-
-    def read(self) -> None:
-        self.reading: asyncio.Task[Any] = asyncio.ensure_future(self._call.read())
-
-    @property
-    def has_told(self) -> bool:
-        """Of one whose read has ended: whether a message came."""
-        is_broken = self.reading.cancelled() or self.reading.exception() is not None
-        return not is_broken and self.reading.result() is not grpc.aio.EOF
-
-    def message(self) -> Any:
-        """Raises grpc.aio.AioRpcError."""
-        if self.reading.cancelled():
-            raise broken("the connection was closed")
-        return self.reading.result()
-
-    def leave(self) -> None:
-        self._call.cancel()
-        self.reading.cancel()
-        # Else asyncio tells of an error that nobody asked for.
-        self.reading.add_done_callback(lambda reading: reading.cancelled() or reading.exception())
-
-
-def broken(why: str) -> grpc.aio.AioRpcError:
-    """As of a peer that cannot be reached."""
-    return grpc.aio.AioRpcError(grpc.StatusCode.UNAVAILABLE, grpc.aio.Metadata(), grpc.aio.Metadata(), details=why)

@@ -10,8 +10,9 @@ import grpc
 from thunderline.cluster import NodeId
 from thunderline.process.settings import Settings
 from thunderline.process.trust import Wallet
+from thunderline.rpc.following import follow
 from thunderline.rpc.moves import reach, target
-from thunderline.rpc.moving import Moving, follow
+from thunderline.rpc.moving import Moving
 from thunderline.rpc.ways import REDIAL_S, Ways
 from thunderline.v1 import discovery_pb2, discovery_pb2_grpc
 
@@ -98,7 +99,7 @@ class SchedulerWay:
         own, node = self._own.discovery_target, f"node {self._scheduler}"
         if not self._is_told:
             fault = self._discovery.problem
-            return fault or f"this node's discovery does not answer at {own}: {IS_UP_RUNNING}, with this home and ports?"
+            return fault or f"this node's discovery does not answer at {own}: {IS_UP_RUNNING}, with this home?"
         if not self.channel.targets:
             return (
                 f"the scheduler node, {node}, has not been heard: {IS_UP_RUNNING} there? `thunderline nodes` shows who "

@@ -10,7 +10,8 @@ import grpc
 from thunderline.cluster import NodeId
 from thunderline.process.changes import Changes
 from thunderline.rpc import moves
-from thunderline.rpc.moving import Moving, follow
+from thunderline.rpc.following import follow
+from thunderline.rpc.moving import Moving
 from thunderline.v1 import topology_pb2, topology_pb2_grpc
 
 if TYPE_CHECKING:

@@ -14,8 +14,9 @@ from thunderline.cluster.errors import ClusterError, InstanceFailed, InvalidRequ
 from thunderline.cluster.limits import DEFAULTS, Limits
 from thunderline.process.trust import Wallet
 from thunderline.rpc.errors import from_call
+from thunderline.rpc.following import follow
 from thunderline.rpc.moves import reach
-from thunderline.rpc.moving import PATIENCE, Moving, follow
+from thunderline.rpc.moving import PATIENCE, Moving
 from thunderline.rpc.ways import Ways
 from thunderline.scheduler import wire, wording
 from thunderline.scheduler.carried import Carried
