@@ -29,7 +29,7 @@ from thunderline.process.authority import Authorities, keep_authorities
 from thunderline.process.home import node_id
 from thunderline.process.trust import Identity, keep, keep_joined
 from thunderline.rpc import credentials
-from thunderline.rpc.channel import CHANNEL_OPTIONS
+from thunderline.rpc.channel import TLS_CHANNEL_OPTIONS
 from thunderline.v1 import discovery_pb2, discovery_pb2_grpc, topology_pb2, topology_pb2_grpc
 
 PROGRAM = Path(sys.executable).parent / "thunderline"
@@ -103,7 +103,7 @@ class Node:
         with self._lock:
             if role not in self._doors:
                 self._doors[role] = Door(self.host.namespace, PORTS[role])
-        options = [*CHANNEL_OPTIONS, *credentials.expects(self.node_id)]
+        options = [*TLS_CHANNEL_OPTIONS, *credentials.expects(self.node_id)]
         target, mine = self._doors[role].target, credentials.for_channel(self.identity)
         return grpc.secure_channel(target, mine, options=options)
 
