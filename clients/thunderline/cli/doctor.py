@@ -179,7 +179,9 @@ class Doctor:
         self.findings += roster.of_roster(known, own, tries)
         self.findings += trust.of_seeds(own, seeds)
         if graph is not None:
-            self.findings += links.of_links(graph, roster.peers(known), roster.ports(known, "echo"))
+            alive_s = roster.alive_s(known, own.now_s)
+            peers = links.Peers(roster.peers(known), alive_s, roster.ports(known, "echo"))
+            self.findings += links.of_links(graph, peers, self._place.log("topology"))
 
     async def _roster(self, target: str) -> discovery_pb2.Roster:
         async with DiscoveryClient(target, self._wallet) as discovery:

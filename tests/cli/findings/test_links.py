@@ -4,13 +4,15 @@ import pytest
 
 from cli.findings.laws import NOTE, WARNING, WRONG, only, short, troubles
 from thunderline.cli.findings.finding import Finding
-from thunderline.cli.findings.links import of_links
+from thunderline.cli.findings.links import Peers, of_links
 from thunderline.v1 import cluster_pb2, topology_pb2
 
 ME, BOB = "me", "node-bob"
 UP, DEGRADED, DOWN = topology_pb2.LINK_STATE_UP, topology_pb2.LINK_STATE_DEGRADED, topology_pb2.LINK_STATE_DOWN
 CABLE, VPN, ETHERNET = cluster_pb2.MEDIUM_THUNDERBOLT, cluster_pb2.MEDIUM_VPN, cluster_pb2.MEDIUM_ETHERNET
-PEERS, PORTS = {BOB: "bob"}, {BOB: 7412, ME: 7499}
+LOG = "/h/logs/topology.log"
+PORTS = {BOB: 7412, ME: 7499}
+PEERS, NOBODY = Peers({BOB: "bob"}, {BOB: 9.0}, PORTS), Peers({}, {}, PORTS)
 
 
 def link(
@@ -42,7 +44,7 @@ def topology(*links: topology_pb2.Link, **more: object) -> topology_pb2.Topology
 
 
 def found(*links: topology_pb2.Link, **more: object) -> list[Finding]:
-    return of_links(topology(*links, **more), PEERS, PORTS)
+    return of_links(topology(*links, **more), PEERS, LOG)
 
 
 def test_a_good_link_is_shown() -> None:
@@ -51,11 +53,11 @@ def test_a_good_link_is_shown() -> None:
 
 
 def test_without_peers_there_is_nothing_to_say() -> None:
-    assert of_links(topology(), {}, {}) == []
+    assert of_links(topology(), NOBODY, LOG) == []
 
 
 def test_who_is_not_alive_lacks_no_link() -> None:
-    assert of_links(topology(link(state=DOWN)), {}, PORTS) == []
+    assert of_links(topology(link(state=DOWN)), NOBODY, LOG) == []
 
 
 NO_WAY = "no way there (EHOSTUNREACH)"
@@ -109,7 +111,7 @@ PAIRS = {
 def test_a_pair_that_is_not_joined_as_it_should_be(
     graph: topology_pb2.Topology, severity: str, what: str, why: str, remedy: str
 ) -> None:
-    one = only(of_links(graph, PEERS, PORTS))
+    one = only(of_links(graph, PEERS, LOG))
     assert (one.severity.value, one.what) == (severity, what)
     assert why in one.why
     assert remedy in one.remedy
@@ -123,6 +125,13 @@ def test_a_vpn_beside_a_cable_is_nothing_to_warn_of() -> None:
 def test_what_was_not_probed_yet_is_not_missed(node: str) -> None:
     assert short(found(incomplete_node_ids=[node])) == [(NOTE, "links to bob")]
     assert troubles(found(link(chosen=True), incomplete_node_ids=[node])) == []
+
+
+def test_what_takes_too_long_to_be_probed_is_told() -> None:
+    long = Peers({BOB: "bob"}, {BOB: 10.0}, PORTS)
+    one = only(of_links(topology(link(), incomplete_node_ids=[BOB]), long, LOG))
+    assert (one.severity.value, one.what) == (WARNING, "links to bob are not measured")
+    assert LOG in one.remedy
 
 
 def test_of_many_addresses_some_are_told() -> None:

@@ -4,7 +4,7 @@ import pytest
 
 from cli.findings.laws import NOTE, WARNING, WRONG, only, short, troubles
 from thunderline.cli.findings.finding import Finding
-from thunderline.cli.findings.roster import addresses, addresses_of_lost, of_roster, peers, ports
+from thunderline.cli.findings.roster import addresses, addresses_of_lost, alive_s, of_roster, peers, ports
 from thunderline.cli.findings.trust import Own, Try
 from thunderline.cluster.callers import Caller
 from thunderline.cluster.certificates import CERTIFICATE_S, Bearer, Facts, validity
@@ -192,6 +192,13 @@ def test_nodes_of_one_host_name_are_told_apart() -> None:
     for one in twins:
         one.card.hostname = "mini"
     assert peers(roster(*twins)) == {"11111111-1": "mini 11111111", "22222222-2": "mini 22222222"}
+
+
+def test_for_how_long_a_member_is_alive() -> None:
+    bob = member(BOB)
+    bob.state_since.FromMilliseconds(int((NOW_S - 7) * 1000))
+    assert alive_s(roster(bob, member(CLEO, DEAD)), NOW_S)[BOB] == pytest.approx(7)
+    assert CLEO not in alive_s(roster(member(CLEO, DEAD)), NOW_S)
 
 
 def test_what_is_read_from_the_cards() -> None:

@@ -1,6 +1,7 @@
 """What topology tells of the links between this node and its peers. Pure."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 from thunderline.cli.findings.finding import Finding, joined, note, warning, wrong
 from thunderline.cluster.links import RTT_LIMITS_US, LinkState, Mark
@@ -9,28 +10,51 @@ from thunderline.v1 import topology_pb2
 
 # A placement is rejected with all of them; here some are enough to see the pattern.
 ATTEMPT_COUNT_MAX = 4
+# A placement waits no longer for links to be measured either.
+SETTLE_S = 10.0
 SHOW = "`thunderline links --all` shows every address that was tried"
 
-# The name of a node for people.
-Name = Callable[[str], str]
 DOWN = LinkState.DOWN.value
 
 
-def of_links(topology: topology_pb2.Topology, peers: Mapping[str, str], echo_ports: Mapping[str, int]) -> list[Finding]:
-    """`peers`: the names of members that are ALIVE, by node_id, without this node; `echo_ports`: of all nodes."""
+@dataclass(frozen=True, slots=True)
+class Peers:
+    """Members that are ALIVE, without this node: their names and for how long they are, by node_id; and the echo ports
+    of all nodes."""
+
+    names: Mapping[str, str]
+    alive_s: Mapping[str, float]
+    echo_ports: Mapping[str, int]
+
+
+def of_links(topology: topology_pb2.Topology, peers: Peers, log: str) -> list[Finding]:
+    """`log`: of this node's topology."""
     here = topology.node_id
     found = []
-    for peer, name in peers.items():
+    for peer, name in peers.names.items():
         there = [one for one in topology.links if (one.from_node_id, one.to_node_id) == (here, peer)]
         back = [one for one in topology.links if (one.from_node_id, one.to_node_id) == (peer, here)]
+        if not (_answering(there) and _answering(back)) and {here, peer} & set(topology.incomplete_node_ids):
+            found.append(_not_measured(name, peers.alive_s.get(peer, 0.0), log))
+            continue
         told = [finding for one in (*there, *back) for finding in _of_link(one, name, here, _answering(there, back))]
-        pair = _of_pair(topology, peer, name, there, back, echo_ports)
+        pair = _of_pair(topology, peer, name, there, back, peers.echo_ports)
         if not told and not pair and (chosen := next((one for one in there if one.chosen), None)):
             found.append(note(f"link to {name}", f"{_medium(chosen)}, {_ms(chosen.rtt_us)} by {chosen.peer_address}"))
         found += pair + told
-    names = {here: "this node", **peers}
+    named = {here: "this node", **peers.names}
     lost = [one for one in topology.cables if one.lost and here in (one.one.node_id, one.other.node_id)]
-    return found + [_of_lost_cable(one, names) for one in lost]
+    return found + [_of_lost_cable(one, named) for one in lost]
+
+
+def _not_measured(name: str, alive_s: float, log: str) -> Finding:
+    if alive_s < SETTLE_S:
+        return note(f"links to {name}", "not all are measured yet")
+    why = f"{name} is ALIVE for {alive_s:.0f} s, and not every probe has been answered or has failed on both nodes"
+    remedy = (
+        f"run `thunderline doctor` once more; if it stays so, `tail {log}` here, and `thunderline doctor` on {name}"
+    )
+    return warning(f"links to {name} are not measured", why, remedy)
 
 
 def _answering(*ways: Iterable[topology_pb2.Link]) -> list[topology_pb2.Link]:
@@ -48,8 +72,6 @@ def _of_pair(
     """What is wrong between this node and a peer as a whole."""
     here = topology.node_id
     goes, comes = bool(_answering(there)), bool(_answering(back))
-    if not (goes and comes) and {here, peer} & set(topology.incomplete_node_ids):
-        return [note(f"links to {name}", "not all are measured yet")]
     if not goes and not comes:
         why = _tries(topology, here, peer) or f"topology knows no address of {name}"
         remedy = f"{_open_port(name, echo_ports.get(peer))}; a cable between them needs an address at both ends; {SHOW}"

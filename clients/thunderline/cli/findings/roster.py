@@ -39,6 +39,12 @@ def peers(roster: discovery_pb2.Roster) -> dict[str, str]:
     return {node: name for node, name in names(roster).items() if node in alive and node != roster.node_id}
 
 
+def alive_s(roster: discovery_pb2.Roster, now_s: float) -> dict[str, float]:
+    """For how long each member that is ALIVE is so, by node_id."""
+    alive = [one for one in roster.members if one.state == MemberState.ALIVE.value]
+    return {one.card.node_id: now_s - one.state_since.ToMilliseconds() / 1000 for one in alive}
+
+
 def ports(roster: discovery_pb2.Roster, role: str) -> dict[str, int]:
     """Where each node serves a role, by node_id."""
     return {
