@@ -8,15 +8,21 @@ from typing import Any
 
 import grpc
 import psutil
+from google.protobuf.message import Message
 
 from thunderline.cluster import NodeId
 from thunderline.process.changes import Changes, watch
 from thunderline.process.trust import Wallet
 from thunderline.rpc.server import serving
-from thunderline.v1 import discovery_pb2, discovery_pb2_grpc, topology_pb2, topology_pb2_grpc
+from thunderline.v1 import discovery_pb2, topology_pb2
 
 TOPOLOGY, DISCOVERY = "thunderline.v1.TopologyService", "thunderline.v1.DiscoveryService"
 SOON_S = 15.0
+unary, stream = grpc.unary_unary_rpc_method_handler, grpc.unary_stream_rpc_method_handler
+
+
+def _bytes(message: Message) -> bytes:
+    return message.SerializeToString()
 
 
 async def until(what: str, look: Callable[[], object], timeout_s: float = SOON_S) -> None:
@@ -37,7 +43,7 @@ def connected(target: str) -> int:
     return sum((ip.removeprefix("::ffff:"), its_port) == (host, int(port)) for ip, its_port in there)
 
 
-class LittleTopology(topology_pb2_grpc.TopologyServiceServicer):
+class LittleTopology:
     """Says what `tell` was given last. `seen` is who watches, by the address at which they came in."""
 
     def __init__(self) -> None:
@@ -67,13 +73,11 @@ class LittleTopology(topology_pb2_grpc.TopologyServiceServicer):
     def count(self, number: int) -> None:
         self.tell(topology_pb2.Topology(node_id="own", version=topology_pb2.GraphVersion(number=number)))
 
-    async def GetTopology(
-        self, request: topology_pb2.GetTopologyRequest, context: Any
-    ) -> topology_pb2.GetTopologyResponse:
+    async def _get(self, _: topology_pb2.GetTopologyRequest, __: Any) -> topology_pb2.GetTopologyResponse:
         return topology_pb2.GetTopologyResponse(topology=self.topology)
 
-    async def WatchTopology(
-        self, request: topology_pb2.WatchTopologyRequest, context: Any
+    async def _watch(
+        self, _: topology_pb2.WatchTopologyRequest, context: Any
     ) -> AsyncIterator[topology_pb2.WatchTopologyResponse]:
         # Asked for once: of a call that has ended gRPC would crash over it.
         peer = context.peer()
@@ -86,7 +90,12 @@ class LittleTopology(topology_pb2_grpc.TopologyServiceServicer):
             self.seen.remove(peer)
 
     def register(self, server: grpc.aio.Server) -> None:
-        topology_pb2_grpc.add_TopologyServiceServicer_to_server(self, server)
+        pb = topology_pb2
+        handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
+            "GetTopology": unary(self._get, pb.GetTopologyRequest.FromString, _bytes),
+            "WatchTopology": stream(self._watch, pb.WatchTopologyRequest.FromString, _bytes),
+        }
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(TOPOLOGY, handlers),))
 
     @contextlib.asynccontextmanager
     async def at(self, address: str, wallet: Wallet | None = None) -> AsyncIterator[None]:
@@ -95,7 +104,7 @@ class LittleTopology(topology_pb2_grpc.TopologyServiceServicer):
             yield
 
 
-class LittleDiscovery(discovery_pb2_grpc.DiscoveryServiceServicer):
+class LittleDiscovery:
     def __init__(self, roster: discovery_pb2.Roster) -> None:
         self.roster = roster
         self.changes = Changes()
@@ -104,17 +113,22 @@ class LittleDiscovery(discovery_pb2_grpc.DiscoveryServiceServicer):
         self.roster = roster
         self.changes.notify()
 
-    async def GetRoster(self, request: discovery_pb2.GetRosterRequest, context: Any) -> discovery_pb2.GetRosterResponse:
+    async def _get(self, _: discovery_pb2.GetRosterRequest, __: Any) -> discovery_pb2.GetRosterResponse:
         return discovery_pb2.GetRosterResponse(roster=self.roster)
 
-    async def WatchRoster(
-        self, request: discovery_pb2.WatchRosterRequest, context: Any
+    async def _watch(
+        self, _: discovery_pb2.WatchRosterRequest, __: Any
     ) -> AsyncIterator[discovery_pb2.WatchRosterResponse]:
         async for roster in watch(self.changes, lambda: self.roster, 0.01):
             yield discovery_pb2.WatchRosterResponse(roster=roster)
 
     def register(self, server: grpc.aio.Server) -> None:
-        discovery_pb2_grpc.add_DiscoveryServiceServicer_to_server(self, server)
+        pb = discovery_pb2
+        handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
+            "GetRoster": unary(self._get, pb.GetRosterRequest.FromString, _bytes),
+            "WatchRoster": stream(self._watch, pb.WatchRosterRequest.FromString, _bytes),
+        }
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(DISCOVERY, handlers),))
 
     @contextlib.asynccontextmanager
     async def at(self, address: str, wallet: Wallet | None = None) -> AsyncIterator[None]:

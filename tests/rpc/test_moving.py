@@ -104,6 +104,7 @@ async def test_a_better_way_takes_new_calls_and_watches_and_the_old_connection_c
     house.aim(ONE, TWO)
     async with house.at(ONE), house.at(TWO), run(house.moving.run(), house.count()):
         await house.until_at(ONE)
+        await until("the watch", lambda: house.numbers)
         await house.tell(1)
         house.ways.tell({PEER: TWO})
         await house.until_at(TWO)

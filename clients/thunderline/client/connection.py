@@ -28,7 +28,7 @@ class Connection:
     """
 
     # Of the service, given a channel.
-    stub: ClassVar[Callable[[grpc.aio.Channel], Any]]
+    stub: ClassVar[type[Any]]
 
     def __init__(self, target: str, wallet: Wallet | None = None, node: NodeId | None = None) -> None:
         self._begin(target, dial(target, wallet, node))
@@ -43,7 +43,7 @@ class Connection:
     def _begin(self, target: str, channel: grpc.aio.Channel) -> None:
         self.target = target
         self._channel = channel
-        self._stub: Any = type(self).stub(channel)
+        self._stub: Any = self.stub(channel)
 
     async def __aenter__(self) -> Self:
         return self
