@@ -14,6 +14,9 @@ from thunderline.discovery.values import Card, Member, View
 
 S = MemberState
 EXACT_S = 1e-6
+# Silences of which each state is said.
+LEAST_S = {S.ALIVE: 0.0, S.SUSPECT: WAITS.suspect_s, S.DEAD: WAITS.dead_s}
+MOST_S = {S.ALIVE: WAITS.suspect_s, S.SUSPECT: WAITS.dead_s}
 
 LAWS = (
     "a member was heard, or remembered: nobody is one by the word of others",
@@ -104,13 +107,13 @@ def _of_its_state(facts: Facts, host: Host, member: Member, before: Member | Non
         raise Broken(f"{card.node_id} is ALIVE at {host.node_id}, which has not heard it since its start")
     silent_s = truth.silent_s(card)
     is_new = before is None or before.state is not state or before.card.life != card.life
-    least_s = {S.ALIVE: 0.0, S.SUSPECT: WAITS.suspect_s, S.DEAD: WAITS.dead_s}[state]
+    least_s = LEAST_S[state]
     # One that is remembered is SUSPECT from the start.
     if is_new and before is not None and silent_s < least_s - EXACT_S:
         raise Broken(f"{card.node_id} is {state.name} at {host.node_id} after {silent_s:.2f} s of silence")
     if is_new and before is not None and state is not S.ALIVE and not truth.judges:
         raise Broken(f"{card.node_id} is {state.name} at {host.node_id}, which has just come late")
-    most_s = {S.ALIVE: WAITS.suspect_s, S.SUSPECT: WAITS.dead_s}.get(state)
+    most_s = MOST_S.get(state)
     if most_s is not None and truth.judges and silent_s > most_s + EXACT_S:
         raise Broken(f"{card.node_id} is {state.name} at {host.node_id} after {silent_s:.2f} s of silence")
 

@@ -61,6 +61,14 @@ class Found:
 
 
 @dataclass(frozen=True, slots=True)
+class Word:
+    """What members are told of others."""
+
+    heard: tuple[Lead, ...]
+    left: tuple[tuple[NodeId, Life], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Peers:
     seeds: tuple[str, ...] = ()
     # With the time at which each was told last.
@@ -70,8 +78,10 @@ class Peers:
     found: Mapping[str, Found] = field(default_factory=dict)
     # Where each node answered, while it does.
     answers_at: Mapping[NodeId, str] = field(default_factory=dict)
-    # Which version of our roster each was told, in which life of its own, and when.
-    told: Mapping[NodeId, tuple[int, Life, float]] = field(default_factory=dict)
+    # What each was told, in which life of its own, and when.
+    told: Mapping[NodeId, tuple["Word", Life, float]] = field(default_factory=dict)
+    # What is told now, and the members that it was made from.
+    word: tuple[Mapping[NodeId, Member], "Word"] | None = None
 
 
 NOWHERE: Mapping[NodeId, str] = {}
@@ -135,11 +145,14 @@ def greeted(roster: Roster, peers: Peers, greeting: Greeting, now_s: float) -> t
 def sighted(roster: Roster, peers: Peers, leads: Iterable[Lead]) -> Peers:
     """Kept of those who are not heard, and of one with our own id at another address: a twin."""
     now_s = roster.clock.awake_s
-    own = set(roster.own.addresses)
+    own, members, alive = set(roster.own.addresses), roster.members, S.ALIVE
     news = {}
     for lead in leads:
-        known = roster.members.get(lead.node_id)
-        is_wanted = not own.issuperset(lead.addresses) if lead.node_id == roster.own_id else not _is_alive(known)
+        known = members.get(lead.node_id)
+        # Most are heard, and there are many.
+        if known is not None and known.state is alive and lead.node_id != roster.own_id:
+            continue
+        is_wanted = lead.node_id != roster.own_id or not own.issuperset(lead.addresses)
         if is_wanted and lead.addresses:
             news[lead.node_id] = (replace(lead, addresses=lead.addresses[:ADDRESS_COUNT_MAX]), now_s)
     if not news:
@@ -156,23 +169,24 @@ def greet(roster: Roster, peers: Peers, to: Card | None) -> tuple[Greeting, Peer
     now_s = roster.clock.awake_s
     if to is None or to.cluster_name != roster.own.cluster_name:
         return Greeting(roster.own), peers
+    if peers.word is None or peers.word[0] is not roster.members:
+        peers = replace(peers, word=(roster.members, _word(roster)))
+    assert peers.word is not None
+    word = peers.word[1]
     told = peers.told.get(to.node_id)
-    is_told = told is not None and told[:2] == (roster.version, to.life)
+    is_told = told is not None and told[:2] == (word, to.life)
     if told is not None and is_told and now_s - told[2] < TELL_AGAIN * roster.waits.heartbeat_s:
         return Greeting(roster.own), peers
-    peers = replace(peers, told={**peers.told, to.node_id: (roster.version, to.life, now_s)})
-    # The receiver among them: a twin of it learns of the other so.
-    heard = tuple(
-        Lead(one, member.card.addresses)
-        for one, member in roster.members.items()
-        if member.state is S.ALIVE and one != roster.own_id
-    )
-    left = tuple((one, member.card.life) for one, member in roster.members.items() if member.state is S.LEFT)
-    return Greeting(roster.own, heard, left), peers
+    peers = replace(peers, told={**peers.told, to.node_id: (word, to.life, now_s)})
+    return Greeting(roster.own, word.heard, word.left), peers
 
 
-def _is_alive(member: Member | None) -> bool:
-    return member is not None and member.state is S.ALIVE
+def _word(roster: Roster) -> Word:
+    """Of everybody whom we hear: the receiver is among them, so that a twin of it learns of the other."""
+    members = roster.members.items()
+    alive = ((one, member) for one, member in members if member.state is S.ALIVE and one != roster.own_id)
+    heard = tuple(Lead(one, member.card.addresses) for one, member in alive)
+    return Word(heard, tuple((one, member.card.life) for one, member in members if member.state is S.LEFT))
 
 
 def _rests_s(roster: Roster, peers: Peers) -> dict[str, float]:
