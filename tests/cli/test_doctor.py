@@ -271,6 +271,16 @@ async def test_an_expired_certificate_is_the_one_finding(node: LittleNode, clust
     assert "has expired" in found["wrong"][0]["why"]
 
 
+async def test_roles_that_outlive_their_certificate_are_not_blamed(node: LittleNode, cluster: LittleCluster) -> None:
+    wallet = certified(node, cluster)
+    async with node.running(wallet=wallet):
+        (node.home / "cluster" / "node.pem").unlink()
+        config = node.home / "config.toml"
+        config.write_text(f'{config.read_text()}[node]\nbind = "0.0.0.0"\n')
+        code, found = await told(node.home)
+    assert (code, whats(found["wrong"])) == (1, ["the roles do not start: this node has no certificate"])
+
+
 async def test_a_key_that_others_may_read_is_told(node: LittleNode, cluster: LittleCluster) -> None:
     certified(node, cluster)
     (node.home / "cluster" / "node.pem").chmod(0o644)

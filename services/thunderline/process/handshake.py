@@ -29,6 +29,8 @@ def _connected(address: str, timeout_s: float) -> socket.socket:
     host, _, port = address.rpartition(":")
     try:
         return socket.create_connection((host.strip("[]"), int(port)), timeout_s)
+    except TimeoutError:
+        raise Unreachable(f"{address} does not answer within {timeout_s:.0f} s") from None
     except OSError as error:
         raise Unreachable(f"{address} cannot be reached: {error}") from None
 
@@ -40,6 +42,8 @@ def shown(address: str, timeout_s: float = TIMEOUT_S) -> bytes:
             data = secured.getpeercert(binary_form=True)
     except ssl.SSLError as error:
         raise Unauthenticated(f"{address} does not speak TLS: {error.reason or error}") from None
+    except TimeoutError:
+        raise Unreachable(f"{address} does not answer within {timeout_s:.0f} s") from None
     except OSError as error:
         raise Unreachable(f"{address} cannot be reached: {error}") from None
     if not data:

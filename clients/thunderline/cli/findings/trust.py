@@ -55,8 +55,9 @@ class Own:
 
     @property
     def is_unheard(self) -> bool:
-        """Whether its own certificate keeps it from calling anybody, its own roles included."""
-        return bool(self.fault) or (self.facts is not None and not self.can_dial)
+        """Whether its own certificate, or the lack of one, keeps it from calling anybody, its own roles included."""
+        needs_one = self.facts is not None or not is_loopback(self.bind)
+        return bool(self.fault) or (needs_one and not self.can_dial)
 
 
 @dataclass(frozen=True, slots=True)
