@@ -187,29 +187,34 @@ class Exchange:
         """One stream from its dial to its end, which is no fault."""
         try:
             async with dial(target(address, peer.topology_port), self._wallet, peer.node) as channel:
-                call = topology_pb2_grpc.TopologyServiceStub(channel).WatchObservations()
-                try:
-                    await self._both_ways(call, talk)
-                finally:
-                    call.cancel()
-        except* (grpc.aio.AioRpcError, ClusterError, TimeoutError) as group:
-            error: BaseException = group
-            while isinstance(error, BaseExceptionGroup):
-                error = error.exceptions[0]
-            why = from_call(error).message if isinstance(error, grpc.aio.AioRpcError) else str(error)
-            log.debug("a stream of reports ended", extra={"peer": peer.node, "address": address, "why": why})
+                why = await self._both_ways(topology_pb2_grpc.TopologyServiceStub(channel).WatchObservations(), talk)
+        except ClusterError as error:
+            why = error.message
+        log.debug("a stream of reports ended", extra={"peer": peer.node, "address": address, "why": why})
 
-    async def _both_ways(self, call: Any, talk: Talk) -> None:
-        """Raises AioRpcError, ClusterError, TimeoutError, in a group or alone."""
-        async with asyncio.TaskGroup() as tasks:
-            telling = tasks.create_task(self._tell(call, talk))
-            async with asyncio.timeout(FIRST_WORD_S):
-                response = await call.read()
-            while response is not grpc.aio.EOF:
-                self._take(talk, response)
-                talk.stands = True
-                response = await call.read()
-            telling.cancel()
+    async def _both_ways(self, call: Any, talk: Talk) -> str:
+        """Why it ended.
+
+        gRPC keeps the connection as long as anybody holds the call, if only a traceback that refers to itself: so no
+        exception of the two tasks is raised on, and no TaskGroup keeps it.
+        """
+        hearing = asyncio.create_task(self._hear(call, talk))
+        telling = asyncio.create_task(self._tell(call, talk))
+        try:
+            await asyncio.wait({hearing, telling}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            call.cancel()
+            await _over(hearing, telling)
+        return _why(hearing) or _why(telling) or "the peer has ended it"
+
+    async def _hear(self, call: Any, talk: Talk) -> None:
+        """Raises AioRpcError, ClusterError, TimeoutError."""
+        async with asyncio.timeout(FIRST_WORD_S):
+            response = await call.read()
+        while response is not grpc.aio.EOF:
+            self._take(talk, response)
+            talk.stands = True
+            response = await call.read()
 
     async def _tell(self, call: Any, talk: Talk) -> None:
         async with aclosing(self._messages(talk)) as messages:
@@ -299,6 +304,18 @@ class Exchange:
             await self.changes.after(seen)
         if self.changes.stopped:
             raise Draining("the role is stopping")
+
+
+def _why(task: "asyncio.Task[None]") -> str:
+    """How it ended, "" where it was told to. Raises what is a bug."""
+    error = None if task.cancelled() else task.exception()
+    if error is None:
+        return ""
+    if isinstance(error, grpc.aio.AioRpcError):
+        return from_call(error).message
+    if isinstance(error, ClusterError | TimeoutError):
+        return str(error) or "it took too long"
+    raise error
 
 
 async def _over(*tasks: "asyncio.Task[Any]") -> None:
