@@ -41,7 +41,7 @@ class Watching:
         """What was told at that moment, and all after it."""
         with self._changed:
             looks = list(self._looks)
-        before = [one for one in looks if one.at_s < since_s]
+        before = [one for one in looks if one.at_s <= since_s]
         return before[-1:] + looks[len(before) :]
 
     def until(self, what: str, holds: Holds, timeout_s: float, since_s: float = 0.0) -> Look:
