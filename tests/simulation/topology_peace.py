@@ -46,12 +46,12 @@ def unsettled(world: "World") -> str:
         if any(max(one.rtts_us) > 1.6 * min(one.rtts_us) for one in healths if one.state is not S.DOWN):
             return f"{host.node} remembers RTTs of before"
     known = _known_addresses(world)
-    for host in hosts:
+    for host in world.lookers:
         if world.is_large:
             world.see(host)
         if found := _wrong_graph(world, host, known):
             return f"at {host.node}: {found}"
-    return ""
+    return "cables are seen for the first time" if any(host.is_dirty for host in world.lookers) else ""
 
 
 def _answers(row: Row) -> bool:
@@ -81,9 +81,9 @@ def _wrong_graph(world: "World", host: Host, known: Mapping[tuple[int, int], set
     graph = host.known.graph
     if graph.incomplete:
         return f"{graph.incomplete} have not told all"
-    if world.is_large and host.index:
+    if world.is_large and host is not world.lookers[0]:
         # It is the graph that was looked at already.
-        return "" if graph == world.hosts[0].known.graph else "it is another graph"
+        return "" if graph == world.lookers[0].known.graph else "it is another graph"
     present = host.members.present | {host.node}
     there = [one for one in world.hosts if one.node in present]
     wanted: dict[LinkId, Way] = {}

@@ -51,6 +51,8 @@ class World:
         self.names = [NodeId(f"{chance.getrandbits(32):08x}-{index}") for index in range(count)]
         self.networks = Networks(chance, count, self.is_plain)
         self.hosts = [Host(index, self.names, core, self.graphs) for index in range(count)]
+        # Who makes a graph of what it has heard. That of a hundred nodes takes its time, and is the same for all.
+        self.lookers = self.hosts[:: count // 3] if self.is_large else self.hosts
         self._order = itertools.count()
         self._coming: list[tuple[float, int, Callable[[], None]]] = []
         # How often something breaks in a tick, and how many probes get lost.

@@ -142,10 +142,13 @@ def choose(
     faster by that much. The margin holds also where an RTT decides as what a DEGRADED link counts, so nothing flaps
     there either; and every change is an improvement in the order, so there is no going round.
     """
-    answering = in_order(links, limits_us)
+    answering = [one for one in links if one.state is not LinkState.DOWN]
+    if len(answering) <= 1:
+        return answering[0] if answering else None
+    answering = in_order(answering, limits_us)
     held = next((one for one in answering if one.id == current), None)
     if held is None:
-        return answering[0] if answering else None
+        return answering[0]
     held_key = link_key(held, limits_us)
     # A slower one is never better: those that come after it need not be looked at.
     before = itertools.takewhile(lambda one: one is not held, answering)
