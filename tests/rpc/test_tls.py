@@ -24,7 +24,7 @@ from thunderline.process.entry import CannotStart
 from thunderline.process.handshake import pinned_authority, shown, turned_away
 from thunderline.process.trust import FOLDER, NODE, Identity, Wallet, keep
 from thunderline.rpc import credentials
-from thunderline.rpc.channel import CHANNEL_OPTIONS, dial, dial_enrolment
+from thunderline.rpc.channel import TLS_CHANNEL_OPTIONS, dial, dial_enrolment
 from thunderline.rpc.errors import from_call
 from thunderline.rpc.server import enrolling, serving
 from thunderline.v1 import topology_pb2_grpc
@@ -60,7 +60,7 @@ async def refused(channel: grpc.aio.Channel) -> grpc.StatusCode:
 
 def unchecked(address: str, one: Identity) -> grpc.aio.Channel:
     """As somebody who does not look at their own certificate first."""
-    options = [*CHANNEL_OPTIONS, *credentials.expects(None)]
+    options = [*TLS_CHANNEL_OPTIONS, *credentials.expects(None)]
     return grpc.aio.secure_channel(address, credentials.for_channel(one), options=options)
 
 
