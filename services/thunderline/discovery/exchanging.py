@@ -1,6 +1,7 @@
 """The heartbeat: looks at the roster each tick, and exchanges cards with whom it names."""
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -17,14 +18,16 @@ from thunderline.discovery.channels import Channels
 from thunderline.discovery.membership import Membership
 from thunderline.discovery.peers import Call, Greeting
 from thunderline.discovery.reasons import Reasons
+from thunderline.discovery.roster import HERE
 from thunderline.process.trust import Wallet
 from thunderline.rpc.channel import dial
 from thunderline.rpc.errors import from_call
 from thunderline.rpc.moves import target
 from thunderline.v1 import discovery_pb2, discovery_pb2_grpc
 
-# Dials under way; what is above waits for a place, within its deadline.
-DIAL_COUNT_MAX = 256
+# Dials under way to those who may not be there: whoever can send multicast can announce hundreds. What is above waits
+# for a place, within its deadline. The heartbeats of members who are there do not.
+DIAL_COUNT_MAX = 64
 # Heartbeats: below the two probe periods after which nothing goes over a worse link any more.
 IDLE = 3.0
 # For so many heartbeats after it failed, the best link is not tried: its peer is called everywhere.
@@ -91,7 +94,11 @@ class Exchanging:
         """At all of its addresses at once; the first answer counts."""
         request = discovery_pb2.ExchangeCardRequest()
         wire.fill_greeting(request, self._members.greeting_for(call), time.time())
-        asks = {asyncio.create_task(self._ask(address, call.node_id, request)): address for address in call.addresses}
+        member = self._members.roster.members.get(call.node_id) if call.node_id is not None else None
+        place = contextlib.nullcontext() if member is not None and member.state in HERE else self._places
+        asks = {
+            asyncio.create_task(self._ask(address, call.node_id, request, place)): address for address in call.addresses
+        }
         pending, problems = set(asks), dict[str, ClusterError]()
         answer: Answer | None = None
         try:
@@ -141,9 +148,11 @@ class Exchanging:
         found = ((one, self._reasons.known(one)) for one in addresses if self._reasons)
         return next((_line(address, reason) for address, reason in found if reason), "")
 
-    async def _ask(self, address: str, node: NodeId | None, request: Any) -> Answer | ClusterError:
+    async def _ask(
+        self, address: str, node: NodeId | None, request: Any, place: contextlib.AbstractAsyncContextManager[None]
+    ) -> Answer | ClusterError:
         try:
-            async with asyncio.timeout(self._deadline_s), self._places:
+            async with asyncio.timeout(self._deadline_s), place:
                 answer = await self._exchange(address, node, request)
                 if node is None and self._wallet is not None:
                     # Any certificate of the cluster was good enough there: now the card's own has to be shown.
