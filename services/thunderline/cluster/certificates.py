@@ -146,6 +146,10 @@ def why_refused(own: Facts | None, shown: Facts | None, cluster: str, now_s: flo
     return ""
 
 
+# When both certificates look right from here.
+NOT_TAKEN = "it does not take this node's certificate: it has missed a rotation, or its clock differs"
+
+
 def check_peer(peer: Facts, cluster: str, now_s: float) -> None:
     """At each call, since a connection may outlive its certificate or the trust in its authority.
 

@@ -3,10 +3,10 @@
 import asyncio
 import time
 
-from thunderline.cluster.certificates import why_refused
+from thunderline.cluster.certificates import NOT_TAKEN, why_refused
 from thunderline.cluster.errors import ClusterError
 from thunderline.process.certificates import facts
-from thunderline.process.handshake import shown
+from thunderline.process.handshake import shown, turned_away
 from thunderline.process.trust import Wallet
 
 # A look dials once more, and what it finds is logged.
@@ -53,4 +53,10 @@ class Reasons:
             peer = facts(pem, own.authorities_pem) if own else None
         except ClusterError:
             own, peer = None, None
-        return why_refused(own.facts if own else None, peer, self._wallet.cluster, self._wallet.now_s)
+        reason = why_refused(own.facts if own else None, peer, self._wallet.cluster, self._wallet.now_s)
+        if reason or own is None:
+            return reason
+        try:
+            return NOT_TAKEN if turned_away(address, self._wallet.path, LOOK_TIMEOUT_S) else ""
+        except ClusterError:
+            return None

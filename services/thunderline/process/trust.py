@@ -122,7 +122,7 @@ class Wallet:
 
     def __init__(self, home: Path, cluster: str, clock: Callable[[], float] = time.time) -> None:
         self.cluster = cluster
-        self._path = home / FOLDER / NODE
+        self.path = home / FOLDER / NODE
         self._clock = clock
         self._seen: tuple[int, int] | None = None
         self._identity: Identity | None = None
@@ -135,12 +135,12 @@ class Wallet:
     def identity(self) -> Identity | None:
         """None where this node belongs to no cluster. Raises Unauthenticated for a broken file."""
         try:
-            status = self._path.stat()
+            status = self.path.stat()
         except FileNotFoundError:
             self._seen, self._identity = None, None
             return None
         except OSError as error:
-            raise Unauthenticated(f"{self._path}: {error}") from None
+            raise Unauthenticated(f"{self.path}: {error}") from None
         seen = (status.st_mtime_ns, status.st_ino)
         if seen != self._seen:
             self._identity, self._fault = self._read()
@@ -151,12 +151,12 @@ class Wallet:
 
     def _read(self) -> tuple[Identity | None, str]:
         try:
-            if self._path.stat().st_mode & 0o077:
-                return None, f"{self._path} can be read by others: `chmod 600` it, and `thunderline cluster rotate`"
-            return parsed(self._path.read_bytes()), ""
+            if self.path.stat().st_mode & 0o077:
+                return None, f"{self.path} can be read by others: `chmod 600` it, and `thunderline cluster rotate`"
+            return parsed(self.path.read_bytes()), ""
         except (OSError, Unauthenticated) as error:
             remedy = "run `thunderline cluster join TOKEN` once more (on the scheduler node `thunderline cluster init`)"
-            return None, f"{self._path} is broken: {error}; {remedy}"
+            return None, f"{self.path} is broken: {error}; {remedy}"
 
     def checked(self) -> Identity:
         """One that others will take. Raises Unauthenticated, which says what to do: gRPC itself would only say
