@@ -10,8 +10,9 @@ from discovery.little_discovery import WAITS, LittleNode, discovering, free_port
 from thunderline.cluster import NodeId
 from thunderline.cluster.errors import Draining, InvalidRequest, NotFound
 from thunderline.cluster.members import MemberState
+from thunderline.discovery import exchanging, wire
 from thunderline.discovery import roster as rosters
-from thunderline.discovery import wire
+from thunderline.discovery.peers import Lead
 from thunderline.v1 import discovery_pb2
 
 S = MemberState
@@ -218,6 +219,20 @@ async def test_calls_move_to_the_best_link_and_nothing_is_left_on_the_other() ->
         await until("it answers where it did", lambda: a.members.peers.answers_at.get(high) in (first, other))
         await asyncio.sleep(WAITS.dead_s)
         assert a.state(b) is S.ALIVE
+
+
+async def test_members_are_called_when_those_who_are_only_announced_have_taken_every_place(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(exchanging, "DIAL_COUNT_MAX", 0)
+    async with (
+        discovering(little_card(free_port())) as announced,
+        discovering(little_card(free_port())) as known,
+        discovering(little_card(free_port()), remembered=[known.members.own]) as a,
+    ):
+        a.members.sighted([Lead(announced.node_id, announced.members.own.addresses)])
+        await until("they see each other", lambda: a.sees(known) and known.sees(a))
+        assert announced.sees()
 
 
 async def test_a_node_that_is_stopping_says_so_to_who_watches() -> None:
