@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import errno
+import gc
 import os
 import signal
 import socket
@@ -178,7 +179,11 @@ async def announce(settings: Settings, own: OwnNode, model: str | None) -> None:
     while True:
         try:
             async with scheduler_of(own) as scheduler:
-                return await _announce(settings, scheduler, model)
+                await _announce(settings, scheduler, model)
+            # gRPC keeps a connection, on whatever link, as long as anything refers to a call of it, be it only that
+            # call's own error. Nothing else here makes the collector run.
+            gc.collect()
+            return
         except Unreachable as error:
             if error.message != said:
                 said = error.message
