@@ -28,7 +28,8 @@ from thunderline.topology.reports import Report
 # How often a node looks: a machine that is busy less often.
 TICK_S, SLOW_TICK_S = 0.5, 1.0
 LARGE = 20
-HOST_COUNTS = (*[2] * 8, *[3] * 9, *[4] * 4, 5, 6, 7, 8)
+# Of many hosts few worlds: they cost the square.
+HOST_COUNTS = (*[2] * 12, *[3] * 12, *[4] * 4, 5, 6, 8)
 ERRNOS = {
     Outcome.TIMED_OUT: errnos.ETIMEDOUT,
     Outcome.UNREACHABLE: errnos.ENETUNREACH,
