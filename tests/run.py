@@ -37,8 +37,12 @@ PARTS = {
     "system": ["tests/e2e", "tests/faults"],
 }
 # Unit tests mostly wait: three at a time on two cores; those of one file stay together. So do labs, each by itself.
-# Whole systems want both cores.
-BESIDE_EACH_OTHER = {"unit": ("-n", "3", "--dist", "loadfile"), "lab": ("-n", "4", "--dist", "worksteal")}
+# Whole systems want both cores; a simulated world takes one. A proof runs by itself: its figures are of one process.
+BESIDE_EACH_OTHER = {
+    "unit": ("-n", "3", "--dist", "loadfile"),
+    "simulation": ("-n", "2", "--dist", "worksteal"),
+    "lab": ("-n", "4", "--dist", "worksteal"),
+}
 WHOLE_SYSTEMS = ("simulation", "lab", "e2e", "faults", "evidence", "prove")
 
 
@@ -99,7 +103,7 @@ def pytest(
     deadline_s: float = PART_DEADLINE_S,
 ) -> bool:
     """One run of pytest, shown as it goes. At the deadline it is killed, with everything that it has started."""
-    flags = ["-q", "-rs", "--durations=8", *BESIDE_EACH_OTHER.get(name, ())]
+    flags = ["-q", "-rs", "--durations=8", *(() if environment else BESIDE_EACH_OTHER.get(name, ()))]
     process = subprocess.Popen(
         [sys.executable, "-m", "pytest", *flags, *targets],
         cwd=ROOT,
