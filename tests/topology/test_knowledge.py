@@ -1,5 +1,7 @@
 """What a node knows and tells: versions that only grow, choices that hold, cables, members that come and go."""
 
+from dataclasses import replace
+
 import pytest
 
 from thunderline.cluster import NodeId
@@ -8,7 +10,7 @@ from thunderline.cluster.links import LinkState
 from thunderline.cluster.media import Medium
 from thunderline.cluster.members import MemberState
 from thunderline.topology import probes
-from thunderline.topology.knowledge import EARLY_COUNT_MAX, Knowledge
+from thunderline.topology.knowledge import EARLY_COUNT_MAX, RTT_PERIOD_COUNT, Knowledge, News
 from thunderline.topology.members import Members, Peer
 from thunderline.topology.probes import Row, Rows
 from thunderline.topology.reports import Report
@@ -63,11 +65,11 @@ def test_a_change_is_told_at_once_and_nothing_is_told_twice() -> None:
     assert known.reports[A] is known.report
 
 
-def test_a_mere_rtt_waits_for_its_period() -> None:
+def test_a_mere_rtt_waits_for_its_turn() -> None:
     known = knowing(peer(B))
     known.tell(rows(row(VPN, 40_000)), {}, (), 0.0)
-    assert not known.tell(rows(row(VPN, 70_000)), {}, (), 1.9)
-    assert known.tell(rows(row(VPN, 70_000)), {}, (), 2.0)
+    assert not known.tell(rows(row(VPN, 70_000)), {}, (), RTT_PERIOD_COUNT * PERIOD_S - 0.1)
+    assert known.tell(rows(row(VPN, 70_000)), {}, (), RTT_PERIOD_COUNT * PERIOD_S)
     assert known.report.tried[0].rtt_us == 70_000
 
 
@@ -168,6 +170,16 @@ def test_a_lost_count_of_starts_goes_on_above_what_others_have(seen: Version) ->
     assert known.version > Version(2, 0)
     # What others send again of it changes nothing.
     assert not known.take([told_by(A, seen)])
+
+
+def test_how_much_of_a_hurry_there_is() -> None:
+    known = knowing(peer(B))
+    first = told_by(B, Version(1, 1), (A, TB))
+    (way,) = first.tried
+    slower = replace(first, version=Version(1, 2), tried=(replace(way, rtt_us=400),))
+    down = replace(first, version=Version(1, 3), tried=(replace(way, state=LinkState.DOWN),))
+    found = [known.take([report]) for report in (first, first, slower, down)]
+    assert found == [News.OF_LINKS, News.NONE, News.OF_RTTS, News.OF_LINKS]
 
 
 def test_an_older_report_changes_nothing() -> None:

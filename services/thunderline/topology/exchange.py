@@ -25,7 +25,7 @@ from thunderline.rpc.channel import dial
 from thunderline.rpc.errors import from_call
 from thunderline.rpc.moves import target
 from thunderline.topology import wire
-from thunderline.topology.knowledge import Knowledge
+from thunderline.topology.knowledge import Knowledge, News
 from thunderline.topology.members import Peer
 from thunderline.topology.talk import Message, Talk
 from thunderline.v1 import topology_pb2, topology_pb2_grpc
@@ -77,7 +77,10 @@ class Peering:
 
 
 class Exchange:
-    """`news` is called when a peer has told something new; `changes` has to be notified when there is more to tell."""
+    """`news` is called when a peer has told more than RTTs, comes or goes.
+
+    `changes` has to be notified when there is more to tell.
+    """
 
     def __init__(self, knowledge: Knowledge, limits: Limits, wallet: Wallet | None, news: Callable[[], None]) -> None:
         self._knowledge = knowledge
@@ -283,9 +286,11 @@ class Exchange:
     def _take(self, talk: Talk, message: Message) -> None:
         """Raises InvalidRequest."""
         found = talk.told(self._knowledge, message)
-        if talk.is_behind:
+        news = self._knowledge.take(found)
+        if news or talk.is_behind:
+            # For those whom its node cannot tell itself.
             self.changes.notify()
-        if found and self._knowledge.take(found):
+        if news is News.OF_LINKS:
             self._news()
 
     async def _messages(self, talk: Talk) -> AsyncGenerator[dict[str, Any], None]:

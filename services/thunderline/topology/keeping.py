@@ -51,8 +51,8 @@ class Keeper:
         self._exchange = exchange
         self._changes = changes
         self._home = home
-        self._dead_s = limits.dead_s
-        self._begun_s = asyncio.get_running_loop().time()
+        self._dead_s, self._period_s = limits.dead_s, limits.probe_period_s
+        self._begun_s = self._renewed_s = asyncio.get_running_loop().time()
         self._is_dirty = asyncio.Event()
         self._kept_start = knowledge.start
         self._kept_cables = dict(knowledge.cables)
@@ -69,18 +69,22 @@ class Keeper:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_S):
                     await self._is_dirty.wait()
+            is_urgent = self._is_dirty.is_set()
             self._is_dirty.clear()
             begun_s = time.perf_counter()
-            self.renew()
+            self.renew(is_urgent)
             cost_s = time.perf_counter() - begun_s
             await self._keep()
             await asyncio.sleep(min(max(PACE_S, cost_s * COST_FACTOR), PACE_MAX_S))
 
-    def renew(self) -> None:
-        """All that follows from what is known now."""
+    def renew(self, is_urgent: bool) -> None:
+        """All that follows from what is known now. If it is RTTs alone the graph waits for its period."""
         knowledge, now_s = self._knowledge, asyncio.get_running_loop().time()
         if knowledge.tell(self._prober.rows, self._prober.arrivals, self._exchange.joined, now_s):
             self._exchange.changes.notify()
+        if not is_urgent and now_s - self._renewed_s < self._period_s:
+            return
+        self._renewed_s = now_s
         is_changed = knowledge.renew(time.time())
         # Protocols B, point 1: at the latest one dead-time after the start.
         knows = not knowledge.graph.incomplete or now_s - self._begun_s >= self._dead_s

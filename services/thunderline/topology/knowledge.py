@@ -5,6 +5,7 @@ Belongs to the event loop; times come in as arguments.
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
+from enum import IntEnum
 
 from thunderline.cluster import NodeId
 from thunderline.cluster.graph import Cable, Graph, Version
@@ -17,8 +18,21 @@ from thunderline.topology.reports import Report, Reports
 
 Pair = tuple[NodeId, NodeId]
 
+# A mere RTT is told once in so many periods: of 16 nodes on a busy network each has another one all the time, and
+# nobody decides anything by it within seconds.
+RTT_PERIOD_COUNT = 5
+
 # Nodes that a peer tells of before our own discovery knows them.
 EARLY_COUNT_MAX = 64
+
+
+class News(IntEnum):
+    """What others have told."""
+
+    NONE = 0
+    # Nobody has to hurry for it.
+    OF_RTTS = 1
+    OF_LINKS = 2
 
 
 class Knowledge:
@@ -36,8 +50,8 @@ class Knowledge:
         self.chosen: dict[Pair, LinkId] = {}
         # Of what this node tells: the graph, its choices, its interfaces.
         self.version = Version(start, 0)
-        self._period_s = period_s
-        self._told_s = -period_s
+        self._rtt_pace_s = RTT_PERIOD_COUNT * period_s
+        self._told_s = -self._rtt_pace_s
         self._early: dict[NodeId, Report] = {}
         # What the graph was made from, and the cables in it that end here.
         self._made_from: tuple[Reports, Members] | None = None
@@ -51,29 +65,35 @@ class Knowledge:
         self.reports = reporting.merge(known, arrived)
 
     def tell(self, rows: Rows, arrivals: Arrivals, tells: Collection[NodeId], now_s: float) -> bool:
-        """Whether the own report is another one now. A mere RTT is told at most once a period."""
+        """Whether the own report is another one now."""
         cables = [one for one in self.cables if self.node in one.nodes]
         now = reporting.told(self.node, self.report.version, rows, arrivals, cables, self.members.is_complete, tells)
         after = reporting.next_report(self.report, now)
         if after == self.report:
             return False
-        if now_s - self._told_s < self._period_s and not reporting.is_urgent(self.report, after):
+        if now_s - self._told_s < self._rtt_pace_s and not reporting.is_urgent(self.report, after):
             return False
         self._told_s = now_s
         self._put_own(after)
         return True
 
-    def take(self, reports: Iterable[Report]) -> bool:
-        """What a peer has told; whether any of it is news. Of no member it is kept until it is one, for a few."""
-        before = self.reports
+    def take(self, reports: Iterable[Report]) -> News:
+        """What a peer has told. Of no member it is kept until it is one, for a few."""
+        news = News.NONE
         for report in reports:
             if report.node == self.node:
-                self._meet_own(report)
+                news = max(news, self._meet_own(report))
             elif report.node in self.members.peers:
+                before = self.reports.get(report.node)
                 self.reports = reporting.merge(self.reports, [report])
+                after = self.reports[report.node]
+                if before is None or (after != before and reporting.is_urgent(before, after)):
+                    news = News.OF_LINKS
+                elif after != before:
+                    news = max(news, News.OF_RTTS)
             elif report.node in self._early or len(self._early) < EARLY_COUNT_MAX:
                 self._early = reporting.merge(self._early, [report])
-        return self.reports != before
+        return news
 
     def renew(self, wall_s: float) -> bool:
         """The graph and the choices that follow from the reports; whether anything is another now."""
@@ -111,12 +131,14 @@ class Knowledge:
         found = self.chosen.get((self.node, peer))
         return found.address if found else ""
 
-    def _meet_own(self, report: Report) -> None:
+    def _meet_own(self, report: Report) -> News:
         """Others have a newer one of this node: the count of its starts was lost, and nobody would believe the next."""
-        if report.version > self.report.version:
-            self.start = report.version.start + 1
-            self.version = Version(self.start, self.version.number)
-            self._put_own(replace(self.report, version=Version(self.start, 0)))
+        if report.version <= self.report.version:
+            return News.NONE
+        self.start = report.version.start + 1
+        self.version = Version(self.start, self.version.number)
+        self._put_own(replace(self.report, version=Version(self.start, 0)))
+        return News.OF_LINKS
 
     def _put_own(self, report: Report) -> None:
         self.report = report

@@ -23,7 +23,7 @@ from thunderline.topology.probes import Arrival, Arrivals, Echoed, Row, Rows
 THREAD_COUNT = 64
 TICK_S = 0.1
 # All at once the probes would measure each other's threads. A little faster than needed, so that none falls behind.
-SPREAD = 1.25
+SPREAD, CATCH_UP_S = 1.25, 0.5
 # Protocols B, point 3: who was asleep or starved that long judges nobody for one period.
 LATE_S = 1.0
 
@@ -97,7 +97,7 @@ class Prober:
     def _turn(self, now_s: float, elapsed_s: float) -> list[Row]:
         """Those that are due: at once what is new or was heard, the others spread over their period."""
         rate_per_s = SPREAD * len(self.rows) / self._limits.probe_period_s
-        self._allowed = min(self._allowed + rate_per_s * elapsed_s, max(1.0, 2 * rate_per_s * TICK_S))
+        self._allowed = min(self._allowed + rate_per_s * elapsed_s, max(1.0, rate_per_s * CATCH_UP_S))
         found = []
         for row in probes.due(self.rows, now_s, self._limits.probe_period_s):
             is_usual = row.tried_s is not None and not row.is_asked

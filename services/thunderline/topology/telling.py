@@ -2,10 +2,8 @@
 
 from collections.abc import Iterable, Mapping
 
-from google.protobuf.timestamp_pb2 import Timestamp
-
 from thunderline.cluster import NodeId
-from thunderline.cluster.graph import Tried
+from thunderline.cluster.graph import Graph, Tried
 from thunderline.cluster.links import Link, LinkId, Mark, link_key, tier
 from thunderline.process.interfaces import Interface
 from thunderline.topology import wire, wording
@@ -27,6 +25,7 @@ class Teller:
     def __init__(self) -> None:
         self._links: dict[Pair, tuple[Grounds, list[topology_pb2.Link]]] = {}
         self._owners: Mapping[tuple[NodeId, str], str] = {}
+        self._attempts: dict[LinkId, tuple[Tried, topology_pb2.AddressAttempt]] = {}
 
     def topology(
         self,
@@ -42,7 +41,7 @@ class Teller:
             interfaces=[interface_to_proto(one) for one in interfaces],
             links=self._all_links(knowledge),
             complete=complete,
-            attempts=[_attempt(one, tried_at_s if one.from_node == node else {}) for one in graph.tried],
+            attempts=self._all_attempts(graph, node, tried_at_s),
             cables=_cables(knowledge),
             incomplete_node_ids=graph.incomplete,
             version=wire.version_to_proto(knowledge.version),
@@ -62,6 +61,20 @@ class Teller:
             made = known[1] if known is not None and known[0] == grounds else self._pair(*grounds)
             self._links[pair] = grounds, made
         return [link for _, made in self._links.values() for link in made]
+
+    def _all_attempts(
+        self, graph: Graph, node: NodeId, tried_at_s: Mapping[tuple[NodeId, str], float]
+    ) -> list[topology_pb2.AddressAttempt]:
+        kept, self._attempts = self._attempts, {}
+        for one in graph.tried:
+            key = LinkId(one.from_node, one.to_node, one.address)
+            known = kept.get(key)
+            # A report that did not change still has the very same ones.
+            made = known[1] if known is not None and known[0] is one else _attempt(one)
+            if one.from_node == node and (at_s := tried_at_s.get((one.to_node, one.address))) is not None:
+                made.tried_at.FromMilliseconds(int(at_s * 1000))
+            self._attempts[key] = one, made
+        return [made for _, made in self._attempts.values()]
 
     def _pair(self, links: tuple[Link, ...], chosen: LinkId | None, back: tuple[Tried, ...]) -> list[topology_pb2.Link]:
         """The best first."""
@@ -98,18 +111,10 @@ def link_to_proto(link: Link, chosen: LinkId | None, why: str) -> topology_pb2.L
     )
 
 
-def _attempt(one: Tried, tried_at_s: Mapping[tuple[NodeId, str], float]) -> topology_pb2.AddressAttempt:
+def _attempt(one: Tried) -> topology_pb2.AddressAttempt:
     told = wire.tried_to_proto(one)
     told.sentence = wording.attempt(one)
-    if (at_s := tried_at_s.get((one.to_node, one.address))) is not None:
-        told.tried_at.CopyFrom(_timestamp(at_s))
     return told
-
-
-def _timestamp(wall_s: float) -> Timestamp:
-    found = Timestamp()
-    found.FromMilliseconds(int(wall_s * 1000))
-    return found
 
 
 def _cables(knowledge: Knowledge) -> list[topology_pb2.Cable]:
