@@ -41,12 +41,12 @@ def until(what: str, look: Callable[[], T | None], timeout_s: float, every_s: fl
 def free_base_port() -> int:
     """A base such that base + 0..6 and base + 101..104 are free, below the ephemeral range."""
     for base in range(20000 + os.getpid() % 400 * 10, 30000, 200):
-        if all(_is_free(base + offset) for offset in (*range(7), *range(101, 105))):
+        if all(is_free(base + offset) for offset in (*range(7), *range(101, 105))):
             return base
     raise AssertionError("no free ports between 20000 and 30000")
 
 
-def _is_free(port: int) -> bool:
+def is_free(port: int) -> bool:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         return probe.connect_ex(("127.0.0.1", port)) != 0
