@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 import socket
+import time
 from collections.abc import AsyncIterator
 
 from zeroconf import Error, IPVersion, ServiceStateChange, Zeroconf
@@ -25,6 +26,8 @@ from thunderline.process.version import VERSION
 
 # Sightings are repeated this often, and interfaces looked at.
 LOOK_EVERY_S = 1.0
+# Begun anew this often: a malformed name on the network stops the library's questions for good (seen with 0.154).
+ANEW_EVERY_S = 600.0
 # After a failure; a network may get multicast later.
 TRY_AGAIN_S = 10.0
 # Seconds for which others believe an announcement that is not repeated: who ends without a word is soon forgotten.
@@ -88,8 +91,9 @@ class Mdns:
         return tuple(one for one in whole(self._members.own).addresses if is_ipv4(one))
 
     async def _follow(self, addresses: tuple[str, ...]) -> None:
-        """Until the addresses are others."""
-        while self._addresses() == addresses and not self._members.has_gone:
+        """Until the addresses are others, or it is time to begin anew."""
+        end_s = time.monotonic() + ANEW_EVERY_S
+        while self._addresses() == addresses and not self._members.has_gone and time.monotonic() < end_s:
             self._tell()
             await asyncio.sleep(LOOK_EVERY_S)
 
