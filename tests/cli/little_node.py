@@ -104,9 +104,11 @@ def _http(port: int) -> Iterator[None]:
     with http.server.ThreadingHTTPServer(("127.0.0.1", port), Gateway) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.05,))
         thread.start()
-        yield
-        server.shutdown()
-        thread.join(5)
+        try:
+            yield
+        finally:
+            server.shutdown()
+            thread.join(5)
 
 
 def _free_ports(count: int) -> list[int]:
