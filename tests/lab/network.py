@@ -95,7 +95,7 @@ class Lab:
     """`proved_s`: how long a verb waits for its effect. A lost ARP request is sent again after 1 s, three times."""
 
     def __init__(self) -> None:
-        self.proved_s = 6.0
+        self.proved_s = 15.0
         self._prefix = namespaces.prefix(next(_COUNT))
         self._room = f"{self._prefix}-patch"
         self._numbers = itertools.count(1)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lab.media import Medium
-from lab.network import Lab
+from lab.network import Host, Lab
 from lab.nodes import Cluster, Node
 from lab.seen import Holds, chosen, links, state
 
@@ -27,6 +27,10 @@ class Pair:
     @property
     def nodes(self) -> tuple[Node, Node]:
         return self.one, self.other
+
+    @property
+    def hosts(self) -> tuple[Host, Host]:
+        return self.one.host, self.other.host
 
     @property
     def ids(self) -> tuple[str, str]:

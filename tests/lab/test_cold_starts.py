@@ -23,7 +23,7 @@ def test_both_directions_are_known_within_two_periods(
     net: Lab, cluster: Cluster, seed: int, evidence: dict[str, Any]
 ) -> None:
     two = pair(net, cluster)
-    net.cable(two.one.host, two.other.host)
+    net.cable(*two.hosts)
     serving_s = cluster.start_in_random_order(random.Random(seed), GAP_S)
     known_s = two.until("both directions are known", two.known(), WITHIN_S + 1)
     after_s = max(0.0, known_s - serving_s)

@@ -46,8 +46,8 @@ def test_after_a_crash_connections_take_the_cable(
 ) -> None:
     rng = random.Random(seed)
     two = pair(net, cluster)
-    cable = net.cable(two.one.host, two.other.host)
-    net.tunnel(two.one.host, two.other.host)
+    cable = net.cable(*two.hosts)
+    net.tunnel(*two.hosts)
     crashed_s = crashed(two, cluster, rng)
     serving_s = cluster.start_in_random_order(rng, GAP_S)
     taken_s = two.until("connections take the cable", two.take(cable), WITHIN_S + 1, crashed_s)
@@ -63,7 +63,7 @@ def test_a_cable_that_was_cut_in_the_crash_is_missed_and_taken_when_it_is_back(
 ) -> None:
     rng = random.Random(seed)
     two = pair(net, cluster)
-    cable, vpn = net.cable(two.one.host, two.other.host), net.tunnel(two.one.host, two.other.host)
+    cable, vpn = net.cable(*two.hosts), net.tunnel(*two.hosts)
     crashed_s = crashed(two, cluster, rng, KNOWN_S)
     verbs.cut(net, cable)
     returns_s = time.monotonic() + RETURNS_AFTER_S

@@ -26,8 +26,8 @@ def only_back(two: Pair) -> Holds:
 def test_a_node_that_cannot_dial(net: Lab, cluster: Cluster, mute_is_lower: bool) -> None:
     nodes = sorted(pair(net, cluster).nodes, key=lambda node: node.node_id, reverse=not mute_is_lower)
     two = Pair(*nodes)
-    net.cable(two.one.host, two.other.host)
-    rule = verbs.firewall(net, two.one.host, two.other.host)
+    net.cable(*two.hosts)
+    rule = verbs.firewall(net, *two.hosts)
     cluster.start()
     holds = only_back(two)
     known_s = two.until("the one direction is known", lambda told: holds(told) and told.complete, SETTLED_S)
@@ -46,11 +46,11 @@ def test_a_node_that_cannot_dial(net: Lab, cluster: Cluster, mute_is_lower: bool
 def test_a_direction_that_is_lost_while_they_run(net: Lab, cluster: Cluster, scheduler_is_mute: bool) -> None:
     nodes = pair(net, cluster).nodes
     two = Pair(*(nodes if scheduler_is_mute else nodes[::-1]))
-    net.cable(two.one.host, two.other.host)
+    net.cable(*two.hosts)
     cluster.start()
     two.until("both directions are known", two.known(), SETTLED_S)
     begun_s = time.monotonic()
-    verbs.firewall(net, two.one.host, two.other.host)
+    verbs.firewall(net, *two.hosts)
     two.until("one direction is left", only_back(two), SETTLED_S, begun_s)
     time.sleep(HELD_S)
     for node in two.nodes:

@@ -1,7 +1,7 @@
 """How nodes find each other: by multicast alone, by seeds alone, over an interface that comes later."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from functools import partial
 
 import pytest
@@ -19,7 +19,7 @@ FOUND_S = 15.0
 HELD_S = 2 * DEFAULTS.dead_s
 
 
-def knows(node: Node, wanted: set[str]) -> bool:
+def knows(node: Node, wanted: Set[str]) -> bool:
     return node.alive() == wanted
 
 
@@ -51,7 +51,7 @@ def test_one_seed_is_enough_without_multicast(net: Lab, cluster: Cluster, mdns: 
 
 def test_an_interface_that_comes_later(net: Lab, cluster: Cluster) -> None:
     two = pair(net, cluster)
-    hosts = [node.host for node in two.nodes]
+    hosts = two.hosts
     cluster.start()
     assert [node.alive() for node in two.nodes] == [{one} for one in two.ids]
     cable = net.cable(*hosts)

@@ -26,7 +26,7 @@ def test_a_slow_cable_is_degraded_and_left_and_taken_again(
     net: Lab, cluster: Cluster, evidence: dict[str, Any]
 ) -> None:
     two = pair(net, cluster)
-    hosts = [node.host for node in two.nodes]
+    hosts = two.hosts
     cable, lan = net.cable(*hosts), net.lan(*hosts)
     wifi = net.lan(*hosts, subnet="10.0.1.0/24", interface="wifi0")
     verbs.delay(net, wifi, WIFI_ONE_WAY_S)
@@ -59,7 +59,7 @@ def test_a_slow_cable_is_degraded_and_left_and_taken_again(
 
 def test_a_slow_cable_is_still_better_than_a_vpn(net: Lab, cluster: Cluster) -> None:
     two = pair(net, cluster)
-    cable, vpn = net.cable(two.one.host, two.other.host), net.tunnel(two.one.host, two.other.host)
+    cable, vpn = net.cable(*two.hosts), net.tunnel(*two.hosts)
     cluster.start()
     two.until("connections take the cable", two.take(cable), SETTLED_S)
     two.until("the VPN is UP", two.are(vpn, UP), SETTLED_S)
@@ -82,7 +82,7 @@ def test_jitter_around_the_limit_flaps_nothing(
 ) -> None:
     cluster = new_cluster(**({} if os.environ.get("PROVE") else QUICK))
     two = pair(net, cluster)
-    hosts = [node.host for node in two.nodes]
+    hosts = two.hosts
     cable, lan = net.cable(*hosts), net.lan(*hosts)
     cluster.start()
     two.until("connections take the cable", two.take(cable), SETTLED_S)

@@ -23,7 +23,7 @@ LOOK_EVERY_S = 0.1
 def test_no_connection_is_left_on_the_vpn(
     net: Lab, cluster: Cluster, started: tuple[str, ...], evidence: dict[str, Any]
 ) -> None:
-    hosts = [net.host(name) for name in "ab"]
+    hosts = net.host("a"), net.host("b")
     cable, vpn = net.cable(*hosts), net.tunnel(*hosts)
     # Nobody hears multicast over a VPN.
     two = Pair(cluster.node(hosts[0]), cluster.node(hosts[1], seeds=[hosts[0].address(vpn)]))

@@ -17,7 +17,7 @@ ASYMMETRIC = topology_pb2.LINK_MARK_ASYMMETRIC_ROUTE
 def joined(net: Lab, cluster: Cluster) -> tuple[Pair, Cable, Tunnel]:
     """Two nodes, and what is between them: the cable is a cable."""
     two = pair(net, cluster)
-    cable, vpn = net.cable(two.one.host, two.other.host), net.tunnel(two.one.host, two.other.host)
+    cable, vpn = net.cable(*two.hosts), net.tunnel(*two.hosts)
     cluster.start()
     two.until("the cable is a cable", is_cable(two, cable), SETTLED_S)
     return two, cable, vpn
@@ -30,13 +30,13 @@ def over(topology: Topology, two: Pair, cable: Cable) -> list[Link]:
 
 
 def is_cable(two: Pair, cable: Cable) -> Holds:
-    good = [(THUNDERBOLT, [])] * 2
+    good: list[tuple[int, list[int]]] = [(THUNDERBOLT, [])] * 2
     return lambda topology: [(one.medium, list(one.marks)) for one in over(topology, two, cable)] == good
 
 
 def test_a_cables_subnet_over_the_vpn_is_no_cable(net: Lab, cluster: Cluster) -> None:
     two, cable, vpn = joined(net, cluster)
-    one, other = (node.host for node in two.nodes)
+    one, other = two.hosts
     begun_s = time.monotonic()
     rules = [
         verbs.route(net, one, other, other.address(cable), vpn),
@@ -64,7 +64,7 @@ def test_a_cables_subnet_over_the_vpn_is_no_cable(net: Lab, cluster: Cluster) ->
 
 def test_a_route_that_differs_there_and_back_is_marked_with_both_interfaces(net: Lab, cluster: Cluster) -> None:
     two, cable, vpn = joined(net, cluster)
-    one, other = (node.host for node in two.nodes)
+    one, other = two.hosts
     begun_s = time.monotonic()
     verbs.route(net, one, other, other.address(cable), vpn, one_way=True)
     way = two.ways(cable)[0]
