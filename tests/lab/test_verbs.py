@@ -26,7 +26,9 @@ def pair(net: Lab) -> tuple[Host, Host]:
 
 def medium_of(net: Lab, kind: str, pair: tuple[Host, Host]) -> Medium:
     one, other = pair
-    return {"cable": net.cable, "lan": net.lan, "tunnel": net.tunnel}[kind](one, other)
+    if kind == "lan":
+        return net.lan(one, other)
+    return net.cable(one, other) if kind == "cable" else net.tunnel(one, other)
 
 
 def round_trip_s(medium: Medium, pair: tuple[Host, Host], count: int = 20) -> float:
