@@ -2,6 +2,7 @@
 
 import json
 import stat
+import time
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +18,18 @@ from thunderline.cli.app import app
 from thunderline.cluster import NodeId
 from thunderline.cluster.api_keys import digest, refusal
 from thunderline.cluster.callers import Caller
-from thunderline.cluster.errors import InvalidRequest
+from thunderline.cluster.certificates import Bearer
+from thunderline.cluster.errors import InvalidRequest, Unauthenticated
 from thunderline.cluster.join_tokens import JoinToken, read
 from thunderline.cluster.media import Medium
 from thunderline.cluster.reachable import Face, addresses
 from thunderline.process import authority, settings
+from thunderline.process.certificates import Authority, new_authority, new_key, public_key, sign
 from thunderline.process.home import node_id
 from thunderline.process.interfaces import interfaces
 from thunderline.process.trust import Wallet, keep, kept_offers, parsed
 from thunderline.rpc.server import serving
-from thunderline.v1 import cluster_pb2, discovery_pb2, topology_pb2_grpc
+from thunderline.v1 import cluster_pb2, discovery_pb2, enrollment_pb2, topology_pb2_grpc
 
 NOBODY = "127.0.0.1"
 
@@ -271,3 +274,35 @@ SEEDS = {
 def test_where_a_new_node_looks_first(told: list[str], expected: list[str]) -> None:
     token = JoinToken("10.0.0.1:7405", "ab" * 32, 0, b"s" * 16)
     assert list(joining._seeds(token, told)) == expected
+
+
+OWN, ANOTHER = NodeId("6b7b0f4e-2c0e-4f2e-9f4f-5a1f1f0a9c11"), "11111111-1111-1111-1111-111111111111"
+KEY, OTHER_KEY = new_key(), new_key()
+HOME, AWAY = new_authority(time.time()), new_authority(time.time())
+SIGNED = {
+    "of this node": (Bearer("home", Caller.MEMBER, OWN), KEY, HOME, HOME, True),
+    "of another node": (Bearer("home", Caller.MEMBER, ANOTHER), KEY, HOME, HOME, False),
+    "of a scheduler node": (Bearer("home", Caller.SCHEDULER, OWN), KEY, HOME, HOME, False),
+    "of another cluster": (Bearer("work", Caller.MEMBER, OWN), KEY, HOME, HOME, False),
+    "of another key": (Bearer("home", Caller.MEMBER, OWN), OTHER_KEY, HOME, HOME, False),
+    "by an authority that it does not show": (Bearer("home", Caller.MEMBER, OWN), KEY, AWAY, HOME, False),
+    "by an authority that the token does not name": (Bearer("home", Caller.MEMBER, OWN), KEY, AWAY, AWAY, False),
+}
+
+
+@pytest.mark.parametrize(("to", "key", "signer", "shown", "is_fine"), SIGNED.values(), ids=SIGNED.keys())
+def test_only_what_was_asked_for_is_kept(
+    to: Bearer, key: bytes, signer: Authority, shown: Authority, is_fine: bool
+) -> None:
+    answer = enrollment_pb2.SignCertificateResponse(
+        certificate_pem=sign(signer, public_key(key), to, time.time()),
+        authority_pem=shown.certificate_pem,
+        cluster_name="home",
+        scheduler_node_id=ANOTHER,
+    )
+    token = JoinToken("10.0.0.1:7405", HOME.fingerprint, 0, b"s" * 16)
+    if is_fine:
+        assert joining._checked(KEY, answer, token, OWN).facts.bearer == to
+    else:
+        with pytest.raises(Unauthenticated):
+            joining._checked(KEY, answer, token, OWN)

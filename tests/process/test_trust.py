@@ -32,6 +32,8 @@ NOW_S = float(int(time.time()))
 
 
 def test_everything_is_private(tmp_path: Path) -> None:
+    # Made by hand, say, for a joined.toml.
+    (tmp_path / FOLDER).mkdir(mode=0o755)
     found(tmp_path, "home", NOW_S)
     keep_offer(tmp_path, Offer(digest(b"x"), 5))
     assert stat.S_IMODE((tmp_path / FOLDER).stat().st_mode) == 0o700
