@@ -24,8 +24,8 @@ BLOCK = 100
 # Every seeded bug is found within so many.
 BUG_SEED_COUNT = 1_000
 FAULTS_S, LARGE_FAULTS_S = 12.0, 5.0
-# Two for what was refused or lost, five fast answers in a row, four periods of silence, one until an RTT is told.
-PEACE_S = 30.0
+# Five fast answers in a row after one that was lost, and five periods until a mere RTT is told; twice that.
+PEACE_S = 45.0
 QUIET_S = 5.0
 
 

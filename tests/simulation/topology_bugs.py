@@ -12,6 +12,7 @@ from thunderline.cluster.paths import End, Path
 from thunderline.topology import probes, reports
 from thunderline.topology.cables import cables_of
 from thunderline.topology.health import Health
+from thunderline.topology.knowledge import News
 from thunderline.topology.members import Members
 from thunderline.topology.probes import Arrivals, Row, Rows
 from thunderline.topology.reports import Report
@@ -68,10 +69,10 @@ class KnowsAllAtOnce(Known):
 class TakesWhateverCameLast(Known):
     """An older report replaces a newer one."""
 
-    def take(self, told: Iterable[Report]) -> bool:
+    def take(self, told: Iterable[Report]) -> News:
         fresh = {one.node: one for one in told if one.node != self.node and one.node in self.members.peers}
         self.reports = {**self.reports, **fresh}
-        return bool(fresh)
+        return News.OF_LINKS
 
 
 class CountsNoStarts(Known):
@@ -80,8 +81,8 @@ class CountsNoStarts(Known):
     def __init__(self, node: NodeId, start: int, cables: Mapping[Cable, float], period_s: float) -> None:
         super().__init__(node, 1, cables, period_s)
 
-    def _meet_own(self, report: Report) -> None:
-        pass
+    def _meet_own(self, report: Report) -> News:
+        return News.NONE
 
 
 class BelievesStrangers(Known):

@@ -4,7 +4,8 @@ Beside it a roster of discovery, which tells who is there.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from thunderline.cluster import NodeId, links
 from thunderline.cluster.graph import Cable, Graph, Outcome, Version
@@ -20,6 +21,9 @@ from thunderline.topology.knowledge import Knowledge, Pair
 from thunderline.topology.members import Members, Peer
 from thunderline.topology.probes import Arrivals, Echoed, Row, Rows
 from thunderline.topology.reports import Report
+
+if TYPE_CHECKING:
+    from simulation.topology_streams import Stream
 
 PERIOD_S, TIMEOUT_S, HEARTBEAT_S = DEFAULTS.probe_period_s, DEFAULTS.probe_timeout_s, DEFAULTS.heartbeat_s
 NEVER_S = -1e9
@@ -100,22 +104,6 @@ class Told:
     graph: Graph
     chosen: Mapping[Pair, LinkId]
     version: Version
-
-
-@dataclass
-class Stream:
-    """Reports go both ways over it; `held` is what each end has sent or was sent."""
-
-    address: str
-    # Host and life of its topology: the one that dialled, the other.
-    ends: tuple[tuple[int, int], tuple[int, int]]
-    held: dict[int, dict[NodeId, Version]]
-    # Who has said all that it knows.
-    begun: set[int] = field(default_factory=set)
-    # Since when its way does not carry anything.
-    silent_s: float | None = None
-    # A message was lost: it ends when that is noticed.
-    is_broken: bool = False
 
 
 class Host:
@@ -315,8 +303,20 @@ class Host:
         """What its probes saw, when that is news."""
         if self.is_dirty or (self.has_rtts and (now_s / LOOK_S).is_integer()):
             self.is_dirty = self.has_rtts = False
-            joined = [self.names[peer] for peer in self.streams]
-            self.known.tell(self.rows, self.arrivals, joined, self.clock_s(now_s))
+            self.known.tell(self.rows, self.arrivals, self._joined, self.clock_s(now_s))
+
+    @property
+    def _joined(self) -> list[NodeId]:
+        return [self.names[peer] for peer in self.streams]
+
+    @property
+    def has_news(self) -> bool:
+        """That it will tell when the time has come."""
+        last, cables = self.known.report, [one for one in self.known.cables if self.node in one.nodes]
+        now = reports.told(
+            self.node, last.version, self.rows, self.arrivals, cables, self.members.is_complete, self._joined
+        )
+        return reports.next_report(last, now) is not last
 
     def news(self) -> dict[NodeId, Report]:
         """What its streams have not had yet."""

@@ -51,7 +51,11 @@ def unsettled(world: "World") -> str:
             world.see(host)
         if found := _wrong_graph(world, host, known):
             return f"at {host.node}: {found}"
-    return "cables are seen for the first time" if any(host.is_dirty for host in world.lookers) else ""
+    if any(host.is_dirty for host in world.lookers):
+        return "cables are seen for the first time"
+    is_near = any(net.near_limit for net in world.networks.nets)
+    slow = [host.node for host in hosts if not is_near and host.has_news]
+    return f"{slow} have news, if only of RTTs" if slow else ""
 
 
 def _answers(row: Row) -> bool:

@@ -1,9 +1,12 @@
 """Streams of reports between simulated hosts: who dials, where they move, when they end, and what they carry."""
 
 import itertools
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from simulation.topology_host import PERIOD_S, Host, Stream
+from simulation.topology_host import PERIOD_S, Host
+from thunderline.cluster import NodeId
+from thunderline.cluster.graph import Version
 from thunderline.topology.reports import Report
 
 if TYPE_CHECKING:
@@ -13,6 +16,22 @@ if TYPE_CHECKING:
 KEEP_ALIVE_S = 15.0
 # A message carries at most so many reports.
 REPORTS_PER_MESSAGE = 64
+
+
+@dataclass
+class Stream:
+    """Reports go both ways over it; `held` is what each end has sent or was sent."""
+
+    address: str
+    # Host and life of its topology: the one that dialled, the other.
+    ends: tuple[tuple[int, int], tuple[int, int]]
+    held: dict[int, dict[NodeId, Version]]
+    # Who has said all that it knows.
+    begun: set[int] = field(default_factory=set)
+    # Since when its way does not carry anything.
+    silent_s: float | None = None
+    # A message was lost: it ends when that is noticed.
+    is_broken: bool = False
 
 
 class Streams:
