@@ -38,6 +38,17 @@ def round_trip_s(medium: Medium, pair: tuple[Host, Host], count: int = 20) -> fl
     return min(taken_s for taken_s in found if taken_s is not None)
 
 
+def takes(medium: Medium, pair: tuple[Host, Host], least_s: float, most_s: float) -> bool:
+    """Never less; and no more, once the machine has a moment for it."""
+
+    def look() -> bool:
+        taken_s = round_trip_s(medium, pair)
+        assert taken_s > least_s
+        return taken_s < most_s
+
+    return until(f"less than {most_s} s", look, 15)
+
+
 def crosses(medium: Medium, pair: tuple[Host, Host]) -> bool:
     one, other = pair
     return probes.rtt_s(one, other, other.address(medium), one.address(medium)) is not None
@@ -80,11 +91,11 @@ def test_delayed_and_healed(net: Lab, pair: tuple[Host, Host], kind: str) -> Non
     medium = medium_of(net, kind, pair)
     before_s = round_trip_s(medium, pair)
     verbs.delay(net, medium, 0.02)
-    assert 0.039 < round_trip_s(medium, pair) < 0.05
+    assert takes(medium, pair, 0.039, 0.05)
     verbs.delay(net, medium, 0.003)
-    assert 0.005 < round_trip_s(medium, pair) < 0.02
+    assert takes(medium, pair, 0.005, 0.02)
     verbs.heal(net, medium)
-    assert abs(round_trip_s(medium, pair) - before_s) < 0.005
+    assert takes(medium, pair, before_s - 0.005, before_s + 0.005)
 
 
 @pytest.mark.parametrize("kind", MEDIA)
