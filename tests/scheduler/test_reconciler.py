@@ -10,6 +10,7 @@ from scheduler.scenes import (
     CRASHED,
     ENDED_A_WHILE_AGO,
     ENDED_JUST_NOW,
+    FETCHABLE,
     GIB,
     GONE,
     I1,
@@ -18,6 +19,7 @@ from scheduler.scenes import (
     NOW_S,
     SERVED,
     STARTED,
+    UNUSABLE,
     USABLE,
     WAITS,
     A,
@@ -36,11 +38,13 @@ from scheduler.situations_of_service import SERVING
 from thunderline.cluster import NodeId
 from thunderline.cluster.ranks import RankState
 from thunderline.scheduler import reservations
-from thunderline.scheduler.actions import Action, MakeAbsent, StartEpoch, targets
+from thunderline.scheduler.actions import Action, AuditModel, MakeAbsent, StartEpoch, targets
 from thunderline.scheduler.reconciler import reconcile
-from thunderline.scheduler.values import DeploymentState, RunnerView, Standing, Wish, World
+from thunderline.scheduler.values import Audit, DeploymentState, RunnerView, Standing, Wish, World
 
 SITUATIONS = {**STARTING, **SERVING}
+# Its weights are more than the whole node has.
+TOO_SMALL = replace(USABLE, usable_memory_bytes=GIB)
 
 
 def run(given: World) -> tuple[Standing | None, list[Action]]:
@@ -160,3 +164,16 @@ def test_plain_batching_is_not_mentioned(batching: str) -> None:
     standing, _ = run(world(SERVED, runner(replace(rank(4, R.READY), batching=batching, batching_reason="?"))))
     assert standing is not None
     assert standing.reason == "epoch 4 serves on node a"
+
+
+@pytest.mark.parametrize("first", [UNUSABLE, FETCHABLE, TOO_SMALL], ids=["not there", "on the hub", "no room for it"])
+def test_nothing_is_concluded_from_one_node_while_another_has_not_looked_at_its_files(first: Audit) -> None:
+    both = {A: runner(), B: runner(node=B)}
+    given = replace(world(wish(), runner(), audit=first), runners=both)
+    standing, actions = run(given)
+    assert standing is not None
+    assert standing.state is S.WAITING
+    assert AuditModel(B, MODEL) in actions
+    assert not [one for one in actions if not isinstance(one, AuditModel)]
+    _, actions = run(replace(given, audits={**given.audits, (B, MODEL): USABLE}))
+    assert [one.placed.node for one in actions if isinstance(one, StartEpoch)] == [B]

@@ -210,6 +210,7 @@ def _begin(
     reachable = {node: view for node, view in world.runners.items() if view.reachable and view.complete}
     model = wish.spec.model
     audits = {node: audit for node in reachable if (audit := world.audits.get((node, model))) is not None}
+    unasked = reachable.keys() - audits.keys()
     again = _audits_due(wish, attempt, reachable.keys(), audits, now_s)
     if attempt.has_given_up and (digest := _changed_digest(attempt, audits)) is not None:
         attempt = Attempt(Next.NOW, 0.0, attempt.failed)
@@ -223,13 +224,13 @@ def _begin(
         return wording.no_runner(world.runners.values()), []
     if attempt.next is Next.NEVER:
         return Standing(DeploymentState.IMPOSSIBLE, wording.last(attempt), OTHER_FILES), again
-    if not audits:
+    usable = {node: audit for node, audit in audits.items() if audit.verdict is Verdict.USABLE}
+    if not usable and unasked:
         return Standing(DeploymentState.WAITING, f"the files of {model} are being checked", "the audit"), again
     if older := _living(world, wish.instance):
         # It holds its memory until it is ABSENT: placed beside it, the next epoch would get less for its whole life.
         waits_for = f"rank {older[0].id} to end"
         return replace(_after(world, wish, attempt), waits_for=waits_for), again
-    usable = {node: audit for node, audit in audits.items() if audit.verdict is Verdict.USABLE}
     if not usable:
         standing, fetch = _without_files(world, wish, audits, now_s)
         return standing, again + fetch
@@ -242,7 +243,7 @@ def _begin(
             if node not in asked and has_passed(usable[node].at_s, usable[node].at_s + AUDIT_AGAIN_S, now_s)
         ]
         why = "; ".join(placed.reasons)
-        if placed.permanent:
+        if placed.permanent and not unasked:
             return Standing(DeploymentState.IMPOSSIBLE, f"{model} does not fit: {why}", "more memory"), again
         return Standing(DeploymentState.WAITING, f"{model} does not fit now: {why}", "memory"), again
     if attempt.next is Next.AT and not attempt.is_due(now_s):
@@ -279,9 +280,8 @@ def _without_files(
         return Standing(DeploymentState.IMPOSSIBLE, why or f"{model} cannot be used", OTHER_FILES), []
     fetch = world.fetches.get((node, model))
     if fetch is None:
-        return Standing(DeploymentState.WAITING, f"{model} is about to be fetched", "its files"), [
-            FetchModel(node, model)
-        ]
+        begins = Standing(DeploymentState.WAITING, f"{model} is about to be fetched", "its files")
+        return begins, [FetchModel(node, model)]
     if fetch.error and fetch.permanent:
         return Standing(DeploymentState.IMPOSSIBLE, fetch.error, ANOTHER_DEPLOY), []
     if fetch.error:
