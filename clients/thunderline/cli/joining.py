@@ -141,12 +141,17 @@ def _put_away(home: Path, say: Say) -> None:
     say(f"the former cluster's authority lies in {former} now")
 
 
-def _tell_former_store(home: Path, say: Say) -> None:
+def obeyed_store(home: Path) -> tuple[str, int]:
+    """Of this node's runner: the store, "" when it obeys none yet, and how many deployments of it are kept."""
     try:
         tree = json.loads((home / "runner.json").read_text())
-        store, count = str(tree["store_id"]), len(tree["instances"])
+        return str(tree["store_id"]), len(tree["instances"])
     except (OSError, ValueError, KeyError, TypeError):
-        return
+        return "", 0
+
+
+def _tell_former_store(home: Path, say: Say) -> None:
+    store, count = obeyed_store(home)
     if store:
         say(
             f"this node's runner still obeys its former scheduler's store, {store}, and keeps {count} deployments of "
