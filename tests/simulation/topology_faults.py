@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from simulation.topology_host import Host
 from simulation.topology_networks import Net
 from thunderline.cluster.media import Medium
-from thunderline.cluster.paths import End
 from thunderline.topology.probes import Echoed
 
 if TYPE_CHECKING:
@@ -148,14 +147,17 @@ class Faults:
             self.world.hosts[index].show(self.world.told_addresses(index), self.world.now_s)
 
     def _pretend(self, host: Host) -> None:
-        """A stranger says a member's name to the echo."""
-        if host.up and host.is_awake(self.world.now_s):
-            peer = self.chance.choice(self.world.names)
-            net = self.chance.choice([net for net in self.networks.nets if host.index in net.members])
-            end = End(net.end(host.index).interface, net.medium)
-            away = f"10.66.0.{self.chance.randint(1, 3)}"
-            echoed = Echoed(peer, net.addresses(host.index)[0], away, end, end, 300, host.clock_s(self.world.now_s))
-            host.hear(echoed, self.world.now_s)
+        """A stranger says a member's name to the echo, at each of its addresses, and that member may know nothing."""
+        if not host.up or not host.is_awake(self.world.now_s):
+            return
+        peer = self.chance.choice(self.world.hosts)
+        for net in self.networks.nets:
+            if host.index in net.members:
+                end, away = net.end(host.index), f"10.66.0.{self.chance.randint(1, 3)}"
+                at_s = host.clock_s(self.world.now_s)
+                host.hear(Echoed(peer.node, net.addresses(host.index)[0], away, end, end, 300, at_s), self.world.now_s)
+        if peer is not host and self.chance.random() < 0.5:
+            self.world.later(0.2, 1.5, partial(self._restart, peer, True, False, 0.2))
 
 
 def heals(call: Callable[[], None]) -> bool:
