@@ -103,7 +103,7 @@ async def running(settings: Settings) -> AsyncIterator[Role]:
             async with asyncio.TaskGroup() as tasks:
                 discovery = f"{settings.host}:{settings.discovery.port}"
                 works = [
-                    asyncio.to_thread(role.echo.accept),
+                    role.echo.run(),
                     role.prober.run(),
                     role.exchange.run(),
                     role.keeper.run(),
