@@ -9,7 +9,7 @@ import typer
 
 from thunderline.cli import chatting, deploying, doctor, links, nodes, saying
 from thunderline.cli import events as telling
-from thunderline.cli.asking import Home, Json, ask, ask_scheduler, refuse, settings
+from thunderline.cli.asking import Home, Json, ask, ask_scheduler, own_node, refuse, settings
 from thunderline.cli.cluster import cluster
 from thunderline.client import RunnerClient, SchedulerClient
 from thunderline.process.entry import CannotStart
@@ -65,6 +65,8 @@ def status(home: Home = None, json: Json = False) -> None:
     if json:
         saying.as_json(found)
         return
+    # It is the scheduler's: what is "this node" there may be another here.
+    found.roster.node_id = own_node(home).node
     nodes.table(found.roster)
     saying.out.print()
     _deployments(list(found.deployments))
