@@ -27,7 +27,7 @@ SPREAD, CATCH_UP_S = 1.25, 0.5
 # Protocols B, point 3: who was asleep or starved that long judges nobody for one period.
 LATE_S = 1.0
 
-PROBES = Counter("thunderline_probes", "Probes of addresses of peers, by how they ended.", ["outcome"])
+PROBES = Counter("thunderline_probes_total", "Probes of addresses of peers, by how they ended.", ["outcome"])
 
 
 class Prober:
