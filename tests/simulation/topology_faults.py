@@ -69,7 +69,8 @@ class Faults:
     def _restart(self, host: Host, topology: bool, discovery: bool, away_s: float) -> None:
         if topology and host.up:
             host.stop()
-            if self.chance.random() < 0.1:
+            # Two starts of one number cannot be told apart: of the first one nothing is lost.
+            if self.chance.random() < 0.1 and host.start_count > 1:
                 host.start_count = 0
                 self.world.lost_count.add(host.node)
             self.world.later(away_s, away_s, partial(self.world.start, host))

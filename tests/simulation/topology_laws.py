@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from simulation.topology_host import MISSED, PERIOD_S, REFUSED, Broken, Host, Told
 from simulation.topology_networks import Way
 from thunderline.cluster import NodeId
-from thunderline.cluster.addresses import is_ipv4, is_private, is_vpn
+from thunderline.cluster.addresses import address_key, is_ipv4, is_private, is_vpn
 from thunderline.cluster.graph import Graph
 from thunderline.cluster.links import RTT_LIMITS_US, Link, LinkId, LinkState, Mark
 from thunderline.cluster.media import ORDER, Medium
@@ -213,7 +213,7 @@ def beats(one: Link, other: Link) -> bool:
         classes = [(link.state is S.DEGRADED, not is_private(link.address)) for link in (one, other)]
         if classes[0] != classes[1]:
             return classes[0] < classes[1]
-    return slow_us < other.rtt_us
+    return (slow_us, address_key(one.address)) < (other.rtt_us, address_key(other.address))
 
 
 def _counts_as(link: Link, rtt_us: int) -> int:
