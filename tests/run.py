@@ -36,12 +36,13 @@ PARTS = {
     "lab": ["tests/lab"],
     "system": ["tests/e2e", "tests/faults"],
 }
-# Unit tests mostly wait: three at a time on two cores; those of one file stay together. So do labs, each by itself.
-# Whole systems want both cores; a simulated world takes one. A proof runs by itself: its figures are of one process.
+# Tests mostly wait, so that two cores take several at a time: those of one file stay together, but worlds and labs are
+# each by itself. A proof runs by itself: its figures are of one process.
 BESIDE_EACH_OTHER = {
     "unit": ("-n", "3", "--dist", "loadfile"),
     "simulation": ("-n", "2", "--dist", "worksteal"),
     "lab": ("-n", "4", "--dist", "worksteal"),
+    "system": ("-n", "2", "--dist", "loadfile"),
 }
 WHOLE_SYSTEMS = ("simulation", "lab", "e2e", "faults", "evidence", "prove")
 
