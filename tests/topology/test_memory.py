@@ -1,5 +1,6 @@
 """What outlives the role: the count of its starts, and the cables."""
 
+import time
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,11 @@ ONE = cable(CableEnd(A, "en5", "uuid-1", "2"), CableEnd(B, "en4"))
 OTHER = cable(CableEnd(A, "en6"), CableEnd(C, "en5"))
 
 
-def test_starts_are_counted(tmp_path: Path) -> None:
-    assert [next_start(tmp_path) for _ in range(3)] == [1, 2, 3]
+def test_starts_are_counted_from_now(tmp_path: Path) -> None:
+    before_s = int(time.time())
+    first = next_start(tmp_path)
+    assert before_s <= first <= time.time()
+    assert [next_start(tmp_path), next_start(tmp_path)] == [first + 1, first + 2]
     keep_start(tmp_path, 40)
     assert next_start(tmp_path) == 41
 

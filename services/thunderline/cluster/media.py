@@ -34,9 +34,7 @@ class Hardware:
     members: Sequence[str] = ()
 
 
-def medium(
-    one: Hardware, all_of_node: Mapping[str, Hardware], overrides: Mapping[str, Medium] | None = None
-) -> Medium:
+def medium(one: Hardware, all_of_node: Mapping[str, Hardware], overrides: Mapping[str, Medium] | None = None) -> Medium:
     """The medium of one interface; `all_of_node` by name, for the members of a bridge.
 
     `overrides`: what the config says of interfaces, by name; it counts for members of bridges too.

@@ -36,7 +36,7 @@ PROBLEM_MAX = 300
 
 log = logging.getLogger(__name__)
 
-EXCHANGES = Counter("thunderline_card_exchanges_total", "Cards exchanged: answered, failed, or served to peers.", ["result"])
+EXCHANGES = Counter("thunderline_card_exchanges_total", "Cards exchanged: answered, failed, or served.", ["result"])
 
 
 @dataclass(frozen=True, slots=True)

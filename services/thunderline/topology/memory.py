@@ -2,6 +2,7 @@
 
 import json
 import logging
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -16,14 +17,17 @@ log = logging.getLogger(__name__)
 
 
 def next_start(home: Path) -> int:
-    """Counts this start. Raises CannotStart when the count cannot be kept: others would not believe our reports."""
+    """Counts this start. Raises CannotStart when the count cannot be kept: others would not believe our reports.
+
+    The first is the time, in seconds since 1970: whoever has lost its count gives no number a second time.
+    """
     path = home / STARTS
     try:
-        count = int(json.loads(path.read_text())["start"]) if path.exists() else 0
-        keep_start(home, count + 1)
+        start = int(json.loads(path.read_text())["start"]) + 1 if path.exists() else int(time.time())
+        keep_start(home, start)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CannotStart(f"{path} cannot be used: {error}; remove it to count from one again") from None
-    return count + 1
+        raise CannotStart(f"{path} cannot be used: {error}; remove it to count anew") from None
+    return start
 
 
 def keep_start(home: Path, count: int) -> None:
