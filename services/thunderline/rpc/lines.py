@@ -17,14 +17,18 @@ class Line:
         # Another one takes the calls from now on.
         self._is_old = False
         self._closing: asyncio.Task[None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     def entered(self, call: Any) -> None:
         self.call_count += 1
+        self._loop = asyncio.get_running_loop()
         call.add_done_callback(self._left)
 
     def _left(self, _: Any) -> None:
+        """An abandoned call ends when it is collected: in whichever thread, and maybe after the loop."""
         self.call_count -= 1
-        self._tidy()
+        if self._is_old and self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._tidy)
 
     @property
     def is_gone(self) -> bool:
