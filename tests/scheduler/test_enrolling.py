@@ -12,12 +12,14 @@ import pytest
 from rpc.little_cluster import LittleCluster
 from scheduler.little_cluster_node import Node, doors, founded, token, until
 from thunderline.cli.adopting import NotAdopted
+from thunderline.client.enrollment import EnrollmentClient
 from thunderline.cluster.callers import Caller
 from thunderline.cluster.certificates import CERTIFICATE_S, Bearer
 from thunderline.cluster.errors import ClusterError, InvalidRequest, Unauthenticated, Unreachable
 from thunderline.cluster.join_tokens import AGAIN_S, TOKEN_S, JoinToken, Offer, digest
 from thunderline.process import authority
 from thunderline.process.certificates import belongs, facts, new_key, request_pem
+from thunderline.process.handshake import pinned_authority
 from thunderline.process.trust import Wallet, keep, keep_offer, kept_offers
 from thunderline.rpc.channel import dial
 from thunderline.rpc.errors import from_call
@@ -98,6 +100,25 @@ async def test_a_token_is_used_on_disk_also_when_the_answer_is_lost(scheduler_no
         await until("it listens for the lost answer", lambda: listens(opened.enrolment))
         with pytest.raises(Unauthenticated, match="has been used"):
             await Node(member.home.parent / "late").join(made.text)
+
+
+async def ask(made: JoinToken, key: bytes, name: str) -> enrollment_pb2.SignCertificateResponse:
+    """As a joiner does, with any key and any name."""
+    pinned = await asyncio.to_thread(pinned_authority, made)
+    async with EnrollmentClient.joining(made.address, pinned) as enrollment:
+        return await enrollment.sign(made.text, request_pem(key, name))
+
+
+async def test_one_key_gets_one_name_from_a_token(scheduler_node: Node) -> None:
+    key, first, second = new_key(), str(uuid.uuid4()), str(uuid.uuid4())
+    async with doors(scheduler_node) as opened:
+        made = token(scheduler_node)
+        await until("it listens", lambda: listens(opened.enrolment))
+        await ask(made, key, first)
+        with pytest.raises(Unauthenticated, match="has been used"):
+            await ask(made, key, second)
+        # The answer was lost.
+        await ask(made, key, first)
 
 
 WRONG = {

@@ -23,7 +23,7 @@ ADDRESS_BYTES_MAX = 260
 TEXT_LENGTH_MAX = 512
 # Long enough to walk to the other machine.
 TOKEN_S = 3_600
-# An answer may be lost: the same key may ask again for this long, and no other.
+# An answer may be lost: the same key may ask again in the same name for this long, and no other.
 AGAIN_S = 60
 # Offers that ended are kept this long, to tell a used token from an unknown one.
 KEPT_S = 86_400
@@ -87,7 +87,7 @@ def digest(secret: bytes) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """A token as the scheduler node keeps it. `used_by` is the fingerprint of the key that took it, "" before."""
+    """A token as the scheduler node keeps it. `used_by` is who took it, "KEY'S FINGERPRINT/NODE"; "" before."""
 
     digest: str
     expires_s: int
@@ -97,7 +97,7 @@ class Offer:
 
 class Verdict(Enum):
     TAKEN = auto()  # Sign, after the offer is on disk.
-    AGAIN = auto()  # Sign once more: the answer to the same key was lost.
+    AGAIN = auto()  # Sign once more: the answer to the same one was lost.
     USED = auto()
     EXPIRED = auto()
     UNKNOWN = auto()
@@ -119,18 +119,18 @@ def offer(offers: Sequence[Offer], secret: bytes, now_s: float) -> tuple[Offer, 
     return (*kept, Offer(digest(secret), int(now_s) + TOKEN_S))
 
 
-def redeem(offers: Sequence[Offer], secret: bytes, key: str, now_s: float) -> tuple[Verdict, tuple[Offer, ...]]:
-    """What a token is good for, shown by who holds `key`, and the offers after it."""
+def redeem(offers: Sequence[Offer], secret: bytes, taker: str, now_s: float) -> tuple[Verdict, tuple[Offer, ...]]:
+    """What a token is good for, shown by `taker`, and the offers after it."""
     shown = digest(secret)
     known = next((one for one in offers if hmac.compare_digest(one.digest, shown)), None)
     if known is None:
         return Verdict.UNKNOWN, tuple(offers)
     if known.used_by:
-        again = known.used_by == key and now_s < known.used_s + AGAIN_S
+        again = known.used_by == taker and now_s < known.used_s + AGAIN_S
         return (Verdict.AGAIN if again else Verdict.USED), tuple(offers)
     if now_s >= known.expires_s:
         return Verdict.EXPIRED, tuple(offers)
-    used = replace(known, used_by=key, used_s=now_s)
+    used = replace(known, used_by=taker, used_s=now_s)
     return Verdict.TAKEN, tuple(used if one is known else one for one in offers)
 
 

@@ -44,17 +44,17 @@ class Enrollment:
         # A token is looked at and marked as used by one call at a time.
         self._redeeming = asyncio.Lock()
 
-    async def admit(self, token: str, key: str) -> None:
-        """Marks the token as used by this key, on disk. Raises Unauthenticated, InvalidRequest, StoreUnavailable."""
+    async def admit(self, token: str, taker: str) -> None:
+        """Marks the token as used by "KEY/NODE", on disk. Raises Unauthenticated, InvalidRequest, StoreUnavailable."""
         shown = read(token)
         async with self._redeeming:
-            verdict = await asyncio.to_thread(self._redeem, shown.secret, key)
+            verdict = await asyncio.to_thread(self._redeem, shown.secret, taker)
         if why := REFUSALS.get(verdict):
             raise Unauthenticated(f"{why}: {ANOTHER}")
 
-    def _redeem(self, secret: bytes, key: str) -> Verdict:
+    def _redeem(self, secret: bytes, taker: str) -> Verdict:
         before = kept_offers(self.home)
-        verdict, after = redeem(before, secret, key, self.wallet.now_s)
+        verdict, after = redeem(before, secret, taker, self.wallet.now_s)
         try:
             for changed in set(after) - set(before):
                 keep_offer(self.home, changed)
@@ -104,7 +104,7 @@ class JoiningService(enrollment_pb2_grpc.EnrollmentServiceServicer):
                     "this is the scheduler node's own id: its disk was copied; remove node.json to be another node",
                     param="certificate_request_pem",
                 )
-            await self._enrollment.admit(request.token, asked.key)
+            await self._enrollment.admit(request.token, f"{asked.key}/{asked.name}")
         except (Unauthenticated, InvalidRequest) as error:
             log.warning("did not let a node in: %s", error.message, extra={"node": asked.name, "peer": peer})
             raise
