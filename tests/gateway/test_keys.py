@@ -15,7 +15,12 @@ import pytest
 from gateway.test_gateway_process import WAIT_S, free_port
 from gateway.test_stories import END, Delta, door
 from installation import BIN
+from thunderline.client import SchedulerClient
 from thunderline.cluster.api_keys import digest, written
+from thunderline.cluster.limits import Limits
+from thunderline.gateway.app import Gateway
+from thunderline.gateway.keys import AsksForKey, Without, without_key
+from thunderline.v1 import cluster_pb2
 
 KEY = written(b"k" * 32)
 WRONG = written(b"w" * 32)
@@ -57,6 +62,59 @@ async def test_no_route_of_v1_answers_without_a_key(method: str, path: str) -> N
 async def test_health_and_metrics_need_none(path: str) -> None:
     async with asking() as client:
         assert (await client.get(path)).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("path", "is_near", "has_open_metrics", "expected"),
+    [
+        ("/v1", True, True, Without.NOTHING),
+        ("/v1/models", False, True, Without.NOTHING),
+        ("/v1x", False, False, Without.ALL),
+        ("/healthz", False, False, Without.ALL),
+        ("/readyz", True, False, Without.ALL),
+        ("/readyz", False, False, Without.BRIEF),
+        ("/readyz", False, True, Without.BRIEF),
+        ("/metrics", True, False, Without.ALL),
+        ("/metrics", False, False, Without.NOTHING),
+        ("/metrics", False, True, Without.ALL),
+    ],
+)
+def test_what_is_answered_without_a_key(path: str, is_near: bool, has_open_metrics: bool, expected: Without) -> None:
+    assert without_key(path, is_near, has_open_metrics) is expected
+
+
+class Ready(SchedulerClient):
+    """One deployment."""
+
+    def __init__(self) -> None:
+        pass
+
+    async def deployments(self) -> list[cluster_pb2.Deployment]:
+        spec = cluster_pb2.DeploymentSpec(name="m")
+        return [cluster_pb2.Deployment(spec=spec, state=cluster_pb2.DEPLOYMENT_STATE_READY, reason="epoch 1 serves")]
+
+
+@pytest.mark.parametrize("peer", ["192.0.2.7", "fd00::7", "::ffff:192.0.2.7"])
+async def test_from_afar_metrics_ask_for_a_key_and_readyz_says_only_whether_it_is(peer: str) -> None:
+    app = AsksForKey(Gateway(Ready(), Limits()).app(), [digest(KEY)])
+    transport = httpx.ASGITransport(app, client=(peer, 1))
+    async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
+        assert (await client.get("/metrics")).status_code == 401
+        assert (await client.get("/healthz")).status_code == 200
+        answer = await client.get("/readyz")
+        assert (answer.status_code, answer.json()) == (200, {"ready": True})
+        client.headers["Authorization"] = f"Bearer {KEY}"
+        assert (await client.get("/metrics")).status_code == 200
+        assert (await client.get("/readyz")).json()["deployments"][0]["reason"] == "epoch 1 serves"
+
+
+@pytest.mark.parametrize("peer", ["127.0.0.1", "::1", "::ffff:127.0.0.1"])
+async def test_on_loopback_neither_needs_one(peer: str) -> None:
+    app = AsksForKey(Gateway(Ready(), Limits()).app(), [digest(KEY)])
+    transport = httpx.ASGITransport(app, client=(peer, 1))
+    async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
+        assert (await client.get("/metrics")).status_code == 200
+        assert "deployments" in (await client.get("/readyz")).json()
 
 
 async def test_a_large_body_without_a_key_is_refused_too() -> None:

@@ -91,7 +91,7 @@ async def serve(settings: Settings) -> None:
         gateway = Gateway(scheduler, settings.limits)
         connections = Connections(settings.limits)
         config = uvicorn.Config(
-            AsksForKey(gateway.app(), settings.gateway.api_keys),
+            AsksForKey(gateway.app(), settings.gateway.api_keys, not is_loopback(settings.node.metrics_bind)),
             http=connections.protocol,  # type: ignore[arg-type]
             ws="none",
             lifespan="off",

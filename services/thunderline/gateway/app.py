@@ -24,6 +24,7 @@ from thunderline.gateway import metrics, openai_requests
 from thunderline.gateway.answering import Answering
 from thunderline.gateway.bodies import BodyTooLarge, json_object
 from thunderline.gateway.event_stream import EventStream, disconnected
+from thunderline.gateway.keys import BRIEF
 from thunderline.gateway.openai_errors import HttpError, http_error, to_http
 from thunderline.gateway.openai_requests import Asked
 from thunderline.gateway.openai_responses import Answer
@@ -204,12 +205,17 @@ class Gateway:
         return JSONResponse({"status": "alive"})
 
     async def readyz(self, request: Request) -> Response:
-        """200 when a model can answer; else every deployment's own sentence."""
+        """200 when a model can answer; else every deployment's own sentence, for who may know."""
+        is_brief = request.scope.get(BRIEF, False)
         try:
             found = await self._deployments()
         except ClusterError as error:
+            if is_brief:
+                return JSONResponse({"ready": False}, 503)
             return JSONResponse({"ready": False, "reason": f"the scheduler cannot be reached: {error}"}, 503)
         ready = not self.draining and any(one.state == cluster_pb2.DEPLOYMENT_STATE_READY for one in found)
+        if is_brief:
+            return JSONResponse({"ready": ready}, 200 if ready else 503)
         body = {"ready": ready, "deployments": [_standing(one) for one in found]}
         if not ready:
             body["reason"] = "nothing is deployed" if not found else "no deployment is READY"
