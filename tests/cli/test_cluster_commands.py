@@ -25,7 +25,7 @@ from thunderline.cluster.media import Medium
 from thunderline.cluster.reachable import Face, addresses
 from thunderline.process import authority, settings
 from thunderline.process.certificates import Authority, new_authority, new_key, public_key, sign
-from thunderline.process.home import node_id
+from thunderline.process.home import node_id, remember_ports
 from thunderline.process.interfaces import interfaces
 from thunderline.process.trust import Wallet, keep, kept_offers, parsed
 from thunderline.rpc.server import serving
@@ -127,6 +127,14 @@ def test_the_token_names_the_best_address_of_this_machine(tmp_path: Path) -> Non
     told = json.loads(done(tmp_path, "init", "--json"))
     assert told["address"] == f"{best[0]}:7405"
     assert told["other_addresses"] == list(best[1:])
+
+
+def test_a_token_and_a_clients_file_name_the_ports_of_the_up_that_runs(tmp_path: Path) -> None:
+    """`up --base-port` is in no settings."""
+    remember_ports(tmp_path, {"scheduler": 17402, "enrollment": 17404})
+    assert json.loads(done(tmp_path, "init", "--address", NOBODY, "--json"))["address"] == f"{NOBODY}:17404"
+    told = json.loads(done(tmp_path, "client", "laptop", "--out", str(tmp_path / "laptop.pem"), "--json"))
+    assert told["target"].endswith(":17402")
 
 
 def face(medium: Medium, *found: str, is_up: bool = True) -> Face:

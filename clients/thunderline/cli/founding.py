@@ -81,10 +81,12 @@ def init(read: Read, name: str | None, address: str | None, now_s: float) -> Fou
     if not (given or found):
         raise InvalidRequest("no interface of this node is up but loopback: say --address HOST")
     host = given or found[0]
-    token = _token(after.home, f"{host}:{after.scheduler.enrollment_port}", ours, now_s)
+    # The `up` that runs may have been given others than the settings say.
+    ports = remembered_ports(before.home)
+    port = ports.get("enrollment", after.scheduler.enrollment_port)
+    token = _token(after.home, f"{host}:{port}", ours, now_s)
     others = tuple(one for one in found if one != host)
-    is_up = bool(remembered_ports(before.home))
-    return Founded(after.cluster.name, node, token, is_new, others, is_up, after.node.bind)
+    return Founded(after.cluster.name, node, token, is_new, others, bool(ports), after.node.bind)
 
 
 def _check_name(settings: Settings, name: str | None) -> None:

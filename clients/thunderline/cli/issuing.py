@@ -11,6 +11,7 @@ from thunderline.cluster import api_keys
 from thunderline.cluster.certificates import CLIENT_NAME, domain
 from thunderline.cluster.errors import InvalidRequest
 from thunderline.process import authority
+from thunderline.process.home import remembered_ports
 from thunderline.process.settings import Settings
 
 
@@ -52,7 +53,9 @@ def client(settings: Settings, name: str, out: Path | None, host: str, now_s: fl
         raise InvalidRequest(f"{path} exists already: remove it, or choose another with --out") from None
     with os.fdopen(handle, "wb") as file:
         file.write(one.text)
-    return Issued(path.absolute(), name, host, settings.scheduler.port)
+    # Of the `up` that runs, which may have been given another than the settings say.
+    port = remembered_ports(settings.home).get("scheduler", settings.scheduler.port)
+    return Issued(path.absolute(), name, host, port)
 
 
 @dataclass(frozen=True, slots=True)
