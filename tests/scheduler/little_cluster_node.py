@@ -21,7 +21,7 @@ from thunderline.rpc.server import serving
 from thunderline.scheduler.trust import SERVICE, Trust
 from thunderline.v1 import cluster_pb2, discovery_pb2
 
-ALIVE = discovery_pb2.MEMBER_STATE_ALIVE
+ALIVE, LEFT = discovery_pb2.MEMBER_STATE_ALIVE, discovery_pb2.MEMBER_STATE_LEFT
 WAIT_S = 15.0
 
 
@@ -95,6 +95,8 @@ class Doors:
     wallet: Wallet
     members: list[Node] = field(default_factory=list)
     complete: bool = True
+    # Of the members, those who have left.
+    left: set[NodeId] = field(default_factory=set)
 
     @property
     def target(self) -> str:
@@ -105,7 +107,10 @@ class Doors:
         return f"127.0.0.1:{self.node.ports['enrollment_port']}"
 
     def roster(self) -> discovery_pb2.Roster:
-        members = [discovery_pb2.Member(card=one.card(), state=ALIVE) for one in (self.node, *self.members)]
+        members = [
+            discovery_pb2.Member(card=one.card(), state=LEFT if one.id in self.left else ALIVE)
+            for one in (self.node, *self.members)
+        ]
         return discovery_pb2.Roster(members=members, complete=self.complete, node_id=self.node.id)
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from rpc.little_cluster import LittleCluster
 from scheduler.little_cluster_node import Node, doors, founded, token, until
+from thunderline.cli import leaving
 from thunderline.cli.adopting import NotAdopted
 from thunderline.client.enrollment import EnrollmentClient
 from thunderline.cluster.callers import Caller
@@ -19,6 +20,7 @@ from thunderline.cluster.errors import ClusterError, InvalidRequest, Unauthentic
 from thunderline.cluster.join_tokens import AGAIN_S, TOKEN_S, JoinToken, Offer, digest
 from thunderline.process import authority
 from thunderline.process.certificates import belongs, facts, new_key, request_pem
+from thunderline.process.departed import departed
 from thunderline.process.handshake import pinned_authority
 from thunderline.process.trust import Wallet, keep, keep_offer, kept_offers
 from thunderline.rpc.channel import dial
@@ -243,6 +245,36 @@ async def test_the_scheduler_nodes_own_stays_the_scheduler_nodes(scheduler_node:
         found = facts(answer.certificate_pem, answer.authority_pem)
         assert found.bearer == Bearer("home", Caller.SCHEDULER, scheduler_node.id)
         assert answer.scheduler_node_id == scheduler_node.id
+
+
+async def test_who_was_taken_out_renews_nothing_until_a_token_lets_it_in(scheduler_node: Node, member: Node) -> None:
+    async with doors(scheduler_node) as opened:
+        await joined(scheduler_node, member, opened.enrolment)
+        leaving.take_out(scheduler_node.read(), member.id)
+        with pytest.raises(Unauthenticated, match="has left the cluster"):
+            await renew(dial(opened.target, member.wallet), member.id)
+        await joined(scheduler_node, member, opened.enrolment)
+        assert departed(scheduler_node.home) == frozenset()
+        await renew(dial(opened.target, member.wallet), member.id)
+
+
+async def test_who_has_left_by_its_own_word_renews_nothing(scheduler_node: Node, member: Node) -> None:
+    async with doors(scheduler_node) as opened:
+        await joined(scheduler_node, member, opened.enrolment)
+        opened.members, opened.left = [member], {member.id}
+        with pytest.raises(Unauthenticated, match="has left the cluster"):
+            await renew(dial(opened.target, member.wallet), member.id)
+        opened.left = set()
+        await renew(dial(opened.target, member.wallet), member.id)
+
+
+async def test_a_broken_list_of_who_left_renews_nobody(scheduler_node: Node, member: Node) -> None:
+    async with doors(scheduler_node) as opened:
+        await joined(scheduler_node, member, opened.enrolment)
+        for text in ("", "{}", "[1]"):
+            (scheduler_node.home / "cluster/left.json").write_text(text)
+            with pytest.raises(Unauthenticated, match=r"left\.json"):
+                await renew(dial(opened.target, member.wallet), member.id)
 
 
 async def test_who_has_no_certificate_renews_nothing(scheduler_node: Node, tmp_path: Path) -> None:

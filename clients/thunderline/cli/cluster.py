@@ -155,6 +155,8 @@ def leave(
         leaver = _done(lambda: leaving.named(roster, node))
     _done(lambda: leaving.check(found, own, leaver))
     _done(lambda: adopting.agreed(f"node {leaver} leaves cluster {found.cluster.name!r}?", yes))
+    if leaver != own:
+        _done(lambda: leaving.take_out(found, leaver))
     run(leaving.leave(where, wallet(home), leaver, leaver == own, found.limits.heartbeat_s), where)
     _say_left(found, leaver, own)
 
@@ -171,8 +173,8 @@ def _say_left(found: Settings, leaver: NodeId, own: NodeId) -> None:
             )
     else:
         saying.out.print(
-            "its certificate counts until it ends: if the machine is in strange hands, run "
-            "`thunderline cluster rotate --now`",
+            "its certificate counts until it ends, and is not renewed: if the machine is in strange hands, run "
+            "`thunderline cluster rotate --now`; a token lets it in again",
             markup=False,
         )
 

@@ -6,6 +6,7 @@ from thunderline.client import DiscoveryClient
 from thunderline.cluster import NodeId
 from thunderline.cluster.errors import InvalidRequest
 from thunderline.process import authority
+from thunderline.process.departed import depart
 from thunderline.process.settings import JOINED, Settings
 from thunderline.process.trust import FOLDER, NODE, Wallet
 from thunderline.v1 import discovery_pb2
@@ -43,6 +44,12 @@ async def leave(target: str, wallet: Wallet, node: NodeId, is_own: bool, heartbe
         await discovery.leave(node)
     if is_own:
         await asyncio.sleep(TELL_HEARTBEATS * heartbeat_s)
+
+
+def take_out(settings: Settings, node: NodeId) -> None:
+    """Before the others are told: the scheduler renews its certificate no more. Raises OSError, CannotStart."""
+    if authority.kept(settings.home) is not None:
+        depart(settings.home, node)
 
 
 def forget(settings: Settings) -> None:

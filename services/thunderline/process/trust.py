@@ -4,6 +4,7 @@ node.pem        its key, its certificate, and the authorities that it trusts: on
 joined.toml     what `cluster init` and `cluster join` set: a layer of settings below config.toml
 authority.pem   only on the scheduler node: process/authority.py
 offers/         only on the scheduler node: join tokens, a file each: the command line makes one, the scheduler ends it
+left.json       only on the scheduler node: process/departed.py
 """
 
 import json

@@ -22,6 +22,10 @@ def holders(roster: discovery_pb2.Roster) -> list[Holder]:
     ]
 
 
+def has_left(roster: discovery_pb2.Roster, node: NodeId) -> bool:
+    return any(one.card.node_id == node and one.state == discovery_pb2.MEMBER_STATE_LEFT for one in roster.members)
+
+
 def seeds(roster: discovery_pb2.Roster, first: NodeId) -> list[str]:
     """Discoveries to begin with: those of `first`, then of members that are ALIVE."""
     alive = [member.card for member in roster.members if member.state == discovery_pb2.MEMBER_STATE_ALIVE]

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,13 @@ from thunderline.cluster.join_tokens import ANOTHER, REFUSALS, Verdict, is_open,
 from thunderline.process import authority
 from thunderline.process.authority import Authorities
 from thunderline.process.certificates import Request, read_request, sign
+from thunderline.process.departed import departed, readmit
 from thunderline.process.entry import CannotStart
 from thunderline.process.trust import Wallet, keep_offer, kept_offers
 from thunderline.rpc.admission import caller_of
+from thunderline.rpc.rosters import has_left, seeds
 from thunderline.rpc.server import PortTaken, enrolling
-from thunderline.v1 import enrollment_pb2, enrollment_pb2_grpc
+from thunderline.v1 import discovery_pb2, enrollment_pb2, enrollment_pb2_grpc
 
 SERVICE = "thunderline.v1.EnrollmentService"
 # The command line makes a token; this long after it the port listens.
@@ -34,13 +36,13 @@ log = logging.getLogger(__name__)
 
 
 class Enrollment:
-    """What both doors share: this node signs, for `wallet.cluster`. `seeds` are discoveries to begin with."""
+    """What both doors share: this node signs, for `wallet.cluster`. `roster` is the newest one."""
 
-    def __init__(self, home: Path, node: NodeId, wallet: Wallet, seeds: Callable[[], Sequence[str]]) -> None:
+    def __init__(self, home: Path, node: NodeId, wallet: Wallet, roster: Callable[[], discovery_pb2.Roster]) -> None:
         self.home = home
         self.node = node
         self.wallet = wallet
-        self._seeds = seeds
+        self._roster = roster
         # A token is looked at and marked as used by one call at a time.
         self._redeeming = asyncio.Lock()
 
@@ -62,6 +64,26 @@ class Enrollment:
             raise StoreUnavailable(f"the token cannot be marked as used: {error}") from None
         return verdict
 
+    async def readmit(self, node: NodeId) -> None:
+        """A token let it in again. Raises StoreUnavailable, Unauthenticated."""
+        try:
+            await asyncio.to_thread(readmit, self.home, node)
+        except OSError as error:
+            raise StoreUnavailable(f"it cannot be written down that node {node} is back: {error}") from None
+        except CannotStart as error:
+            raise Unauthenticated(str(error)) from None
+
+    async def check_stays(self, node: NodeId) -> None:
+        """Raises Unauthenticated for one that left, or was taken out."""
+        try:
+            out = node in await asyncio.to_thread(departed, self.home)
+        except CannotStart as error:
+            raise Unauthenticated(str(error)) from None
+        if out or has_left(self._roster(), node):
+            raise Unauthenticated(
+                f"node {node} has left the cluster: to come back, run `thunderline cluster join TOKEN`"
+            )
+
     async def signed(self, asked: Request) -> enrollment_pb2.SignCertificateResponse:
         """Raises Unauthenticated on a node that signs nothing."""
         ours = await asyncio.to_thread(_kept, self.home)
@@ -75,7 +97,7 @@ class Enrollment:
             authority_pem=ours.bundle,
             cluster_name=self.wallet.cluster,
             scheduler_node_id=self.node,
-            seeds=self._seeds(),
+            seeds=seeds(self._roster(), self.node),
         )
 
 
@@ -105,6 +127,7 @@ class JoiningService(enrollment_pb2_grpc.EnrollmentServiceServicer):
                     param="certificate_request_pem",
                 )
             await self._enrollment.admit(request.token, f"{asked.key}/{asked.name}")
+            await self._enrollment.readmit(NodeId(asked.name))
         except (Unauthenticated, InvalidRequest) as error:
             log.warning("did not let a node in: %s", error.message, extra={"node": asked.name, "peer": peer})
             raise
@@ -114,7 +137,7 @@ class JoiningService(enrollment_pb2_grpc.EnrollmentServiceServicer):
 
 
 class RenewingService(enrollment_pb2_grpc.EnrollmentServiceServicer):
-    """Beside SchedulerService: a node that has a certificate gets a new one, for itself only."""
+    """Beside SchedulerService: a node that has a certificate gets a new one, for itself only, as long as it stays."""
 
     def __init__(self, enrollment: Enrollment) -> None:
         self._enrollment = enrollment
@@ -126,6 +149,7 @@ class RenewingService(enrollment_pb2_grpc.EnrollmentServiceServicer):
         peer = caller_of(context, self._enrollment.wallet).bearer
         if peer.name != asked.name:
             raise Unauthenticated(f"{peer} may renew its own certificate, not that of node {asked.name}")
+        await self._enrollment.check_stays(NodeId(asked.name))
         response = await self._enrollment.signed(asked)
         log.info("a certificate was renewed", extra={"node": asked.name})
         return response

@@ -8,7 +8,6 @@ import grpc
 from thunderline.cluster import NodeId
 from thunderline.process.settings import Settings
 from thunderline.process.trust import Wallet
-from thunderline.rpc.rosters import seeds
 from thunderline.scheduler.enrolling import SERVICE, Enrollment, EnrolmentPort, RenewingService
 from thunderline.scheduler.rotating import Rotating
 from thunderline.v1 import discovery_pb2, enrollment_pb2_grpc
@@ -22,7 +21,7 @@ class Trust:
     def __init__(
         self, settings: Settings, node: NodeId, wallet: Wallet, roster: Callable[[], discovery_pb2.Roster]
     ) -> None:
-        enrollment = Enrollment(settings.home, node, wallet, lambda: seeds(roster(), node))
+        enrollment = Enrollment(settings.home, node, wallet, roster)
         self._renewing = RenewingService(enrollment)
         self._port = EnrolmentPort(f"{settings.node.bind}:{settings.scheduler.enrollment_port}", enrollment)
         self._rotating = Rotating(settings.home, wallet, roster, settings.limits.dead_s)

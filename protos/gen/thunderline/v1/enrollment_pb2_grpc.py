@@ -51,7 +51,7 @@ class EnrollmentServiceServicer:
     def SignCertificate(self, request, context):
         """Signs the certificate of a node's own key. At 7405 a token's secret lets in one key, once; elsewhere a node renews
         its own, without a token. UNAUTHENTICATED for a token that is used, expired or unknown, and for a request in another
-        node's name; INVALID_ARGUMENT for a request that is no node's, or no token at all. UNAVAILABLE when it cannot be
+        node's name, or of a node that has left; INVALID_ARGUMENT for a request that is no node's, or no token at all. UNAVAILABLE when it cannot be
         written down that a token was used.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -38,7 +38,7 @@ class EnrollmentServiceStub:
     SignCertificate: _grpc.UnaryUnaryMultiCallable[_enrollment_pb2.SignCertificateRequest, _enrollment_pb2.SignCertificateResponse]
     """Signs the certificate of a node's own key. At 7405 a token's secret lets in one key, once; elsewhere a node renews
     its own, without a token. UNAUTHENTICATED for a token that is used, expired or unknown, and for a request in another
-    node's name; INVALID_ARGUMENT for a request that is no node's, or no token at all. UNAVAILABLE when it cannot be
+    node's name, or of a node that has left; INVALID_ARGUMENT for a request that is no node's, or no token at all. UNAVAILABLE when it cannot be
     written down that a token was used.
     """
 
@@ -52,7 +52,7 @@ class EnrollmentServiceAsyncStub(EnrollmentServiceStub):
     SignCertificate: _aio.UnaryUnaryMultiCallable[_enrollment_pb2.SignCertificateRequest, _enrollment_pb2.SignCertificateResponse]  # type: ignore[assignment]
     """Signs the certificate of a node's own key. At 7405 a token's secret lets in one key, once; elsewhere a node renews
     its own, without a token. UNAUTHENTICATED for a token that is used, expired or unknown, and for a request in another
-    node's name; INVALID_ARGUMENT for a request that is no node's, or no token at all. UNAVAILABLE when it cannot be
+    node's name, or of a node that has left; INVALID_ARGUMENT for a request that is no node's, or no token at all. UNAVAILABLE when it cannot be
     written down that a token was used.
     """
 
@@ -69,7 +69,7 @@ class EnrollmentServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_enrollment_pb2.SignCertificateResponse, _abc.Awaitable[_enrollment_pb2.SignCertificateResponse]]:
         """Signs the certificate of a node's own key. At 7405 a token's secret lets in one key, once; elsewhere a node renews
         its own, without a token. UNAUTHENTICATED for a token that is used, expired or unknown, and for a request in another
-        node's name; INVALID_ARGUMENT for a request that is no node's, or no token at all. UNAVAILABLE when it cannot be
+        node's name, or of a node that has left; INVALID_ARGUMENT for a request that is no node's, or no token at all. UNAVAILABLE when it cannot be
         written down that a token was used.
         """
 
