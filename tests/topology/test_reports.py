@@ -25,7 +25,18 @@ from thunderline.cluster.links import LinkState, Mark
 from thunderline.cluster.media import Medium
 from thunderline.cluster.paths import End, Path
 from thunderline.topology.probes import Echoed, Row, answered, failed, heard
-from thunderline.topology.reports import Heard, Report, Reports, graph, merge, next_report, renewed, to_send, told
+from thunderline.topology.reports import (
+    Heard,
+    Report,
+    Reports,
+    graph,
+    is_urgent,
+    merge,
+    next_report,
+    renewed,
+    to_send,
+    told,
+)
 from topology.scenes import ADDRESSES, A, B, C, end, straight
 
 S, M = LinkState, Medium
@@ -90,6 +101,8 @@ def seen(*reports: Report) -> Graph:
 UNTRIED = tried(outcome=Outcome.UNTRIED, state=None)
 NEVER = tried(outcome=Outcome.TIMED_OUT, state=None)
 LOST = tried(outcome=Outcome.TIMED_OUT, state=S.DOWN)
+# One burst of a link that stands was lost.
+MISSED = replace(tried(outcome=Outcome.TIMED_OUT), errno=110, failure_count=1)
 ONE_SIDED = frozenset({Mark.ONE_SIDED})
 
 # What A says of its own probes to B, what B says that it hears of A: the state of the link from A to B, and its marks.
@@ -288,6 +301,13 @@ def test_a_report_is_told_when_it_decides_something(last: Report, now: Report, i
     assert found == (replace(now, version=Version(1, 2)) if is_news else last)
 
 
+def test_a_lost_burst_of_a_link_that_stands_is_told_without_hurry() -> None:
+    up, missed, lost = report(A, tried()), report(A, MISSED), report(A, LOST)
+    assert next_report(up, missed) is not up
+    assert not is_urgent(up, missed) and not is_urgent(missed, up)
+    assert is_urgent(missed, lost) and is_urgent(lost, missed)
+
+
 def test_a_slow_drift_is_told_in_the_end() -> None:
     last, tellings = report(A, tried(rtt_us=1000)), 0
     for rtt_us in range(1000, 2000, 10):
@@ -315,6 +335,9 @@ def test_what_is_known_becomes_a_report() -> None:
     assert {one.from_address: one.is_proven for one in found.heard} == {B_CABLE: True, B_LAN: False}
     assert found.is_complete
     assert not told(A, V1, rows, arrivals, (), knows_peers=False).is_complete
+    # One lost burst of a link that stands leaves all known.
+    missed = failed(cable_row, Outcome.TIMED_OUT, 110)
+    assert told(A, V1, {missed.key: missed}, {}, (), knows_peers=True).is_complete
     assert not told(A, V1, {(B, B_LAN): Row(B, B_LAN)}, {}, (), knows_peers=True).is_complete
 
 
@@ -341,6 +364,13 @@ SETTLED: dict[str, tuple[Report, Report, list[tuple[NodeId, NodeId]]]] = {
     "both are": (report(A, tried()), report(B, BACK), []),
     "an address that has failed twice": (report(A, NEVER, LAN), report(B, BACK), []),
     "one that has failed once": (report(A, LAN, replace(NEVER, failure_count=1)), report(B, BACK), [(A, B)]),
+    "UP, one miss: settled": (report(A, MISSED), report(B, BACK), []),
+    "DEGRADED, one miss: settled": (report(A, replace(MISSED, state=S.DEGRADED)), report(B, BACK), []),
+    "DOWN, one miss since the peer is back": (
+        report(A, LAN, replace(LOST, failure_count=1)),
+        report(B, BACK),
+        [(A, B)],
+    ),
     "one that is not tried yet": (report(A, LAN, UNTRIED), report(B, BACK), [(A, B)]),
     "a cable that is not back yet": (report(A, LAN, cables=CABLES), report(B, BACK), [(A, B)]),
     "a cable that is": (report(A, LAN, tried(), cables=CABLES), report(B, BACK), []),

@@ -65,7 +65,14 @@ class Tried:
     @property
     def is_settled(self) -> bool:
         """Whether a placement need not wait for another try."""
-        return self.outcome is Outcome.ANSWERED or self.failure_count >= SETTLED_FAILURE_COUNT
+        if self.outcome is Outcome.ANSWERED or self.stands:
+            return True
+        return self.failure_count >= SETTLED_FAILURE_COUNT
+
+    @property
+    def stands(self) -> bool:
+        """Whether it is a link that is not DOWN: one lost burst says nothing of it."""
+        return self.state in (LinkState.UP, LinkState.DEGRADED)
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -123,14 +123,14 @@ def next_report(last: Report, now: Report, limits_us: Mapping[Medium, int] = RTT
     probe would be news for everybody.
     """
     if not is_urgent(last, now, limits_us) and all(
-        _is_near(before.rtt_us, after.rtt_us) for before, after in _pairs(last, now)
+        _is_near(before.rtt_us, after.rtt_us) and _ended(before) == _ended(after) for before, after in _pairs(last, now)
     ):
         return last
     return replace(now, version=Version(last.version.start, last.version.number + 1))
 
 
 def is_urgent(before: Report, after: Report, limits_us: Mapping[Medium, int] = RTT_LIMITS_US) -> bool:
-    """Whether more than an RTT differs: others should not have to wait for it."""
+    """Whether more than an RTT differs, or a lost burst of a link that stands: others should not have to wait."""
     if replace(before, tried=(), heard=()) != replace(after, version=before.version, tried=(), heard=()):
         return True
     if (len(before.tried), len(before.heard)) != (len(after.tried), len(after.heard)):
@@ -145,6 +145,8 @@ def _pairs(before: Report, after: Report) -> Iterator[tuple[Tried | Heard, Tried
 
 def _differ(before: Tried | Heard, after: Tried | Heard, limits_us: Mapping[Medium, int]) -> bool:
     """In more than the RTT; of one that is DEGRADED also in how many limits it misses."""
+    if isinstance(before, Tried) and isinstance(after, Tried) and before.stands and after.stands:
+        before = replace(before, outcome=after.outcome, errno=after.errno, failure_count=after.failure_count)
     if before.rtt_us == after.rtt_us:
         return before != after
     if replace(before, rtt_us=after.rtt_us) != after:
@@ -154,6 +156,11 @@ def _differ(before: Tried | Heard, after: Tried | Heard, limits_us: Mapping[Medi
 
 def _missed(one: Tried | Heard, limits_us: Mapping[Medium, int]) -> int:
     return sum(one.rtt_us > limit_us for limit_us in limits_us.values())
+
+
+def _ended(one: Tried | Heard) -> tuple[Outcome, int, int] | None:
+    """How the last try did."""
+    return (one.outcome, one.errno, one.failure_count) if isinstance(one, Tried) else None
 
 
 def _is_near(before_us: int, after_us: int) -> bool:
