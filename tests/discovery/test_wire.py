@@ -5,12 +5,15 @@ from typing import Any
 
 import grpc
 import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
 
-from discovery.little_discovery import discovering, free_port, little_card, new_id
+from discovery.little_discovery import discovering, free_port, little_card, new_id, until
 from thunderline.cluster.errors import InvalidRequest
 from thunderline.cluster.members import MemberState
 from thunderline.discovery import wire
+from thunderline.discovery.membership import Membership
 from thunderline.discovery.peers import LEAD_COUNT_MAX, Greeting, Lead
+from thunderline.discovery.service import DiscoveryService
 from thunderline.discovery.values import Life, Member, Stranger, Twin, View
 from thunderline.rpc.channel import dial
 from thunderline.rpc.errors import from_call
@@ -95,6 +98,10 @@ def many_left(request: Request) -> None:
         request.left.add(node_id=new_id(), incarnation=1, start_id="s")
 
 
+def sent(seconds: int, nanos: int = 0) -> Callable[[Request], object]:
+    return lambda request: request.sent_at.MergeFrom(Timestamp(seconds=seconds, nanos=nanos))
+
+
 BAD_GREETINGS: dict[str, tuple[str, Callable[[Request], object]]] = {
     "257 leads": ("peers", many_leads),
     "a lead to nobody": ("peers.node_id", lambda one: one.peers.add(node_id="x", addresses=["10.0.0.1:1"])),
@@ -118,6 +125,10 @@ BAD_GREETINGS: dict[str, tuple[str, Callable[[Request], object]]] = {
         "left.start_id",
         lambda one: one.left.add(node_id=new_id(), incarnation=1),
     ),
+    "one sent before the year 1": ("sent_at", sent(-62_135_596_801)),
+    "one sent after the year 9999": ("sent_at", sent(253_402_300_800)),
+    "one sent a part of a second below zero": ("sent_at", sent(1, -1)),
+    "one sent a whole second beside its seconds": ("sent_at", sent(1, 10**9)),
 }
 
 
@@ -129,6 +140,14 @@ def test_a_bad_greeting_is_refused_and_the_field_named(param: str, spoil: Callab
     with pytest.raises(InvalidRequest) as refused:
         wire.checked_greeting(request)
     assert refused.value.param == param
+
+
+@pytest.mark.parametrize("edge", [(-62_135_596_800, 0), (253_402_300_799, 999_999_999)], ids=["first", "last"])
+def test_the_first_and_the_last_time_there_is_can_be_read(edge: tuple[int, int]) -> None:
+    request = Request(card=little_card(7401))
+    sent(*edge)(request)
+    wire.checked_greeting(request)
+    assert request.sent_at.ToMicroseconds() // 10**6 == edge[0]
 
 
 def test_a_greeting_arrives_as_it_was_sent() -> None:
@@ -175,10 +194,36 @@ def test_a_roster_tells_all_that_is_known() -> None:
 
 
 async def test_a_bad_card_is_refused_at_the_door_and_nobody_becomes_a_member() -> None:
+    bad_id, bad_time = Request(card=little_card(7401, "ada")), Request(card=little_card(7401))
+    sent(2**62)(bad_time)
     async with discovering(little_card(free_port())) as node, dial(node.target) as channel:
         stub: Any = discovery_pb2_grpc.DiscoveryServiceStub(channel)
-        with pytest.raises(grpc.aio.AioRpcError) as refused:
-            await stub.ExchangeCard(Request(card=little_card(7401, "ada")), timeout=10)
-        assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
-        assert from_call(refused.value).param == "card.node_id"
+        for bad, param in ((bad_id, "card.node_id"), (bad_time, "sent_at")):
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                await stub.ExchangeCard(bad, timeout=10)
+            assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+            assert from_call(refused.value).param == param
         assert node.sees()
+
+
+async def test_a_peer_that_answers_with_no_time_is_not_believed_and_ends_nothing() -> None:
+    class Liar(DiscoveryService):
+        calls = 0
+
+        async def ExchangeCard(self, request: Request, context: Any) -> discovery_pb2.ExchangeCardResponse:
+            self.calls += 1
+            answer = await super().ExchangeCard(request, context)
+            answer.sent_at.seconds = 2**62
+            return answer
+
+    liar, server, port = Liar(Membership(wire.to_card(little_card(7402)))), grpc.aio.server(), free_port()
+    discovery_pb2_grpc.add_DiscoveryServiceServicer_to_server(liar, server)
+    server.add_insecure_port(f"127.0.0.1:{port}")
+    await server.start()
+    try:
+        async with discovering(little_card(free_port()), seeds=(f"127.0.0.1:{port}",)) as node:
+            # The second call comes after the first answer was taken.
+            await until("the second call", lambda: liar.calls >= 2)
+            assert node.sees()
+    finally:
+        await server.stop(None)

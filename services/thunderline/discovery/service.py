@@ -41,8 +41,9 @@ class DiscoveryService(discovery_pb2_grpc.DiscoveryServiceServicer):
     async def ExchangeCard(
         self, request: discovery_pb2.ExchangeCardRequest, context: Any
     ) -> discovery_pb2.ExchangeCardResponse:
-        ahead_s = request.sent_at.ToMicroseconds() / 1e6 - time.time()
+        came_s = time.time()
         greeting = wire.checked_greeting(request)
+        ahead_s = request.sent_at.ToMicroseconds() / 1e6 - came_s
         if self._wallet is not None:
             bearer = caller_of(context, self._wallet).bearer
             if bearer.name != greeting.card.node_id:

@@ -21,6 +21,9 @@ CARD_BYTES_MAX = 64 * 1024
 # Counts of starts: with the count of changes beside it a version fits 63 bits.
 INCARNATION_MAX = 2**31 - 1
 PORT_MAX = 65_535
+# timestamp.proto: the years 1 to 9999. What is beyond them cannot be converted.
+SECONDS_MIN, SECONDS_MAX = -62_135_596_800, 253_402_300_799
+NANOS_MAX = 999_999_999
 # (field, least and most characters)
 TEXTS = (
     ("hostname", 0, 255),
@@ -106,8 +109,10 @@ Exchanged = discovery_pb2.ExchangeCardRequest | discovery_pb2.ExchangeCardRespon
 
 
 def checked_greeting(told: Exchanged) -> Greeting:
-    """Raises InvalidRequest that names the field."""
+    """`sent_at` may be read after this. Raises InvalidRequest that names the field."""
     card = checked_card(told.card)
+    is_time = SECONDS_MIN <= told.sent_at.seconds <= SECONDS_MAX and 0 <= told.sent_at.nanos <= NANOS_MAX
+    _check(is_time, "sent_at", "is no time")
     _check(len(told.peers) <= LEAD_COUNT_MAX, "peers", f"has more than {LEAD_COUNT_MAX} entries")
     _check(len(told.left) <= LEAD_COUNT_MAX, "left", f"has more than {LEAD_COUNT_MAX} entries")
     for lead in told.peers:
