@@ -158,7 +158,21 @@ def test_not_every_stranger_is_kept() -> None:
     strangers = [NodeId(f"stranger-{number}") for number in range(EARLY_COUNT_MAX + 9)]
     known.take(told_by(one, Version(1, 1)) for one in strangers)
     known.follow(roster(*(peer(one) for one in strangers)))
-    assert len(known.reports) == EARLY_COUNT_MAX + 1
+    assert known.reports.keys() == {A, *strangers[-EARLY_COUNT_MAX:]}
+
+
+def test_a_peer_that_the_roster_loses_and_regains_has_its_report() -> None:
+    """Over a stream that stands it does not come again."""
+    known = knowing(peer(B), peer(C))
+    known.take([told_by(B, Version(1, 1), (A, TB)), told_by(C, Version(1, 1), (A, ETH))])
+    known.follow(roster(peer(C)))
+    assert B not in known.reports
+    known.take([told_by(B, Version(1, 2), (A, ETH)), told_by(B, Version(1, 1), (A, TB))])
+    known.follow(roster(peer(B), peer(C)))
+    assert known.reports[B] == told_by(B, Version(1, 2), (A, ETH))
+    known.follow(roster())
+    known.follow(roster(peer(B), peer(C)))
+    assert known.reports.keys() == {A, B, C}
 
 
 @pytest.mark.parametrize("seen", [Version(9, 4), Version(2, 999)], ids=["an older life", "this life's own number"])

@@ -22,7 +22,7 @@ Pair = tuple[NodeId, NodeId]
 # nobody decides anything by it within seconds.
 RTT_PERIOD_COUNT = 5
 
-# Nodes that a peer tells of before our own discovery knows them.
+# Nodes that a peer tells of while our own discovery does not know them: over a stream that stands nothing comes twice.
 EARLY_COUNT_MAX = 64
 
 
@@ -58,11 +58,21 @@ class Knowledge:
         self._here: tuple[Cable, ...] = ()
 
     def follow(self, members: Members) -> None:
-        """The roster is another one: who has left is forgotten."""
+        """The roster is another one: who has left is not told of, and its report waits for it."""
         self.members = members
         known = {node: one for node, one in self.reports.items() if node == self.node or node in members.peers}
+        for node, report in self.reports.items():
+            if node not in known:
+                self._wait(report)
         arrived = [self._early.pop(node) for node in list(self._early) if node in members.peers]
         self.reports = reporting.merge(known, arrived)
+
+    def _wait(self, report: Report) -> None:
+        """For its node to be a member; of too many the oldest is forgotten."""
+        found = self._early.pop(report.node, report)
+        self._early[report.node] = reporting.newer(found, report)
+        if len(self._early) > EARLY_COUNT_MAX:
+            del self._early[next(iter(self._early))]
 
     def tell(self, rows: Rows, arrivals: Arrivals, tells: Collection[NodeId], now_s: float) -> bool:
         """Whether the own report is another one now."""
@@ -91,8 +101,8 @@ class Knowledge:
                     news = News.OF_LINKS
                 elif after != before:
                     news = max(news, News.OF_RTTS)
-            elif report.node in self._early or len(self._early) < EARLY_COUNT_MAX:
-                self._early = reporting.merge(self._early, [report])
+            else:
+                self._wait(report)
         return news
 
     def renew(self, wall_s: float) -> bool:
