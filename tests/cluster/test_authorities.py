@@ -55,7 +55,10 @@ def test_a_rotation_begins_once() -> None:
 
 @pytest.mark.parametrize("ring", [BOTH_OLD, BOTH_NEW])
 def test_in_haste_only_the_new_one_counts(ring: Ring) -> None:
-    assert hastened(ring) == Ring(("b",), "b")
+    assert hastened(ring, "c") == Ring(("c",), "c")
+    for lost in ring.trusted:
+        with pytest.raises(InvalidRequest, match="lost too"):
+            hastened(ring, lost)
 
 
 World = tuple[Ring, tuple[Holder, ...]]

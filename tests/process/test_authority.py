@@ -28,7 +28,7 @@ from thunderline.process.home import node_id
 from thunderline.process.trust import FOLDER, NODE, Wallet, identity, keep, trusted
 
 NOW_S = float(int(time.time()))
-OLD, NEW = new_authority(NOW_S), new_authority(NOW_S)
+OLD, NEW, OTHER = new_authority(NOW_S), new_authority(NOW_S), new_authority(NOW_S)
 A, B = OLD.fingerprint, NEW.fingerprint
 
 
@@ -96,7 +96,7 @@ def test_the_stages_follow_each_other_as_decided() -> None:
     assert [stages[1].turned(Turn.SIGN), stages[2].turned(Turn.DROP)] == stages[2:]
     for ours in stages:
         assert ours.turned(Turn.WAIT) == ours.turned(Turn.REST) == ours
-        assert ours.hastened().ring == hastened(ours.ring)
+        assert ours.hastened(OTHER).ring == hastened(ours.ring, OTHER.fingerprint)
 
 
 def test_the_former_ones_key_is_gone_once_another_signs() -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import socket
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
@@ -30,6 +31,12 @@ async def until(what: str, look: Callable[[], object], timeout_s: float = WAIT_S
     while not look():
         assert time.monotonic() < end, f"not within {timeout_s} s: {what}"
         await asyncio.sleep(0.02)
+
+
+def listens(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    with socket.socket() as probe:
+        return probe.connect_ex((host, int(port))) == 0
 
 
 @dataclass

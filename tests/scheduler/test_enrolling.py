@@ -1,7 +1,6 @@
 """Joining and renewing: the scheduler node's two doors, and the command line's own code on the other side."""
 
 import asyncio
-import socket
 import time
 import uuid
 from pathlib import Path
@@ -10,7 +9,7 @@ import grpc
 import pytest
 
 from rpc.little_cluster import LittleCluster
-from scheduler.little_cluster_node import Node, doors, founded, token, until
+from scheduler.little_cluster_node import Node, doors, founded, listens, token, until
 from thunderline.cli import leaving
 from thunderline.cli.adopting import NotAdopted
 from thunderline.client.enrollment import EnrollmentClient
@@ -26,12 +25,6 @@ from thunderline.process.trust import Wallet, keep, keep_offer, kept_offers
 from thunderline.rpc.channel import dial
 from thunderline.rpc.errors import from_call
 from thunderline.v1 import enrollment_pb2, enrollment_pb2_grpc
-
-
-def listens(address: str) -> bool:
-    host, _, port = address.rpartition(":")
-    with socket.socket() as probe:
-        return probe.connect_ex((host, int(port))) == 0
 
 
 @pytest.fixture

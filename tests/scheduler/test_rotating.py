@@ -12,15 +12,15 @@ import pytest
 
 from rpc.little_service import ASK, LittleService
 from rpc.little_service import SERVICE as TOPOLOGY
-from scheduler.little_cluster_node import Doors, Node, doors, founded, token, until
+from scheduler.little_cluster_node import Doors, Node, doors, founded, listens, token, until
 from scheduler.little_scheduler import free_address
 from thunderline.cli import rotating
 from thunderline.cluster.authorities import Ring
 from thunderline.cluster.callers import Caller
 from thunderline.cluster.certificates import CERTIFICATE_S
-from thunderline.cluster.errors import InvalidRequest
+from thunderline.cluster.errors import InvalidRequest, Unauthenticated, Unreachable
 from thunderline.process import authority
-from thunderline.process.trust import keep, trusted
+from thunderline.process.trust import keep, kept_offers, trusted
 from thunderline.rpc.channel import dial
 from thunderline.rpc.renewing import Renewing
 from thunderline.rpc.server import serving
@@ -145,8 +145,18 @@ async def test_on_an_incomplete_roster_nothing_turns(tmp_path: Path) -> None:
         rotating.change(founder.read(), False, time.time())
         await asyncio.sleep(2.5)
         assert stage(founder) == (2, first)
+        made = token(founder)
         opened.complete = True
         await until("it ends", lambda: stage(founder)[0] == 1 and stage(founder)[1] != first, timeout_s=30)
+        # A token names who signed when it was made.
+        assert not kept_offers(founder.home)
+        with pytest.raises(Unreachable, match="ask for a new token there"):
+            await Node(tmp_path / "late").join(made.text)
+        newer = token(founder)
+        await until("it listens for that", lambda: listens(opened.enrolment))
+        with pytest.raises(Unauthenticated, match="ask for a new token there"):
+            await Node(tmp_path / "late").join(made.text)
+        await Node(tmp_path / "late").join(newer.text)
 
 
 async def test_in_haste_the_old_certificates_end_at_once(tmp_path: Path) -> None:

@@ -35,7 +35,10 @@ from thunderline.v1 import enrollment_pb2
 
 # What a scheduler node may say that is written into our settings.
 NAME_LENGTH_MAX, SEED_COUNT_MAX, SEED_LENGTH_MAX = 64, 64, 300
-NOT_THERE = "is `thunderline up` running on the scheduler node, and is the token younger than an hour?"
+NOT_THERE = (
+    "is `thunderline up` running on the scheduler node, and is the token younger than an hour? "
+    "If so, ask for a new token there"
+)
 
 Say = Callable[[str], None]
 

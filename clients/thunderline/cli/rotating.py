@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from thunderline.client.enrollment import holders
-from thunderline.cluster.authorities import Ring, Turn, begun, hastened, turned
+from thunderline.cluster.authorities import Ring, Turn, begun, turned
 from thunderline.cluster.errors import InvalidRequest
 from thunderline.process import authority
 from thunderline.process.authority import Authorities
@@ -13,6 +13,8 @@ from thunderline.process.settings import Settings
 from thunderline.v1 import discovery_pb2
 
 CLIENTS = "certificates of `thunderline cluster client` are of the former authority too: make new ones"
+RESTART = "restart `up` on this node: connections that stand go on until then"
+TOKENS = "open join tokens are forgotten: `thunderline cluster init` makes another"
 
 
 def kept(settings: Settings) -> Authorities:
@@ -26,19 +28,18 @@ def kept(settings: Settings) -> Authorities:
 
 
 def change(settings: Settings, hasten: bool, now_s: float) -> tuple[bool, Ring]:
-    """Begins a rotation when none is under way; whether it began or ended one, and what is now.
+    """Begins a rotation when none is under way, or ends it all by a new authority; whether it did, and what is now.
 
     Raises InvalidRequest, CannotStart, OSError.
     """
     with authority.changing(settings.home):
         ours = before = kept(settings)
-        if len(ours.ring.trusted) == 1:
+        if hasten:
+            ours = ours.hastened(new_authority(now_s))
+        elif len(ours.ring.trusted) == 1:
             following = new_authority(now_s)
             begun(ours.ring, following.fingerprint)
             ours = Authorities(ours.signing, following)
-        if hasten:
-            assert ours.hastened().ring == hastened(ours.ring)
-            ours = ours.hastened()
         if ours != before:
             authority.change(settings.home, ours, settings.cluster.name, now_s)
     return ours != before, ours.ring
@@ -67,7 +68,7 @@ class Standing:
         if len(self.ring.trusted) == 1:
             found = [f"one authority, {_short(self.ring.signing)}, is trusted and signs"]
             found += [f"without a certificate of it: {_names(self.late)}; join again"] if self.late else []
-            return [*found, CLIENTS] if self.began else found
+            return [*found, RESTART, TOKENS, CLIENTS] if self.began else found
         found = ["a rotation has begun" if self.began else "a rotation is under way"]
         newest = self.ring.trusted[-1]
         if self.ring.signing != newest:

@@ -46,7 +46,7 @@ def begun(ring: Ring, new: str) -> Ring:
 def turned(ring: Ring, holders: Collection[Holder]) -> tuple[Turn, Ring, tuple[NodeId, ...]]:
     """The next turn, the ring after it, and for whom it waits.
 
-    `holders` are all members that have not LEFT: a node that is off holds it up, until it is back or `hastened`.
+    `holders` are all members that have not LEFT: a node that is off holds it up, until it is back, or `rotate --now`.
     """
     newest = ring.trusted[-1]
     if ring.signing != newest:
@@ -58,6 +58,11 @@ def turned(ring: Ring, holders: Collection[Holder]) -> tuple[Turn, Ring, tuple[N
     return (Turn.DROP, Ring((newest,), newest), ()) if len(ring.trusted) > 1 else (Turn.REST, ring, ())
 
 
-def hastened(ring: Ring) -> Ring:
-    """`cluster rotate --now`, for a lost key: only the newest counts, and nodes without its certificate join again."""
-    return Ring((ring.trusted[-1],), ring.trusted[-1])
+def hastened(ring: Ring, new: str) -> Ring:
+    """`cluster rotate --now`, for a lost key: only a new one counts, and nodes without its certificate join again.
+
+    One that was about to follow does not: its key lay in the same file. Raises InvalidRequest for one that is trusted.
+    """
+    if new in ring.trusted:
+        raise InvalidRequest("the key of an authority that is trusted already may be lost too")
+    return Ring((new,), new)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from thunderline.cluster import NodeId
-from thunderline.cluster.authorities import Ring, Turn
+from thunderline.cluster.authorities import Ring, Turn, hastened
 from thunderline.cluster.callers import Caller
 from thunderline.cluster.certificates import Bearer, renewal
 from thunderline.cluster.errors import Unauthenticated
@@ -29,7 +29,7 @@ from thunderline.process.certificates import (
 )
 from thunderline.process.entry import CannotStart
 from thunderline.process.home import node_id, write_atomically
-from thunderline.process.trust import FOLDER, Identity, Wallet, folder, identity, keep, trusted
+from thunderline.process.trust import FOLDER, Identity, Wallet, folder, forget_offers, identity, keep, trusted
 
 AUTHORITY, LOCK = "authority.pem", ".lock"
 
@@ -67,8 +67,10 @@ class Authorities:
             return Authorities(self.following, former_pem=self.signing.certificate_pem)
         return Authorities(self.signing) if turn is Turn.DROP else self
 
-    def hastened(self) -> "Authorities":
-        return Authorities(self.following or self.signing)
+    def hastened(self, new: Authority) -> "Authorities":
+        """As `cluster rotate --now` has decided. Raises InvalidRequest."""
+        hastened(self.ring, new.fingerprint)
+        return Authorities(new)
 
 
 @contextlib.contextmanager
@@ -123,8 +125,15 @@ def found(home: Path, cluster: str, now_s: float) -> Identity:
 
 
 def change(home: Path, ours: Authorities, cluster: str, now_s: float) -> None:
-    """Other authorities from now on, and a certificate that goes with them. Within `changing`. Raises OSError."""
+    """Other authorities from now on, and a certificate that goes with them. Within `changing`.
+
+    Join tokens name the authority that signs: when another does, those that are open are forgotten. Raises OSError,
+    CannotStart.
+    """
+    before = kept(home)
     keep_authorities(home, ours)
+    if before is None or before.ring.signing != ours.ring.signing:
+        forget_offers(home, ())
     _hold(home, ours, cluster, now_s)
 
 

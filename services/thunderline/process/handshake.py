@@ -77,6 +77,7 @@ def pinned_authority(token: JoinToken, timeout_s: float = TIMEOUT_S) -> bytes:
     pem = shown(token.address, timeout_s)
     if fingerprint(pem) != token.authority:
         raise Unauthenticated(
-            f"{token.address} is not the scheduler node that made this token: its authority is another one"
+            f"{token.address} is not the scheduler node that made this token: its authority is another one; "
+            "if that has been changed since, ask for a new token there"
         )
     return pem
