@@ -6,13 +6,17 @@ import os
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
+import grpc
 import pytest
 from typer import Exit
 
+from scheduler.little_scheduler import free_address
 from thunderline.cli import links
 from thunderline.cluster.errors import Unreachable
-from thunderline.v1 import cluster_pb2, topology_pb2
+from thunderline.rpc.server import serving
+from thunderline.v1 import cluster_pb2, scheduler_pb2, scheduler_pb2_grpc, topology_pb2
 from topology.little_network import FAST, HERE, Node, nodes, pairs, together
 
 A, B, C = "aaaaaaaa-1111", "bbbbbbbb-2222", "cccccccc-3333"
@@ -127,10 +131,30 @@ def test_a_measured_link_is_a_row_and_one_that_could_not_be_says_why() -> None:
     assert found[1]["error"] == {"reason": "UNREACHABLE", "message": "it is away"}
 
 
-async def run(node: Node, *words: str) -> tuple[int, str, str]:
+class Deployments(scheduler_pb2_grpc.SchedulerServiceServicer):
+    """A scheduler that has only a list of them."""
+
+    def __init__(self) -> None:
+        self.found: list[cluster_pb2.Deployment] = []
+
+    async def ListDeployments(self, request: Any, context: Any) -> scheduler_pb2.ListDeploymentsResponse:
+        return scheduler_pb2.ListDeploymentsResponse(deployments=self.found)
+
+    def register(self, server: grpc.aio.Server) -> None:
+        scheduler_pb2_grpc.add_SchedulerServiceServicer_to_server(self, server)
+
+
+def ready(*ids: str) -> cluster_pb2.Deployment:
+    placement = cluster_pb2.Placement(ranks=[cluster_pb2.RankAssignment(node_id=one) for one in ids])
+    rank = cluster_pb2.RankReport(state=cluster_pb2.RANK_STATE_READY, placement=placement)
+    return cluster_pb2.Deployment(ranks=[rank])
+
+
+async def run(node: Node, *words: str, **environment: str) -> tuple[int, str, str]:
     """A process of its own: gRPC has one event loop in each."""
     environ = {key: value for key, value in os.environ.items() if not key.startswith("THUNDERLINE_")}
     environ |= {"THUNDERLINE_TOPOLOGY_PORT": str(node.topology), "THUNDERLINE_DISCOVERY_PORT": str(node.discovery)}
+    environ |= environment
     environ |= {f"THUNDERLINE_LIMITS_{name.upper()}": text for name, text in FAST.items()}
     program = Path(sys.executable).parent / "thunderline"
     process = await asyncio.create_subprocess_exec(
@@ -160,12 +184,30 @@ async def test_a_real_topology_is_shown_measured_and_told_to_programs(tmp_path: 
         assert (code, out.count("ANSWERED")) == (0, 2), (out, err)
         code, out, err = await run(one, "--json")
         assert (code, len(json.loads(out)["links"])) == (0, 2), err
-        code, out, err = await run(one, "--measure", "--json")
-        found = json.loads(out)["measured"]
-        assert [int(row["measurement"]["bandwidth_bits_per_s"]) > 10**8 for row in found] == [True, True], err
-        assert "1 of 2" in err
         code, out, err = await run(one, "nobody")
         assert (code, out) == (1, "")
+
+
+async def test_bandwidth_is_never_measured_where_an_instance_serves_or_may_serve(tmp_path: Path) -> None:
+    one, other = nodes(tmp_path, 2)
+    scheduler, address = Deployments(), free_address()  # type: ignore[abstract]
+    port = address.rpartition(":")[2]
+    async with together(one, other) as lives:
+        for life in lives:
+            life.role.measuring.send_s = 0.2
+            await life.until("both directions", lambda told: told.complete and len(pairs(told)) == 2)
+        code, out, err = await run(one, "--measure", "--json", THUNDERLINE_SCHEDULER_PORT=port)
+        errors = [row["error"] for row in json.loads(out)["measured"]]
+        assert (code, {error["reason"] for error in errors}) == (1, {"LINK_IN_USE"}), err
+        assert "an instance may serve over the link" in errors[0]["message"]
+        async with serving(address, [], scheduler.register):
+            code, out, err = await run(one, "--measure", "--json", THUNDERLINE_SCHEDULER_PORT=port)
+            found = json.loads(out)["measured"]
+            assert [int(row["measurement"]["bandwidth_bits_per_s"]) > 10**8 for row in found] == [True, True], err
+            assert "1 of 2" in err
+            scheduler.found = [ready(one.node, other.node)]
+            code, out, err = await run(one, "--measure", "--json", THUNDERLINE_SCHEDULER_PORT=port)
+            assert [row["error"]["reason"] for row in json.loads(out)["measured"]] == ["LINK_IN_USE"] * 2, err
 
 
 async def test_no_topology_is_one_line(tmp_path: Path) -> None:

@@ -13,8 +13,10 @@ from google.protobuf.message import Message
 
 from thunderline.cli import saying
 from thunderline.cli.asking import Home, Json, ask, own_node, refuse, run
+from thunderline.cli.links_in_use import Pair, pairs_in_use
 from thunderline.client import DiscoveryClient, TopologyClient
-from thunderline.cluster.errors import ClusterError
+from thunderline.client.reaching import scheduler_of
+from thunderline.cluster.errors import ClusterError, LinkInUse
 from thunderline.v1 import cluster_pb2, topology_pb2
 
 COLUMNS = ("from", "to", "medium", "interface", "address", "RTT", "health", "chosen", "why")
@@ -26,6 +28,8 @@ NOBODY = "no link: this node has no peer yet that answers; `thunderline links --
 # Enough of a node_id to tell nodes of one name apart.
 ID_LENGTH = 8
 
+# Pairs of nodes, or why nobody can say.
+InUse = frozenset[Pair] | ClusterError
 # What was measured of a link, or why it could not be.
 Measured = tuple[topology_pb2.Link, topology_pb2.MeasureLinkResponse | ClusterError]
 
@@ -45,7 +49,10 @@ def links(
     wanted = only(topology, node, names)
     if measure:
         with saying.Progress() as progress:
-            found = ask(home, "topology", TopologyClient, lambda client: measured(client, wanted, names, progress.say))
+            in_use = run(_in_use(home), "")
+            found = ask(
+                home, "topology", TopologyClient, lambda client: measured(client, wanted, names, in_use, progress.say)
+            )
         if json:
             print(json_texts.dumps(measured_json(found), indent=2))
         else:
@@ -78,6 +85,15 @@ async def _names(home: Any, topology: topology_pb2.Topology) -> dict[str, str]:
     except ClusterError as error:
         saying.error(f"nodes are shown by their ids, discovery cannot be asked: {error.message}")
     return called(hostnames, nodes_of(topology))
+
+
+async def _in_use(home: Any) -> InUse:
+    own = own_node(home)
+    try:
+        async with scheduler_of(own) as scheduler:
+            return pairs_in_use(own.scheduler, await scheduler.deployments())
+    except ClusterError as error:
+        return error
 
 
 def nodes_of(topology: topology_pb2.Topology) -> set[str]:
@@ -156,7 +172,11 @@ def lines(topology: topology_pb2.Topology, names: Mapping[str, str]) -> list[str
 
 
 async def measured(
-    client: TopologyClient, topology: topology_pb2.Topology, names: Mapping[str, str], say: Callable[[str], None]
+    client: TopologyClient,
+    topology: topology_pb2.Topology,
+    names: Mapping[str, str],
+    in_use: InUse,
+    say: Callable[[str], None],
 ) -> list[Measured]:
     """This node's links that answer, each way, one after the other: side by side they would slow each other."""
     wanted = [
@@ -169,7 +189,10 @@ async def measured(
         ends = f"{names[link.from_node_id]} to {names[link.to_node_id]} at {link.peer_address}"
         say(f"{number} of {len(wanted)}: {ends}, 20 probes, then bandwidth for 10 s")
         try:
-            found.append((link, await client.measure_link(link, bandwidth=True)))
+            if isinstance(in_use, ClusterError):
+                raise LinkInUse(f"bandwidth is not measured, an instance may serve over the link: {in_use.message}")
+            serves = frozenset((link.from_node_id, link.to_node_id)) in in_use
+            found.append((link, await client.measure_link(link, bandwidth=True, in_use=serves)))
         except ClusterError as error:
             found.append((link, error))
     return found

@@ -23,13 +23,19 @@ class TopologyClient(Connection):
         async for response in streamed(self._stub.WatchTopology(topology_pb2.WatchTopologyRequest())):
             yield response.topology
 
-    async def measure_link(self, link: topology_pb2.Link, bandwidth: bool) -> topology_pb2.MeasureLinkResponse:
-        """From the node where the link begins. Raises NotFound, Full, LinkInUse, Unreachable."""
+    async def measure_link(
+        self, link: topology_pb2.Link, bandwidth: bool, in_use: bool = False
+    ) -> topology_pb2.MeasureLinkResponse:
+        """From the node where the link begins. `in_use`: an instance serves over it.
+
+        Raises NotFound, Full, LinkInUse, Unreachable.
+        """
         request = topology_pb2.MeasureLinkRequest(
             from_node_id=link.from_node_id,
             peer_node_id=link.to_node_id,
             peer_address=link.peer_address,
             bandwidth=bandwidth,
+            in_use=in_use,
         )
         response: topology_pb2.MeasureLinkResponse = await called(self._stub.MeasureLink, request, MEASURE_S)
         return response
