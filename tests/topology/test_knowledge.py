@@ -186,6 +186,45 @@ def test_a_lost_count_of_starts_goes_on_above_what_others_have(seen: Version) ->
     assert not known.take([told_by(A, seen)])
 
 
+def test_a_count_is_raised_once_a_probe_period() -> None:
+    known = knowing(peer(B), start=2)
+    known.tell(rows(row(TB)), {}, (), 100.0)
+    assert known.take([told_by(A, Version(9, 4))])
+    assert not known.take([told_by(A, Version(20, 0))])
+    known.tell(rows(row(TB)), {}, (), 100.0 + PERIOD_S - 0.1)
+    assert known.start == 10
+    # What came too early is not forgotten: nobody sends it again.
+    assert known.tell(rows(row(TB)), {}, (), 100.0 + PERIOD_S)
+    assert (known.start, known.report.version) == (21, Version(21, 0))
+
+
+def test_of_a_twin_nothing_is_taken_and_nobody_acts_on_its_links() -> None:
+    known = knowing(peer(B), peer(C))
+    known.take([told_by(B, Version(1, 1), (A, TB)), told_by(C, Version(1, 1), (A, ETH))])
+    known.follow(replace(roster(peer(B), peer(C)), twins=frozenset({B})))
+    assert not known.take([told_by(B, Version(7, 1), (A, ETH))])
+    known.renew(NOON_S)
+    assert known.reports[B].version == Version(1, 1)
+    assert B in known.graph.incomplete and C not in known.graph.incomplete
+    # One of the two has gone: what was told meanwhile counts.
+    known.follow(roster(peer(B), peer(C)))
+    assert known.reports[B].version == Version(7, 1)
+
+
+def test_who_is_a_twin_itself_does_not_answer_the_other() -> None:
+    known = knowing(peer(B), start=2)
+    known.tell(rows(row(TB)), {}, (), 0.0)
+    known.follow(replace(roster(peer(B)), twins=frozenset({A})))
+    assert not known.take([told_by(A, Version(9, 4))])
+    known.tell(rows(row(TB)), {}, (), 10.0)
+    known.renew(NOON_S)
+    assert known.start == 2
+    assert A in known.graph.incomplete
+    known.follow(roster(peer(B)))
+    assert known.tell(rows(row(TB)), {}, (), 20.0)
+    assert known.start == 10
+
+
 def test_how_much_of_a_hurry_there_is() -> None:
     known = knowing(peer(B))
     first = told_by(B, Version(1, 1), (A, TB))

@@ -50,6 +50,12 @@ def test_a_peer_is_all_that_a_probe_needs() -> None:
     assert told.is_complete
 
 
+def test_ids_that_two_nodes_have_are_told() -> None:
+    twins = [discovery_pb2.Twin(node_id=node) for node in (A, B, C)]
+    cards = [member(A, ["10.0.0.1"]), member(B, ["10.0.0.2"])]
+    assert members(discovery_pb2.Roster(members=cards, twins=twins), A).twins == {A, B}
+
+
 # What a card says: which addresses of it are tried.
 ADDRESSES: dict[str, tuple[list[str], list[str], tuple[str, ...]]] = {
     "loopback of another machine": (["10.0.0.1"], ["127.0.0.1", "10.0.0.2"], ("10.0.0.2",)),

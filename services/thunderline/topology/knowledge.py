@@ -53,6 +53,10 @@ class Knowledge:
         self._rtt_pace_s = RTT_PERIOD_COUNT * period_s
         self._told_s = -self._rtt_pace_s
         self._early: dict[NodeId, Report] = {}
+        # The newest own report that others have, and when it was answered for the last time.
+        self._met = self.report
+        self._now_s, self._answered_s = 0.0, -period_s
+        self._period_s = period_s
         # What the graph was made from, and the cables in it that end here.
         self._made_from: tuple[Reports, Members] | None = None
         self._here: tuple[Cable, ...] = ()
@@ -64,8 +68,11 @@ class Knowledge:
         for node, report in self.reports.items():
             if node not in known:
                 self._wait(report)
-        arrived = [self._early.pop(node) for node in list(self._early) if node in members.peers]
+        arrived = [self._early.pop(node) for node in list(self._early) if self._takes(node)]
         self.reports = reporting.merge(known, arrived)
+
+    def _takes(self, node: NodeId) -> bool:
+        return node in self.members.peers and node not in self.members.twins
 
     def _wait(self, report: Report) -> None:
         """For its node to be a member; of too many the oldest is forgotten."""
@@ -76,6 +83,9 @@ class Knowledge:
 
     def tell(self, rows: Rows, arrivals: Arrivals, tells: Collection[NodeId], now_s: float) -> bool:
         """Whether the own report is another one now."""
+        self._now_s = now_s
+        if self._goes_above():
+            return True
         cables = [one for one in self.cables if self.node in one.nodes]
         now = reporting.told(self.node, self.report.version, rows, arrivals, cables, self.members.is_complete, tells)
         after = reporting.next_report(self.report, now)
@@ -88,12 +98,12 @@ class Knowledge:
         return True
 
     def take(self, reports: Iterable[Report]) -> News:
-        """What a peer has told. Of no member it is kept until it is one, for a few."""
+        """What a peer has told. Of no member, and of one of two twins, it is kept until it is one, for a few."""
         news = News.NONE
         for report in reports:
             if report.node == self.node:
                 news = max(news, self._meet_own(report))
-            elif report.node in self.members.peers:
+            elif self._takes(report.node):
                 before = self.reports.get(report.node)
                 self.reports = reporting.merge(self.reports, [report])
                 after = self.reports[report.node]
@@ -130,7 +140,8 @@ class Knowledge:
         return is_changed
 
     def graph_now(self) -> Graph:
-        return reporting.graph(self.reports, self.members.present | {self.node}, self.members.alive | {self.node})
+        members, own = self.members, {self.node}
+        return reporting.graph(self.reports, members.present | own, members.alive | own, members.twins)
 
     def touch(self) -> None:
         """Something else that this node tells is another one."""
@@ -143,12 +154,19 @@ class Knowledge:
 
     def _meet_own(self, report: Report) -> News:
         """Others have a newer one of this node: the count of its starts was lost, and nobody would believe the next."""
-        if report.version <= self.report.version:
-            return News.NONE
-        self.start = report.version.start + 1
+        self._met = max(self._met, report, key=lambda one: one.version)
+        return News.OF_LINKS if self._goes_above() else News.NONE
+
+    def _goes_above(self) -> bool:
+        """Once a probe period: two nodes of one id would drive each other on."""
+        is_early = self._now_s - self._answered_s < self._period_s
+        if self._met.version <= self.report.version or is_early or self.node in self.members.twins:
+            return False
+        self._answered_s = self._now_s
+        self.start = self._met.version.start + 1
         self.version = Version(self.start, self.version.number)
         self._put_own(replace(self.report, version=Version(self.start, 0)))
-        return News.OF_LINKS
+        return True
 
     def _put_own(self, report: Report) -> None:
         self.report = report

@@ -40,6 +40,8 @@ class Members:
     # By node and address: the interface that the node's card gives to the address.
     owners: Mapping[tuple[NodeId, str], str] = field(default_factory=dict)
     names: Mapping[NodeId, str] = field(default_factory=dict)
+    # Ids by which two nodes live: whose report is whose nobody can tell.
+    twins: frozenset[NodeId] = frozenset()
 
     @property
     def present(self) -> frozenset[NodeId]:
@@ -71,7 +73,8 @@ def members(roster: discovery_pb2.Roster, own: NodeId) -> Members:
         for address in interface.addresses
     }
     names = {NodeId(card.node_id): card.hostname for card in known}
-    return Members(peers, roster.complete, owners, names)
+    twins = frozenset(NodeId(one.node_id) for one in roster.twins)
+    return Members(peers, roster.complete, owners, names, twins & {own, *peers})
 
 
 def _peer(node: NodeId, card: cluster_pb2.NodeCard, state: MemberState, same_machine: bool) -> Peer | None:

@@ -197,15 +197,19 @@ def to_send(reports: Reports, held: Mapping[NodeId, Version], own: NodeId, peer:
     )
 
 
-def graph(reports: Reports, present: Collection[NodeId], alive: Collection[NodeId]) -> Graph:
+def graph(
+    reports: Reports, present: Collection[NodeId], alive: Collection[NodeId], twins: Collection[NodeId] = ()
+) -> Graph:
     """`present`: ALIVE and SUSPECT members; what others have said, or is said of others, is over.
+
+    `twins`: those of which there are two. Nobody acts on what is missing there.
 
     A node's own word on its probes counts before what its peers hear of them: if its topology is away its peers hear
     nothing, though the network is as it was.
     """
     there = frozenset(present)
     known = {node: reports[node] for node in sorted(reports) if node in there}
-    incomplete = sorted(node for node in there if node not in known or not known[node].is_complete)
+    incomplete = sorted(node for node in there if node not in known or node in twins or not known[node].is_complete)
     tried = {
         LinkId(one.from_node, one.to_node, one.address): one
         for report in known.values()
