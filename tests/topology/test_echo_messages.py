@@ -2,6 +2,7 @@
 
 import os
 import uuid
+from dataclasses import replace
 
 import pytest
 
@@ -75,6 +76,12 @@ BAD_ASKS = {
 def test_other_bytes_are_no_ask(data: bytes) -> None:
     with pytest.raises(BadMessage):
         unpack_ask(data)
+
+
+def test_an_interface_has_a_name_that_can_be_printed() -> None:
+    answer = replace(ANSWERS["IPv4"], arrives=End("en\x1b[2J", Medium.ETHERNET))
+    with pytest.raises(BadMessage, match="name"):
+        unpack_answer(pack_answer(answer))
 
 
 def test_other_bytes_are_no_answer() -> None:

@@ -5,11 +5,11 @@ from dataclasses import replace
 import pytest
 
 from thunderline.cluster import NodeId
-from thunderline.cluster.graph import Outcome, Tried, Version
+from thunderline.cluster.graph import START_MAX, Outcome, Tried, Version
 from thunderline.cluster.links import LinkState
 from thunderline.cluster.media import Medium
 from thunderline.cluster.members import MemberState
-from thunderline.topology import probes
+from thunderline.topology import probes, wire
 from thunderline.topology.knowledge import EARLY_COUNT_MAX, RTT_PERIOD_COUNT, Knowledge, News
 from thunderline.topology.members import Members, Peer
 from thunderline.topology.probes import Row, Rows
@@ -184,6 +184,14 @@ def test_a_lost_count_of_starts_goes_on_above_what_others_have(seen: Version) ->
     assert known.version > Version(2, 0)
     # What others send again of it changes nothing.
     assert not known.take([told_by(A, seen)])
+
+
+def test_a_count_that_leaves_no_room_is_not_answered() -> None:
+    known = knowing(peer(B), start=2)
+    assert not known.take([told_by(A, Version(START_MAX, 4))])
+    assert known.start == 2
+    assert known.take([told_by(A, Version(START_MAX - 1, 4))])
+    assert wire.version_from_proto(wire.version_to_proto(known.report.version)) == Version(START_MAX, 0)
 
 
 def test_a_count_is_raised_once_a_probe_period() -> None:

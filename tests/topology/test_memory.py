@@ -1,11 +1,12 @@
 """What outlives the role: the count of its starts, and the cables."""
 
+import json
 import time
 from pathlib import Path
 
 import pytest
 
-from thunderline.cluster.graph import CableEnd, cable
+from thunderline.cluster.graph import START_MAX, CableEnd, cable
 from thunderline.process.entry import CannotStart
 from thunderline.topology.memory import CABLES, STARTS, keep_cables, keep_start, kept_cables, next_start
 from topology.scenes import A, B, C
@@ -23,9 +24,23 @@ def test_starts_are_counted_from_now(tmp_path: Path) -> None:
     assert next_start(tmp_path) == 41
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"start": "many"}', '{"begin": 1}', '{"start": null}'])
-def test_a_count_that_cannot_be_read_is_a_reason_not_to_start(tmp_path: Path, text: str) -> None:
+BROKEN = ["", "{", "[]", '{"start": "many"}', '{"begin": 1}', '{"start": null}', '{"start": 1e999}', '{"start": -7}']
+
+
+@pytest.mark.parametrize("text", [*BROKEN, json.dumps({"start": START_MAX})])
+def test_a_count_that_cannot_be_used_goes_on_from_the_time(
+    tmp_path: Path, text: str, caplog: pytest.LogCaptureFixture
+) -> None:
     (tmp_path / STARTS).write_text(text)
+    before_s = int(time.time())
+    first = next_start(tmp_path)
+    assert before_s <= first <= time.time()
+    assert "the count of starts" in caplog.text
+    assert next_start(tmp_path) == first + 1
+
+
+def test_a_count_that_cannot_be_kept_is_a_reason_not_to_start(tmp_path: Path) -> None:
+    (tmp_path / STARTS).mkdir()
     with pytest.raises(CannotStart, match=STARTS):
         next_start(tmp_path)
 

@@ -7,7 +7,7 @@ import pytest
 
 from thunderline.cluster import NodeId
 from thunderline.cluster.errors import InvalidRequest
-from thunderline.cluster.graph import CableEnd, Outcome, Tried, Version, cable
+from thunderline.cluster.graph import START_MAX, CableEnd, Outcome, Tried, Version, cable
 from thunderline.cluster.links import LinkState
 from thunderline.cluster.media import Medium
 from thunderline.cluster.paths import Path
@@ -57,6 +57,9 @@ BROKEN: dict[str, Breaks] = {
     "a long receptacle": lambda told: setattr(told.cables[0].one, "receptacle", LONG),
     "a negative version": lambda told: setattr(told.version, "number", -1),
     "a version that cannot grow": lambda told: setattr(told.version, "start", 2**63 - 1),
+    "a start that leaves no room": lambda told: setattr(told.version, "start", START_MAX + 1),
+    "an id that cannot be printed": lambda told: setattr(told, "node_id", "a\x1b[2J"),
+    "an interface of two lines": lambda told: setattr(told.attempts[0].path.leaves, "interface", "en5\n"),
     "a negative RTT": lambda told: setattr(told.attempts[0], "rtt_us", -1),
     "an RTT of years": lambda told: setattr(told.heard[0], "rtt_us", 2**62),
     "no outcome": lambda told: setattr(told.attempts[0], "outcome", 0),

@@ -10,6 +10,8 @@ from thunderline.cluster.links import Link, LinkState
 from thunderline.cluster.media import Medium
 from thunderline.cluster.paths import UNKNOWN, Path
 
+# Starts count from the time, in seconds since 1970. Below what the wire takes, so that one above it is still believed.
+START_MAX = 2**53 - 2**20
 # An address that never answered is given up for a placement after so many tries.
 SETTLED_FAILURE_COUNT = 2
 

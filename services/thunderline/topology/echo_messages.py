@@ -142,6 +142,9 @@ def _end(medium: int, name: bytes) -> End | None:
     if medium == 0:
         return None
     try:
-        return End(name.rstrip(b"\0").decode(), Medium(medium))
+        end = End(name.rstrip(b"\0").decode(), Medium(medium))
     except ValueError:
         raise BadMessage("not an interface") from None
+    if not end.interface.isprintable():
+        raise BadMessage("not the name of an interface")
+    return end

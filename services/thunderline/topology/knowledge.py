@@ -8,7 +8,7 @@ from dataclasses import replace
 from enum import IntEnum
 
 from thunderline.cluster import NodeId
-from thunderline.cluster.graph import Cable, Graph, Version
+from thunderline.cluster.graph import START_MAX, Cable, Graph, Version
 from thunderline.cluster.links import Link, LinkId, choose
 from thunderline.topology import reports as reporting
 from thunderline.topology.cables import cables_of, remembered
@@ -154,6 +154,9 @@ class Knowledge:
 
     def _meet_own(self, report: Report) -> News:
         """Others have a newer one of this node: the count of its starts was lost, and nobody would believe the next."""
+        if report.version.start >= START_MAX:
+            # Of what is above it no peer would believe anything.
+            return News.NONE
         self._met = max(self._met, report, key=lambda one: one.version)
         return News.OF_LINKS if self._goes_above() else News.NONE
 

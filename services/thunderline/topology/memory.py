@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from thunderline.cluster import NodeId
-from thunderline.cluster.graph import Cable, CableEnd, cable
+from thunderline.cluster.graph import START_MAX, Cable, CableEnd, cable
 from thunderline.process.entry import CannotStart
 from thunderline.process.home import write_atomically
 
@@ -22,12 +22,26 @@ def next_start(home: Path) -> int:
     The first is the time, in seconds since 1970: whoever has lost its count gives no number a second time.
     """
     path = home / STARTS
+    start = _last_start(path) + 1 or int(time.time())
     try:
-        start = int(json.loads(path.read_text())["start"]) + 1 if path.exists() else int(time.time())
         keep_start(home, start)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CannotStart(f"{path} cannot be used: {error}; remove it to count anew") from None
+    except OSError as error:
+        raise CannotStart(f"{path} cannot be written: {error}") from None
     return start
+
+
+def _last_start(path: Path) -> int:
+    """-1 where none is kept that can be used."""
+    try:
+        start = int(json.loads(path.read_text())["start"])
+        if not 0 <= start < START_MAX:
+            raise ValueError(f"{start} is not between 0 and {START_MAX}")
+        return start
+    except FileNotFoundError:
+        return -1
+    except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
+        log.warning("the count of starts cannot be read, and goes on from the time", extra={"why": str(error)})
+        return -1
 
 
 def keep_start(home: Path, count: int) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Sized
 
 from thunderline.cluster import NodeId
 from thunderline.cluster.errors import InvalidRequest
-from thunderline.cluster.graph import Cable, CableEnd, Outcome, Tried, Version, cable
+from thunderline.cluster.graph import START_MAX, Cable, CableEnd, Outcome, Tried, Version, cable
 from thunderline.cluster.links import LinkState
 from thunderline.cluster.media import Medium
 from thunderline.cluster.paths import End, Path
@@ -59,7 +59,7 @@ def version_to_proto(version: Version) -> topology_pb2.GraphVersion:
 
 def version_from_proto(told: topology_pb2.GraphVersion) -> Version:
     """Raises InvalidRequest."""
-    return Version(_number(told.start, NUMBER_MAX), _number(told.number, NUMBER_MAX))
+    return Version(_number(told.start, START_MAX), _number(told.number, NUMBER_MAX))
 
 
 def tried_to_proto(one: Tried) -> topology_pb2.AddressAttempt:
@@ -182,6 +182,9 @@ def _state(told: "topology_pb2.LinkState.ValueType") -> LinkState:
 def _text(told: str) -> str:
     if len(told) > TEXT_LENGTH_MAX:
         raise InvalidRequest(f"a text of {len(told)} characters; at most {TEXT_LENGTH_MAX}", param="reports")
+    if not told.isprintable():
+        # It is shown and logged.
+        raise InvalidRequest("a text that cannot be printed", param="reports")
     return told
 
 
