@@ -118,3 +118,20 @@ LOST: dict[str, tuple[list[Link], Collection[NodeId], tuple[Cable, ...]]] = {
 @pytest.mark.parametrize(("links", "alive", "expected"), LOST.values(), ids=LOST.keys())
 def test_cables_that_are_lost(links: list[Link], alive: Collection[NodeId], expected: tuple[Cable, ...]) -> None:
     assert lost([FIRST, SECOND], links, alive) == expected
+
+
+# Two ends of one node: whether they are one.
+ENDS: dict[str, tuple[CableEnd, CableEnd, bool]] = {
+    "one port": (CableEnd(A, "en5", "u1"), CableEnd(A, "en5", "u1"), True),
+    "one port, whose interface has another name": (CableEnd(A, "en5", "u1"), CableEnd(A, "en6", "u1"), True),
+    "two ports, which have traded names": (CableEnd(A, "en5", "u1"), CableEnd(A, "en5", "u2"), False),
+    "a port that is told only now": (CableEnd(A, "en5"), CableEnd(A, "en5", "u1"), True),
+    "another interface, whose port nobody tells": (CableEnd(A, "en5", "u1"), CableEnd(A, "en6"), False),
+    "another node": (CableEnd(A, "en5", "u1"), CableEnd(B, "en5", "u1"), False),
+}
+
+
+@pytest.mark.parametrize(("one", "other", "is_same"), ENDS.values(), ids=ENDS.keys())
+def test_an_end_is_the_same_by_its_port(one: CableEnd, other: CableEnd, is_same: bool) -> None:
+    assert one.is_same(other) is is_same
+    assert other.is_same(one) is is_same

@@ -87,8 +87,10 @@ class CableEnd:
     receptacle: str = ""
 
     def is_same(self, other: "CableEnd") -> bool:
-        same_port = bool(self.port_uuid) and self.port_uuid == other.port_uuid
-        return self.node == other.node and (same_port or self.interface == other.interface)
+        """By its port; where the system does not tell both, by the interface, which may have another name tomorrow."""
+        if self.port_uuid and other.port_uuid:
+            return self.node == other.node and self.port_uuid == other.port_uuid
+        return self.node == other.node and self.interface == other.interface
 
 
 @dataclass(frozen=True, slots=True, order=True)
