@@ -169,6 +169,15 @@ def test_a_way_back_over_another_interface_is_marked() -> None:
     assert link.medium is VPN and link.local_interface == "en5" and link.remote_interface == "en5"
 
 
+def test_a_medium_without_a_limit_is_not_degraded() -> None:
+    """The way there is a cable; the peer's own probes come by a VPN."""
+    slow = replace(tried(state=S.DEGRADED, rtt_us=30_000), path=replace(straight(TB), comes_back=end(VPN)))
+    [link] = seen(report(A, slow), report(B, hears())).links
+    assert (link.medium, link.state) == (VPN, S.UP)
+    [link] = seen(report(A, replace(slow, path=straight(TB))), report(B, hears())).links
+    assert (link.medium, link.state) == (TB, S.DEGRADED)
+
+
 @pytest.mark.parametrize(
     "wrong",
     [

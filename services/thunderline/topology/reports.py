@@ -251,10 +251,13 @@ def _link(link_id: LinkId, tried: Tried | None, heard: list[Heard]) -> Link | No
         return _heard_link(link_id, min(proven, key=_heard_key)) if proven else None
     if tried.state is None:
         return None
+    medium = link_medium(tried.path, (tried.address, tried.local_address))
+    # The prober holds RTTs against the medium without the way that the peer's own probes come by.
+    is_in_time = tried.state is LinkState.DEGRADED and medium not in RTT_LIMITS_US
     return Link(
         *link_id,
-        medium=link_medium(tried.path, (tried.address, tried.local_address)),
-        state=tried.state,
+        medium=medium,
+        state=LinkState.UP if is_in_time else tried.state,
         rtt_us=tried.rtt_us,
         path=tried.path,
         local_address=tried.local_address,
