@@ -94,6 +94,14 @@ def test_init_mends_a_certificate_that_is_no_good(tmp_path: Path) -> None:
     assert after.facts.authority == before.facts.authority
 
 
+def test_init_mends_a_certificate_of_another_node(tmp_path: Path) -> None:
+    done(tmp_path, "init", "--address", NOBODY)
+    (tmp_path / "node.json").unlink()
+    done(tmp_path, "init", "--address", NOBODY)
+    assert Wallet(tmp_path, "thunderline").checked().facts.bearer.name == node_id(tmp_path)
+    assert settings.read({}, home=tmp_path).cluster.scheduler == node_id(tmp_path)
+
+
 def test_init_on_a_member_says_where_to_run_it(tmp_path: Path) -> None:
     keep(tmp_path, LittleCluster(tmp_path, "thunderline").identity(name=node_id(tmp_path)))
     assert "run this there for a token" in refused(tmp_path, "init")

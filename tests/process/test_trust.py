@@ -1,5 +1,6 @@
 """What a node keeps of its cluster: private files, old or new as a whole, read again when they change."""
 
+import os
 import stat
 import time
 from pathlib import Path
@@ -14,6 +15,7 @@ from thunderline.cluster.join_tokens import Offer, digest
 from thunderline.process import settings
 from thunderline.process.authority import AUTHORITY, found
 from thunderline.process.certificates import new_authority, new_key, public_key, sign
+from thunderline.process.home import node_id
 from thunderline.process.trust import (
     FOLDER,
     NODE,
@@ -61,6 +63,30 @@ def test_a_renewal_is_seen_and_so_is_a_node_that_left(tmp_path: Path) -> None:
     assert wallet.checked() == second != first
     (tmp_path / FOLDER / NODE).unlink()
     assert wallet.identity() is None
+
+
+def test_a_certificate_of_another_node_than_node_json_says_is_refused(tmp_path: Path) -> None:
+    found(tmp_path, "home", NOW_S)
+    wallet, own = Wallet(tmp_path, "home"), node_id(tmp_path)
+    wallet.checked()
+    (tmp_path / "node.json").unlink()
+    other = node_id(tmp_path)
+    with pytest.raises(Unauthenticated, match=f"of node {own}, and .* this is node {other}: run .*cluster init"):
+        wallet.checked()
+    (tmp_path / "node.json").write_text("{}")
+    with pytest.raises(Unauthenticated, match="holds no node_id"):
+        wallet.checked()
+
+
+def test_what_was_changed_with_its_time_set_back_is_read_again(tmp_path: Path) -> None:
+    found(tmp_path, "home", NOW_S)
+    path, wallet = tmp_path / FOLDER / NODE, Wallet(tmp_path, "home")
+    before = path.stat()
+    wallet.checked()
+    path.write_bytes(b"broken")
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    with pytest.raises(Unauthenticated, match="is broken"):
+        wallet.checked()
 
 
 FAULTS = {

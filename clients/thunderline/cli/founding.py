@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from thunderline.cluster import NodeId
-from thunderline.cluster.certificates import own_fault
 from thunderline.cluster.errors import InvalidRequest, Unauthenticated
 from thunderline.cluster.join_tokens import SECRET_BYTES, JoinToken, offer
 from thunderline.cluster.reachable import Face, addresses
@@ -73,8 +72,8 @@ def init(read: Read, name: str | None, address: str | None, now_s: float) -> Fou
             after = _found(read, before, name, node, now_s)
         else:
             _check_name(before, name)
-            _mend(before, now_s)
-            after = before
+            _mend(before, node, now_s)
+            after = read()
         ours = authority.kept(before.home)
     assert ours is not None
     found = reached(after)
@@ -94,15 +93,15 @@ def _check_name(settings: Settings, name: str | None) -> None:
         raise InvalidRequest(f"this cluster's name is {settings.cluster.name!r} and stays: leave --name out")
 
 
-def _mend(settings: Settings, now_s: float) -> None:
+def _mend(settings: Settings, node: NodeId, now_s: float) -> None:
     """The scheduler node's own certificate, where it is no good any more; else nothing changes."""
     try:
-        own = Wallet(settings.home, settings.cluster.name).identity()
-        is_good = own is not None and not own_fault(own.facts, settings.cluster.name, now_s)
+        Wallet(settings.home, settings.cluster.name, lambda: now_s).checked()
     except Unauthenticated:
-        is_good = False
-    if not is_good:
         authority.found(settings.home, settings.cluster.name, now_s)
+        if settings.cluster.scheduler != node:
+            # node.json is another one now.
+            keep_joined(settings.home, settings.cluster.name, node)
 
 
 def _found(read: Read, before: Settings, name: str | None, node: NodeId, now_s: float) -> Settings:

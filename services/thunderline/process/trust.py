@@ -15,11 +15,13 @@ from functools import lru_cache
 from pathlib import Path
 
 from thunderline.cluster import NodeId
-from thunderline.cluster.certificates import NO_CERTIFICATE, Facts, own_fault
+from thunderline.cluster.callers import Caller
+from thunderline.cluster.certificates import NO_CERTIFICATE, Bearer, Facts, own_fault
 from thunderline.cluster.errors import Unauthenticated
 from thunderline.cluster.join_tokens import Offer
 from thunderline.process.certificates import PEM_BLOCK, authorities, belongs, facts, fingerprint
-from thunderline.process.home import write_atomically
+from thunderline.process.entry import CannotStart
+from thunderline.process.home import node_id, write_atomically
 from thunderline.process.settings import JOINED
 
 FOLDER, NODE, OFFERS = "cluster", "node.pem", "offers"
@@ -124,8 +126,9 @@ class Wallet:
     def __init__(self, home: Path, cluster: str, clock: Callable[[], float] = time.time) -> None:
         self.cluster = cluster
         self.path = home / FOLDER / NODE
+        self._home = home
         self._clock = clock
-        self._seen: tuple[int, int] | None = None
+        self._seen: tuple[int, int, int] | None = None
         self._identity: Identity | None = None
         self._fault = NO_CERTIFICATE
 
@@ -142,7 +145,7 @@ class Wallet:
             return None
         except OSError as error:
             raise Unauthenticated(f"{self.path}: {error}") from None
-        seen = (status.st_mtime_ns, status.st_ino)
+        seen = (status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
         if seen != self._seen:
             self._identity, self._fault = self._read()
             self._seen = seen
@@ -166,4 +169,20 @@ class Wallet:
         fault = own_fault(one.facts if one else None, self.cluster, self._clock())
         if fault or one is None:
             raise Unauthenticated(fault)
+        self._check_node(one.facts.bearer)
         return one
+
+    def _check_node(self, bearer: Bearer) -> None:
+        """Raises Unauthenticated where node.json and node.pem name two nodes: one of them was copied here."""
+        if bearer.caller is Caller.CLIENT or not (self._home / "node.json").exists():
+            return
+        try:
+            own = node_id(self._home)
+        except (OSError, CannotStart) as error:
+            raise Unauthenticated(str(error)) from None
+        if own != bearer.name:
+            again = "init" if bearer.caller is Caller.SCHEDULER else "join TOKEN"
+            raise Unauthenticated(
+                f"{self.path} is the certificate of node {bearer.name}, and node.json says that this is node {own}: "
+                f"run `thunderline cluster {again}` once more, or restore the node.json that belongs to it"
+            )
