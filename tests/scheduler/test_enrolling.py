@@ -1,6 +1,7 @@
 """Joining and renewing: the scheduler node's two doors, and the command line's own code on the other side."""
 
 import asyncio
+import re
 import time
 import uuid
 from pathlib import Path
@@ -17,13 +18,16 @@ from thunderline.cluster.callers import Caller
 from thunderline.cluster.certificates import CERTIFICATE_S, Bearer
 from thunderline.cluster.errors import ClusterError, InvalidRequest, Unauthenticated, Unreachable
 from thunderline.cluster.join_tokens import AGAIN_S, TOKEN_S, JoinToken, Offer, digest
-from thunderline.process import authority
+from thunderline.process import authority, settings
 from thunderline.process.certificates import belongs, facts, new_key, request_pem
 from thunderline.process.departed import departed
+from thunderline.process.entry import CannotStart
 from thunderline.process.handshake import pinned_authority
+from thunderline.process.home import node_id
 from thunderline.process.trust import Wallet, keep, keep_offer, kept_offers
 from thunderline.rpc.channel import dial
 from thunderline.rpc.errors import from_call
+from thunderline.scheduler.__main__ import serve
 from thunderline.v1 import enrollment_pb2, enrollment_pb2_grpc
 
 
@@ -295,3 +299,18 @@ async def test_an_expired_member_has_to_join_again(scheduler_node: Node, member:
         member.ahead_s = 0.0
         await joined(scheduler_node, member, opened.enrolment)
         assert not member.said
+
+
+REFUSED_AT_A_START = {
+    "a plain member's": (Caller.MEMBER, "take [cluster] scheduler out of config.toml"),
+    "a broken one": (None, "is broken"),
+}
+
+
+@pytest.mark.parametrize(("caller", "said"), REFUSED_AT_A_START.values(), ids=REFUSED_AT_A_START.keys())
+async def test_a_scheduler_starts_on_no_such_certificate(tmp_path: Path, caller: Caller | None, said: str) -> None:
+    keep(tmp_path, LittleCluster(tmp_path, "thunderline").identity(caller or Caller.MEMBER, node_id(tmp_path)))
+    if caller is None:
+        (tmp_path / "cluster/node.pem").write_bytes(b"x")
+    with pytest.raises(CannotStart, match=re.escape(said)):
+        await serve(settings.read({}, home=tmp_path))

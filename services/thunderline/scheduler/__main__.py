@@ -22,7 +22,7 @@ from thunderline.scheduler.runners import Runners
 from thunderline.scheduler.service import SchedulerService
 from thunderline.scheduler.store import Store
 from thunderline.scheduler.trust import SERVICE as ENROLMENT
-from thunderline.scheduler.trust import Trust
+from thunderline.scheduler.trust import Trust, check_own
 
 SERVICES = [SERVICE, ENROLMENT]
 # Nobody can ask while we stop, so it is short: for short calls, and for streams whose callers do not read.
@@ -33,6 +33,7 @@ async def serve(settings: Settings) -> None:
     """Until SIGTERM or SIGINT: streams break at once and go on at the next one; ranks and their epochs stay."""
     node, limits = node_id(settings.home), settings.limits
     wallet = Wallet(settings.home, settings.cluster.name)
+    check_own(wallet)
     store = Store(settings.home, node)
     discovery = Moving.at(f"{settings.host}:{settings.discovery.port}", wallet, node)
     ways = Ways(f"{settings.host}:{settings.topology.port}", wallet, node)

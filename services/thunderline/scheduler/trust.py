@@ -6,6 +6,9 @@ from collections.abc import Callable
 import grpc
 
 from thunderline.cluster import NodeId
+from thunderline.cluster.callers import Caller
+from thunderline.cluster.errors import Unauthenticated
+from thunderline.process.entry import CannotStart
 from thunderline.process.settings import Settings
 from thunderline.process.trust import Wallet
 from thunderline.scheduler.enrolling import SERVICE, Enrollment, EnrolmentPort, RenewingService
@@ -13,6 +16,19 @@ from thunderline.scheduler.rotating import Rotating
 from thunderline.v1 import discovery_pb2, enrollment_pb2_grpc
 
 __all__ = ["SERVICE", "Trust"]
+
+
+def check_own(wallet: Wallet) -> None:
+    """A scheduler starts on a node without a cluster, or on the scheduler node. Raises CannotStart."""
+    try:
+        own = wallet.identity()
+    except Unauthenticated as error:
+        raise CannotStart(error.message) from None
+    if own is not None and own.facts.bearer.caller is not Caller.SCHEDULER:
+        raise CannotStart(
+            f"this node is a member of cluster {own.facts.bearer.cluster!r}: "
+            "take [cluster] scheduler out of config.toml"
+        )
 
 
 class Trust:
