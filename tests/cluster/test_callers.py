@@ -46,6 +46,7 @@ RULES = {
     "ranks' operations go from runner to runner": ("RunnerService/FollowOperations", {S, M, L}),
     "a client asks the scheduler": ("SchedulerService/Generate", {S, M, C, L}),
     "a client deploys": ("SchedulerService/Deploy", {S, M, C, L}),
+    "only the scheduler node takes runners over": ("SchedulerService/AdoptRunners", {S, L}),
     "a client is no member of the roster": ("DiscoveryService/ExchangeCard", {S, M, L}),
     "a rank comes by the Unix socket": ("RankService/Attach", {L}),
     "who joins has no certificate yet": ("EnrollmentService/SignCertificate", {S, M, L, X}),

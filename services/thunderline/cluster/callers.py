@@ -41,7 +41,7 @@ _BY_SERVICE: dict[str, dict[str, frozenset[Caller]]] = {
         "MeasureLink": _NODES,
         "PrepareMeasurement": _NODES,
     },
-    # All of it is what clients have a certificate for.
+    # All of it but AdoptRunners is what clients have a certificate for.
     "thunderline.v1.SchedulerService": {
         "Generate": _ALL,
         "Deploy": _ALL,
@@ -51,7 +51,8 @@ _BY_SERVICE: dict[str, dict[str, frozenset[Caller]]] = {
         "GetCluster": _ALL,
         "WatchCluster": _ALL,
         "WatchEvents": _ALL,
-        "AdoptRunners": _ALL,
+        # It changes whom runners obey.
+        "AdoptRunners": _COMMANDS,
         "DrainNode": _ALL,
     },
     "thunderline.v1.RunnerService": {
