@@ -33,7 +33,6 @@ PURE = {
     "discovery/member_life.py",
     "discovery/peers.py",
     "discovery/roster.py",
-    "discovery/seeds.py",
     "discovery/sightings.py",
     "discovery/values.py",
     "discovery/wire.py",

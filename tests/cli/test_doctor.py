@@ -249,6 +249,11 @@ async def test_a_node_of_a_cluster_is_asked_by_tls(node: LittleNode, cluster: Li
     assert f"scheduler node {node.node_id} of cluster 'thunderline'" in note["why"]
 
 
+def test_seeds_on_this_machine_are_not_far(tmp_path: Path) -> None:
+    settings = read({"THUNDERLINE_DISCOVERY_SEEDS": "ada,[::1],::1,127.0.0.1:9"}, home=tmp_path)
+    assert examining.own(settings, Wallet(tmp_path, "thunderline")).far_seeds == ("ada",)
+
+
 async def test_roles_that_run_since_before_the_node_joined_are_told(node: LittleNode, cluster: LittleCluster) -> None:
     async with node.running():
         wallet = certified(node, cluster)

@@ -179,3 +179,9 @@ def test_a_wrong_flag_is_said_to_be_a_flag(tmp_path: Path) -> None:
 def test_every_limit_is_a_setting(tmp_path: Path, field: "dataclasses.Field[Any]") -> None:
     settings = read({f"THUNDERLINE_LIMITS_{field.name.upper()}": "11"}, home=tmp_path)
     assert getattr(settings.limits, field.name) == 11
+
+
+def test_a_seed_without_a_port_has_the_default_one_whatever_our_own_is(tmp_path: Path) -> None:
+    env = {"THUNDERLINE_DISCOVERY_PORT": "9000", "THUNDERLINE_DISCOVERY_SEEDS": "ada,bob:9,[fd00::1]"}
+    found = read(env, home=tmp_path).discovery
+    assert found.seed_targets == ("ada:7401", "bob:9", "[fd00::1]:7401")

@@ -243,7 +243,7 @@ class Doctor:
         if own.is_unheard:
             return {}, []
         lost = roster.addresses_of_lost(known)
-        seeds = [trust.seed_address(one, self._settings.discovery.port) for one in self._settings.discovery.seeds]
+        seeds = self._settings.discovery.seed_targets
         strange = [one for one in seeds if one not in roster.addresses(known)]
         wanted = list(dict.fromkeys([address for some in lost.values() for address in some] + strange))
         gate = asyncio.Semaphore(TRIES_AT_ONCE)

@@ -54,7 +54,8 @@ def own(settings: Settings, wallet: Wallet) -> Own:
         identity = wallet.identity()
     except Unauthenticated as error:
         fault = error.message
-    far = [one for one in settings.discovery.seeds if not is_loopback(_host(one))]
+    named = zip(settings.discovery.seeds, settings.discovery.seed_targets, strict=True)
+    far = [one for one, target in named if not is_loopback(target.rpartition(":")[0].strip("[]"))]
     return Own(
         cluster=settings.cluster.name,
         now_s=wallet.now_s,
@@ -69,10 +70,6 @@ def own(settings: Settings, wallet: Wallet) -> Own:
         far_seeds=tuple(far),
         home=str(settings.home),
     )
-
-
-def _host(seed: str) -> str:
-    return (seed.rpartition(":")[0] if seed.count(":") == 1 or seed.startswith("[") else seed).strip("[]")
 
 
 def kept(home: Path) -> tuple[list[Kept], bool]:

@@ -1,4 +1,4 @@
-"""IP addresses as links see them. Pure."""
+"""IP addresses as links see them, and how they are written with a port. Pure."""
 
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
@@ -22,6 +22,11 @@ def is_address(text: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def target(address: str, port: int) -> str:
+    """As gRPC dials it."""
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 
 
 def is_ipv4(address: str) -> bool:

@@ -19,7 +19,6 @@ from thunderline.discovery.card import Origin, card, next_incarnation
 from thunderline.discovery.exchanging import Exchanging
 from thunderline.discovery.member_life import Waits
 from thunderline.discovery.membership import Membership
-from thunderline.discovery.seeds import seed_target
 from thunderline.discovery.service import DiscoveryService
 from thunderline.discovery.values import Life
 from thunderline.process import metrics, stopping
@@ -27,7 +26,7 @@ from thunderline.process.authority import announced
 from thunderline.process.entry import CannotStart, run_role
 from thunderline.process.home import node_id
 from thunderline.process.interfaces import interfaces
-from thunderline.process.settings import Discovery, Settings
+from thunderline.process.settings import Settings
 from thunderline.process.trust import Wallet
 from thunderline.process.version import VERSION
 from thunderline.rpc.renewing import Renewing
@@ -40,7 +39,6 @@ SERVICE = "thunderline.v1.DiscoveryService"
 LOOK_EVERY_S = 1.0
 # Members are written at most this often.
 WRITE_EVERY_S = 1.0
-DEFAULT_PORT = int(Discovery.model_fields["port"].default)
 
 MEMBERS = Gauge("thunderline_members", "Members of the cluster by state.", ["state"])
 
@@ -108,7 +106,7 @@ async def find_by_multicast(members: Membership, port: int) -> None:
 def begun(settings: Settings, own: OwnCard) -> Membership:
     """The roster as it is at the start. Blocking."""
     known = memory.remembered(settings.home)
-    seeds = tuple(seed_target(seed, DEFAULT_PORT) for seed in settings.discovery.seeds)
+    seeds = settings.discovery.seed_targets
     limits = settings.limits
     alone = is_loopback(settings.node.bind) and not seeds and not known
     waits = Waits(limits.heartbeat_s, limits.suspect_s, limits.dead_s)

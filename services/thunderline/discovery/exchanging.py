@@ -12,6 +12,7 @@ import grpc
 from prometheus_client import Counter
 
 from thunderline.cluster import NodeId
+from thunderline.cluster.addresses import target
 from thunderline.cluster.errors import ClusterError, DeadlinePassed, InvalidRequest, Unreachable
 from thunderline.discovery import wire
 from thunderline.discovery.channels import Channels
@@ -22,7 +23,6 @@ from thunderline.discovery.roster import HERE
 from thunderline.process.trust import Wallet
 from thunderline.rpc.channel import dial
 from thunderline.rpc.errors import from_call
-from thunderline.rpc.moves import target
 from thunderline.v1 import discovery_pb2, discovery_pb2_grpc
 
 # Dials under way to those who may not be there: whoever can send multicast can announce hundreds. What is above waits

@@ -4,11 +4,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from thunderline.cluster import NodeId
-from thunderline.cluster.addresses import is_probed
+from thunderline.cluster.addresses import is_probed, target
 from thunderline.discovery.peers import ADDRESS_COUNT_MAX, Lead
 from thunderline.discovery.values import Card, Stranger
 from thunderline.discovery.wire import PORT_MAX, is_node_id
-from thunderline.rpc.moves import target
 
 SERVICE_TYPE = "_thunderline._tcp.local."
 # An entry of a TXT record holds 255 bytes, its name among them.

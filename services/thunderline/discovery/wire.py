@@ -9,12 +9,11 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 
 from thunderline.cluster import NodeId
-from thunderline.cluster.addresses import is_address
+from thunderline.cluster.addresses import is_address, target
 from thunderline.cluster.errors import InvalidRequest
 from thunderline.discovery.differences import Kind, differences, sentence
 from thunderline.discovery.peers import ADDRESS_COUNT_MAX, LEAD_COUNT_MAX, Greeting, Lead
 from thunderline.discovery.values import Card, Life, View
-from thunderline.rpc.moves import target
 from thunderline.v1 import cluster_pb2, discovery_pb2
 
 CARD_BYTES_MAX = 64 * 1024

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from thunderline.cluster import limits
 from thunderline.cluster.api_keys import DIGEST
 from thunderline.cluster.media import Medium
+from thunderline.cluster.seeds import seed_target
 
 PREFIX = "THUNDERLINE_"
 # What `cluster init` and `cluster join` write, in the form of config.toml.
@@ -59,6 +60,12 @@ class Discovery(Section):
         json_schema_extra={"separator": ","},
     )
     mdns: bool = Field(True, description="find peers by multicast DNS, and be found; only off loopback")
+
+    @property
+    def seed_targets(self) -> tuple[str, ...]:
+        """What is dialled. A seed without a port has the default one, whatever this node's own is."""
+        port = int(type(self).model_fields["port"].default)
+        return tuple(seed_target(one, port) for one in self.seeds)
 
 
 class Topology(Section):

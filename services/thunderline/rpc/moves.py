@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from thunderline.cluster import NodeId
+from thunderline.cluster.addresses import target
 from thunderline.v1 import cluster_pb2, topology_pb2
 
 # Addresses that are tried at the same time. A node that is gone, with 32 of them, is dialled no more often than that.
@@ -54,10 +55,6 @@ def _following(order: tuple[str, ...], kept: tuple[str, ...]) -> str | None:
     """The next in turn that is not tried now, after the newest of those that are."""
     begin = order.index(kept[-1]) + 1 if kept else 0
     return next((one for one in (*order[begin:], *order[:begin]) if one not in kept), None)
-
-
-def target(address: str, port: int) -> str:
-    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 
 
 @dataclass(frozen=True, slots=True)

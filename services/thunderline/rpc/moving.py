@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 import grpc
 
 from thunderline.cluster import NodeId
+from thunderline.cluster.addresses import target
 from thunderline.cluster.errors import Unauthenticated
 from thunderline.cluster.limits import DEFAULTS
 from thunderline.process.changes import Changes
@@ -158,7 +159,7 @@ class Moving(LineChannel):
 
     def _best(self) -> str:
         address = self._ways.best.get(self.node) if self._ways and self.node else None
-        return moves.target(address, self._port) if address and self._port else ""
+        return target(address, self._port) if address and self._port else ""
 
     def _pass(self, tasks: asyncio.TaskGroup, now_s: float) -> float | None:
         """Looks, and does what is wanted; seconds until time alone may change that."""
@@ -170,9 +171,9 @@ class Moving(LineChannel):
             self._tries.remove(one)
             self._let_go(one)
         known = {one.target for one in self._tries}
-        for target in wanted:
-            if target not in known:
-                self._try(target, tasks, now_s)
+        for wish in wanted:
+            if wish not in known:
+                self._try(wish, tasks, now_s)
         answering = [one for one in self._tries if one.works]
         if answering or (self._current is None and self._tries):
             order = moves.in_order(self._targets, best)

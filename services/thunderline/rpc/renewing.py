@@ -9,6 +9,7 @@ from pathlib import Path
 import grpc
 
 from thunderline.cluster import NodeId
+from thunderline.cluster.addresses import target
 from thunderline.cluster.callers import Caller
 from thunderline.cluster.certificates import renewal
 from thunderline.cluster.errors import ClusterError, Unauthenticated, Unreachable
@@ -17,7 +18,7 @@ from thunderline.process.certificates import new_key, request_pem
 from thunderline.process.trust import Identity, Wallet, identity, keep, trusted
 from thunderline.rpc.channel import dial
 from thunderline.rpc.errors import from_call
-from thunderline.rpc.moves import in_order, reach, target
+from thunderline.rpc.moves import in_order, reach
 from thunderline.v1 import cluster_pb2, enrollment_pb2, enrollment_pb2_grpc
 
 LOOK_S = 1.0

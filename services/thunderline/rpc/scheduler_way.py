@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import grpc
 
 from thunderline.cluster import NodeId
+from thunderline.cluster.addresses import target
 from thunderline.process.settings import Settings
 from thunderline.process.trust import Wallet
 from thunderline.rpc.following import follow
-from thunderline.rpc.moves import reach, target
+from thunderline.rpc.moves import reach
 from thunderline.rpc.moving import Moving
 from thunderline.rpc.ways import REDIAL_S, Ways
 from thunderline.v1 import discovery_pb2, discovery_pb2_grpc

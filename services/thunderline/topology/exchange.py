@@ -14,7 +14,7 @@ from typing import Any
 import grpc
 
 from thunderline.cluster import NodeId
-from thunderline.cluster.addresses import is_ipv4
+from thunderline.cluster.addresses import is_ipv4, target
 from thunderline.cluster.errors import ClusterError, Draining, Full, InvalidRequest, Unauthenticated, Unreachable
 from thunderline.cluster.limits import Limits
 from thunderline.cluster.links import in_order
@@ -23,7 +23,6 @@ from thunderline.process.trust import Wallet
 from thunderline.rpc.admission import caller_of
 from thunderline.rpc.channel import dial
 from thunderline.rpc.errors import from_call
-from thunderline.rpc.moves import target
 from thunderline.topology import wire
 from thunderline.topology.knowledge import Knowledge, News
 from thunderline.topology.members import Peer

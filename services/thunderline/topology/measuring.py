@@ -14,12 +14,12 @@ from contextlib import contextmanager
 import grpc
 
 from thunderline.cluster import NodeId
+from thunderline.cluster.addresses import target
 from thunderline.cluster.errors import Full, InvalidRequest, LinkInUse, NotFound, Unreachable
 from thunderline.cluster.links import LinkState
 from thunderline.process.trust import Wallet
 from thunderline.rpc.channel import dial
 from thunderline.rpc.errors import from_call
-from thunderline.rpc.moves import target
 from thunderline.topology.echo_messages import (
     ANSWER_BYTES,
     TALLY_BYTES,

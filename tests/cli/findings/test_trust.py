@@ -15,7 +15,6 @@ from thunderline.cli.findings.trust import (
     of_own,
     of_seeds,
     refusal,
-    seed_address,
 )
 from thunderline.cluster.callers import Caller
 from thunderline.cluster.certificates import CERTIFICATE_S, Bearer, Facts, Validity, validity
@@ -233,18 +232,3 @@ def test_seeds_that_do_not_answer_or_are_not_trusted_are_told() -> None:
     found = of_seeds(MEMBER, tries)
     assert [severity for severity, _ in short(found)] == [WARNING] * 6
     assert "[discovery] seeds" in found[0].remedy
-
-
-SEEDS = {
-    "ada.local": "ada.local:7401",
-    "ada.local:9": "ada.local:9",
-    "10.0.0.2": "10.0.0.2:7401",
-    "fe80::1": "[fe80::1]:7401",
-    "[fe80::1]": "[fe80::1]:7401",
-    "[fe80::1]:9": "[fe80::1]:9",
-}
-
-
-@pytest.mark.parametrize(("text", "address"), SEEDS.items(), ids=SEEDS.keys())
-def test_a_seed_is_a_host_or_a_host_with_its_port(text: str, address: str) -> None:
-    assert seed_address(text, 7401) == address

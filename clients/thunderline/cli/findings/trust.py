@@ -217,11 +217,3 @@ def of_seeds(own: Own, tries: Iterable[Try]) -> list[Finding]:
             if why:
                 found.append(warning(f"seed {one.address} and this node do not trust each other", why, remedy))
     return found
-
-
-def seed_address(text: str, port: int) -> str:
-    """[discovery] seeds has HOST or HOST:PORT."""
-    _, colon, last = text.rpartition(":")
-    if text.startswith("[") or text.count(":") < 2:
-        return text if colon and last.isdigit() else f"{text}:{port}"
-    return f"[{text}]:{port}"

@@ -1,6 +1,6 @@
-"""Seeds as a person writes them. Pure."""
+"""Seeds as a person writes them in [discovery] seeds. Pure."""
 
-from thunderline.rpc.moves import target
+from thunderline.cluster.addresses import target
 
 
 def seed_target(seed: str, port: int) -> str:

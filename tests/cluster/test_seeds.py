@@ -2,7 +2,7 @@
 
 import pytest
 
-from thunderline.discovery.seeds import seed_target
+from thunderline.cluster.seeds import seed_target
 
 
 @pytest.mark.parametrize(
