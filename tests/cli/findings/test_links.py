@@ -104,6 +104,20 @@ PAIRS = {
         "51 ms by 192.168.4.2",
         "plug in a cable",
     ),
+    "a VPN there, a cable back": (
+        topology(link(medium=VPN, rtt_us=51_000), back(), attempts=[attempt(True, "10.0.0.2", NO_WAY)]),
+        WARNING,
+        "from this node to bob there is only a VPN",
+        f"51 ms by 192.168.4.2; bob reaches this node by THUNDERBOLT; 10.0.0.2: {NO_WAY}",
+        "firewall of bob",
+    ),
+    "a cable there, a VPN back": (
+        topology(link(), link(medium=VPN), back(medium=VPN, rtt_us=51_000)),
+        WARNING,
+        "from bob to this node there is only a VPN",
+        "51 ms by 192.168.4.1; this node reaches bob by THUNDERBOLT and VPN",
+        "firewall of this node",
+    ),
 }
 
 

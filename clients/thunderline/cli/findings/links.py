@@ -13,6 +13,7 @@ ATTEMPT_COUNT_MAX = 4
 # A placement waits no longer for links to be measured either.
 SETTLE_S = 10.0
 SHOW = "`thunderline links --all` shows every address that was tried"
+TAKEN_FOR_VPN = "`[topology] media` says so where an interface is taken for a VPN"
 
 DOWN = LinkState.DOWN.value
 
@@ -94,18 +95,44 @@ def _of_pair(
                 f"{_open_port(name, echo_ports.get(peer))}; {SHOW}",
             )
         ]
-    media = {one.medium for one in _answering(there, back)}
-    if media == {Medium.VPN.value}:
-        rtts = joined(sorted({f"{_ms(one.rtt_us)} by {one.peer_address}" for one in _answering(there)}))
+    vpn_there, vpn_back = _is_vpn(there), _is_vpn(back)
+    if vpn_there and vpn_back:
         return [
             warning(
                 f"only a VPN joins this node and {name}",
-                f"{rtts or 'every address is a VPN'}: models run on both at a fraction of their speed",
-                f"plug in a cable, or give both an address in one LAN; {SHOW}; `[topology] media` says so where an "
-                "interface is taken for a VPN",
+                f"{_rtts(there)}: models run on both at a fraction of their speed",
+                f"plug in a cable, or give both an address in one LAN; {SHOW}; {TAKEN_FOR_VPN}",
             )
         ]
+    if vpn_there:
+        why = f"{_rtts(there)}; {name} reaches this node by {_media(back)}"
+        return [_one_way_by_vpn("this node", name, why, _tries(topology, here, peer))]
+    if vpn_back:
+        why = f"{_rtts(back)}; this node reaches {name} by {_media(there)}"
+        return [_one_way_by_vpn(name, "this node", why, _tries(topology, peer, here))]
     return []
+
+
+def _is_vpn(way: Iterable[topology_pb2.Link]) -> bool:
+    return {one.medium for one in _answering(way)} == {Medium.VPN.value}
+
+
+def _rtts(way: Iterable[topology_pb2.Link]) -> str:
+    return joined(sorted({f"{_ms(one.rtt_us)} by {one.peer_address}" for one in _answering(way)}))
+
+
+def _media(way: Iterable[topology_pb2.Link]) -> str:
+    return joined(sorted({_medium(one) for one in _answering(way)}))
+
+
+def _one_way_by_vpn(dials: str, answers: str, why: str, tries: str) -> Finding:
+    """The other way has something better."""
+    return warning(
+        f"from {dials} to {answers} there is only a VPN",
+        f"{why}; {tries}" if tries else why,
+        f"let {dials} reach the other addresses of {answers}: see its routes, the cable's address at both ends, and "
+        f"the firewall of {answers}; {SHOW}; {TAKEN_FOR_VPN}",
+    )
 
 
 def _of_link(one: topology_pb2.Link, name: str, here: str, answering: list[topology_pb2.Link]) -> Iterable[Finding]:
