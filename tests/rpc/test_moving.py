@@ -13,7 +13,7 @@ from rpc.little_cluster import LittleCluster
 from rpc.little_roles import LittleTopology, Told, connected, run, until
 from rpc.little_service import ASK, DEADLINE_S, WATCH
 from thunderline.cluster import NodeId
-from thunderline.process.trust import Wallet
+from thunderline.process.trust import Wallet, keep
 from thunderline.rpc.following import follow
 from thunderline.rpc.moves import Reach
 from thunderline.rpc.moving import Moving
@@ -44,6 +44,9 @@ class House:
 
     def at(self, address: str) -> Any:
         return self.peer.at(self.target(address))
+
+    def at_with(self, address: str, wallet: Wallet) -> Any:
+        return self.peer.at(self.target(address), wallet)
 
     async def until_at(self, address: str) -> None:
         there = self.target(address)
@@ -258,6 +261,36 @@ async def test_a_node_without_a_certificate_says_so_and_goes_on(house: House, tm
     async with house.at(ONE), run(moving.run()):
         await until("it works", lambda: moving.works)
         assert moving.problem == ""
+
+
+@pytest.mark.parametrize("is_joining", [True, False], ids=["into a cluster", "out of it"])
+async def test_a_role_that_restarts_as_its_node_joins_or_leaves_is_spoken_to_as_it_speaks(
+    house: House, tmp_path: Path, is_joining: bool
+) -> None:
+    """The other one did not restart: it is spoken to as before. One that has left takes no calls until it restarts."""
+    cluster, name = LittleCluster(tmp_path), "6b1f6a1e-6f1c-4b4b-9a55-0f0c6a0d0c11"
+    wallet, other = Wallet(tmp_path / "own", "home"), LittleTopology()
+    identity = cluster.identity(name=name)
+    if not is_joining:
+        keep(tmp_path / "own", identity)
+    here, there = (Moving.at(house.target(host), wallet, NodeId(name)) for host in (ONE, TWO))
+    stub, other_stub = (topology_pb2_grpc.TopologyServiceStub(one) for one in (here, there))
+    async with run(here.run()), run(there.run()), other.at(house.target(TWO), wallet):
+        async with house.at_with(ONE, wallet):
+            await until("both work", lambda: here.works and there.works)
+            if is_joining:
+                keep(tmp_path / "own", identity)
+            else:
+                wallet.path.unlink()
+            if is_joining:
+                await stub.GetTopology(ASK, timeout=DEADLINE_S)
+        await until("it is gone", lambda: not here.works)
+        async with house.at_with(ONE, wallet):
+            await until("it works again", lambda: here.works)
+            await stub.GetTopology(ASK, timeout=DEADLINE_S)
+            if is_joining:
+                await other_stub.GetTopology(ASK, timeout=DEADLINE_S)
+            assert there.works
 
 
 async def test_only_the_node_that_is_meant_is_taken(house: House, tmp_path: Path) -> None:

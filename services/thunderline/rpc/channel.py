@@ -64,22 +64,26 @@ def dial(target: str, wallet: "Wallet | None" = None, node: NodeId | None = None
     With a wallet, and on a node of a cluster, by TLS: to `node`, or to whichever node answers there; each call goes by
     the newest certificate. Raises Unauthenticated when others would not take ours.
     """
-    mine = wallet.identity() if wallet else None
-    match transport(target, mine is not None):
-        case Transport.PLAIN:
-            return grpc.aio.insecure_channel(target, options=CHANNEL_OPTIONS)
-        case Transport.REFUSED:
-            raise Unauthenticated(f"{target} is another machine's: {NO_CERTIFICATE}")
-    assert wallet is not None
+    if wallet is None or target.startswith("unix:"):
+        return _plain(target)
     from thunderline.rpc import credentials
     from thunderline.rpc.lasting_channel import LastingChannel
 
     options = [*TLS_CHANNEL_OPTIONS, *credentials.expects(node)]
 
-    def make(one: "Identity") -> grpc.aio.Channel:
+    def make(one: "Identity | None") -> grpc.aio.Channel:
+        if one is None:
+            return _plain(target)
         return grpc.aio.secure_channel(target, credentials.for_channel(one), options=options)
 
     return LastingChannel(wallet, make)
+
+
+def _plain(target: str) -> grpc.aio.Channel:
+    """Raises Unauthenticated."""
+    if transport(target, has_certificate=False) is Transport.REFUSED:
+        raise Unauthenticated(f"{target} is another machine's: {NO_CERTIFICATE}")
+    return grpc.aio.insecure_channel(target, options=CHANNEL_OPTIONS)
 
 
 def dial_enrolment(target: str, authority_pem: bytes) -> grpc.aio.Channel:
