@@ -144,6 +144,15 @@ def test_offers_are_bounded_and_old_ones_forgotten() -> None:
     assert len(offer(offers, SECRET, NOW_S + TOKEN_S + KEPT_S)) == 1
 
 
+def test_tokens_that_are_used_leave_room_for_others() -> None:
+    offers: tuple[Offer, ...] = ()
+    for number in range(3 * OFFER_COUNT_MAX):
+        secret, at_s = number.to_bytes(SECRET_BYTES, "big"), NOW_S + number * (AGAIN_S + 1)
+        offers = redeem(offer(offers, secret, at_s), secret, "k", at_s)[1]
+        assert offers[-1].digest == digest(secret)
+    assert OFFER_COUNT_MAX <= len(offers) <= OFFER_COUNT_MAX + 1
+
+
 DOORS = {
     "no token": ((), 0.0, False),
     "one that waits": ((OPEN,), 0.0, True),

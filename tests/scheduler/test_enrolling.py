@@ -4,7 +4,10 @@ import asyncio
 import re
 import time
 import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -16,7 +19,7 @@ from thunderline.cli.adopting import NotAdopted
 from thunderline.client.enrollment import EnrollmentClient
 from thunderline.cluster.callers import Caller
 from thunderline.cluster.certificates import CERTIFICATE_S, Bearer
-from thunderline.cluster.errors import ClusterError, InvalidRequest, Unauthenticated, Unreachable
+from thunderline.cluster.errors import ClusterError, Full, InvalidRequest, Unauthenticated, Unreachable
 from thunderline.cluster.join_tokens import AGAIN_S, TOKEN_S, JoinToken, Offer, digest
 from thunderline.process import authority, settings
 from thunderline.process.certificates import belongs, facts, new_key, request_pem
@@ -28,7 +31,8 @@ from thunderline.process.trust import Wallet, keep, keep_offer, kept_offers
 from thunderline.rpc.channel import dial
 from thunderline.rpc.errors import from_call
 from thunderline.scheduler.__main__ import serve
-from thunderline.v1 import enrollment_pb2, enrollment_pb2_grpc
+from thunderline.scheduler.enrolling import Enrollment, JoiningService
+from thunderline.v1 import cluster_pb2, discovery_pb2, enrollment_pb2, enrollment_pb2_grpc
 
 
 @pytest.fixture
@@ -204,6 +208,98 @@ async def test_a_runner_of_a_former_store_is_told_of(scheduler_node: Node, membe
         await member.join(made.text)
     assert "store, s-1, and keeps 2 deployments" in "\n".join(member.said)
     assert "thunderline cluster adopt" in "\n".join(member.said)
+
+
+@dataclass
+class From:
+    """A call's context: whose address it comes from."""
+
+    address: str
+
+    def peer(self) -> str:
+        return f"ipv4:{self.address}:50000"
+
+
+def asked(made: JoinToken, name: str, request: bytes = b"") -> enrollment_pb2.SignCertificateRequest:
+    pem = request or request_pem(new_key(), name)
+    return enrollment_pb2.SignCertificateRequest(token=made.text, certificate_request_pem=pem)
+
+
+def joining_service(node: Node, opened: Callable[[], discovery_pb2.Roster]) -> JoiningService:
+    return JoiningService(Enrollment(node.home, node.id, node.wallet, opened))
+
+
+NOBODY = discovery_pb2.Roster()
+ALIVE, DEAD = discovery_pb2.MEMBER_STATE_ALIVE, discovery_pb2.MEMBER_STATE_DEAD
+CALLERS = {
+    "from elsewhere": (ALIVE, "10.0.0.9", False),
+    "from one of its addresses": (ALIVE, "10.0.0.5", True),
+    "from this machine": (ALIVE, "127.0.0.1", True),
+    "from elsewhere, while it is dead": (DEAD, "10.0.0.9", True),
+}
+
+
+@pytest.mark.parametrize(("state", "address", "is_let_in"), CALLERS.values(), ids=CALLERS.keys())
+async def test_the_id_of_a_living_member(scheduler_node: Node, state: Any, address: str, is_let_in: bool) -> None:
+    name = str(uuid.uuid4())
+    card = cluster_pb2.NodeCard(node_id=name, hostname="mac-two", addresses=["10.0.0.5", "fd00::5"])
+    roster = discovery_pb2.Roster(members=[discovery_pb2.Member(card=card, state=state)])
+    service, made = joining_service(scheduler_node, lambda: roster), token(scheduler_node)
+    if is_let_in:
+        await service.SignCertificate(asked(made, name), From(address))
+        return
+    with pytest.raises(InvalidRequest, match=rf"node {name} \(mac-two\) is alive: a copied disk\?"):
+        await service.SignCertificate(asked(made, name), From(address))
+    # The token still counts.
+    await service.SignCertificate(asked(made, str(uuid.uuid4())), From(address))
+
+
+async def test_a_token_is_looked_at_before_the_request(scheduler_node: Node) -> None:
+    service, made = joining_service(scheduler_node, lambda: NOBODY), token(scheduler_node)
+    wrong = JoinToken(made.address, made.authority, made.expires_s, b"w" * 16)
+    with pytest.raises(Unauthenticated, match="is not known here"):
+        await service.SignCertificate(asked(wrong, "", b"no request"), From("10.0.0.9"))
+    with pytest.raises(InvalidRequest, match="is no node's"):
+        await service.SignCertificate(asked(made, "", b"no request"), From("10.0.0.9"))
+
+
+async def test_eight_join_at_a_time(scheduler_node: Node) -> None:
+    service, made = joining_service(scheduler_node, lambda: NOBODY), token(scheduler_node)
+    calls = [service.SignCertificate(asked(made, str(uuid.uuid4())), From("10.0.0.9")) for _ in range(12)]
+    ends = await asyncio.gather(*calls, return_exceptions=True)
+    assert [type(end) for end in ends[8:]] == [Full] * 4
+    assert sum(isinstance(end, Unauthenticated) for end in ends) == 7
+    # They are gone.
+    with pytest.raises(Unauthenticated):
+        await service.SignCertificate(asked(made, str(uuid.uuid4())), From("10.0.0.9"))
+
+
+async def test_refusals_are_logged_once_a_minute(scheduler_node: Node, caplog: pytest.LogCaptureFixture) -> None:
+    service, made = joining_service(scheduler_node, lambda: NOBODY), token(scheduler_node)
+    wrong = JoinToken(made.address, made.authority, made.expires_s, b"w" * 16)
+
+    async def knocks(count: int) -> None:
+        for _ in range(count):
+            with pytest.raises(Unauthenticated):
+                await service.SignCertificate(asked(wrong, str(uuid.uuid4())), From("10.0.0.9"))
+
+    await knocks(5)
+    scheduler_node.ahead_s = 61.0
+    await knocks(1)
+    told = [record for record in caplog.records if "did not let a node in" in record.getMessage()]
+    assert [getattr(record, "more_refusals", 0) for record in told] == [0, 4]
+
+
+async def test_a_long_message_does_not_reach_the_enrolment_port(scheduler_node: Node) -> None:
+    async with doors(scheduler_node) as opened:
+        made = token(scheduler_node)
+        await until("it listens", lambda: listens(opened.enrolment))
+        pinned = await asyncio.to_thread(pinned_authority, made)
+        async with EnrollmentClient.joining(made.address, pinned) as enrollment:
+            with pytest.raises(InvalidRequest, match="is no node's"):
+                await enrollment.sign(made.text, b"x" * 60 * 1024)
+            with pytest.raises(ClusterError, match="larger than max"):
+                await enrollment.sign(made.text, b"x" * 65 * 1024)
 
 
 # Renewals, at the scheduler's port.

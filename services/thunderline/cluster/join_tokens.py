@@ -27,6 +27,7 @@ TOKEN_S = 3_600
 AGAIN_S = 60
 # Offers that ended are kept this long, to tell a used token from an unknown one.
 KEPT_S = 86_400
+# Of those that are open; and as many of those that ended are kept.
 OFFER_COUNT_MAX = 64
 
 
@@ -113,23 +114,36 @@ ANOTHER = "run `thunderline cluster init` on the scheduler node for another"
 
 def offer(offers: Sequence[Offer], secret: bytes, now_s: float) -> tuple[Offer, ...]:
     """The offers with a new one. Raises InvalidRequest when too many are open."""
-    kept = tuple(one for one in offers if now_s < one.expires_s + KEPT_S)
-    if len(kept) >= OFFER_COUNT_MAX:
-        raise InvalidRequest(f"there are {OFFER_COUNT_MAX} join tokens of the last day: wait until some have expired")
-    return (*kept, Offer(digest(secret), int(now_s) + TOKEN_S))
+    opened = [one for one in offers if is_open([one], now_s)]
+    if len(opened) >= OFFER_COUNT_MAX:
+        raise InvalidRequest(f"there are {OFFER_COUNT_MAX} join tokens open: wait until some have expired")
+    ended = [one for one in offers if one not in opened and now_s < one.expires_s + KEPT_S]
+    newest = sorted(ended, key=lambda one: (one.expires_s, one.digest))[-OFFER_COUNT_MAX:]
+    return (*newest, *opened, Offer(digest(secret), int(now_s) + TOKEN_S))
+
+
+def seen(offers: Sequence[Offer], secret: bytes, now_s: float) -> Verdict:
+    """What a token is good for before it is known who shows it: AGAIN for one that somebody may show again."""
+    known = _known(offers, secret)
+    if known is None:
+        return Verdict.UNKNOWN
+    if known.used_by:
+        return Verdict.AGAIN if now_s < known.used_s + AGAIN_S else Verdict.USED
+    return Verdict.EXPIRED if now_s >= known.expires_s else Verdict.TAKEN
+
+
+def _known(offers: Sequence[Offer], secret: bytes) -> Offer | None:
+    shown = digest(secret)
+    return next((one for one in offers if hmac.compare_digest(one.digest, shown)), None)
 
 
 def redeem(offers: Sequence[Offer], secret: bytes, taker: str, now_s: float) -> tuple[Verdict, tuple[Offer, ...]]:
     """What a token is good for, shown by `taker`, and the offers after it."""
-    shown = digest(secret)
-    known = next((one for one in offers if hmac.compare_digest(one.digest, shown)), None)
-    if known is None:
-        return Verdict.UNKNOWN, tuple(offers)
-    if known.used_by:
-        again = known.used_by == taker and now_s < known.used_s + AGAIN_S
-        return (Verdict.AGAIN if again else Verdict.USED), tuple(offers)
-    if now_s >= known.expires_s:
-        return Verdict.EXPIRED, tuple(offers)
+    verdict, known = seen(offers, secret, now_s), _known(offers, secret)
+    if verdict is Verdict.AGAIN and known is not None and known.used_by != taker:
+        return Verdict.USED, tuple(offers)
+    if verdict is not Verdict.TAKEN or known is None:
+        return verdict, tuple(offers)
     used = replace(known, used_by=taker, used_s=now_s)
     return Verdict.TAKEN, tuple(used if one is known else one for one in offers)
 

@@ -1,10 +1,8 @@
 """The gRPC shell of discovery: the roster of one node."""
 
-import re
 import time
 from collections.abc import AsyncIterator
 from typing import Any
-from urllib.parse import unquote
 
 from thunderline.cluster import NodeId
 from thunderline.cluster.callers import Caller
@@ -14,12 +12,10 @@ from thunderline.discovery.exchanging import EXCHANGES
 from thunderline.discovery.membership import Membership
 from thunderline.process.changes import watch
 from thunderline.process.trust import Wallet
-from thunderline.rpc.admission import caller_of
+from thunderline.rpc.admission import address_of, caller_of
 from thunderline.v1 import discovery_pb2, discovery_pb2_grpc
 
 WATCH_PACE_S = 0.1
-# How gRPC writes a caller's address: "ipv4:10.0.0.2:53412", "ipv6:%5Bfd00::2%5D:53412".
-PEER = re.compile(r"ipv[46]:\[?([0-9a-fA-F.:]+)\]?:\d+")
 
 
 class DiscoveryService(discovery_pb2_grpc.DiscoveryServiceServicer):
@@ -65,9 +61,3 @@ class DiscoveryService(discovery_pb2_grpc.DiscoveryServiceServicer):
                 raise Unauthenticated(f"{bearer} may leave for itself only, or the scheduler node for others")
         self._members.leave(NodeId(request.node_id))
         return discovery_pb2.LeaveClusterResponse()
-
-
-def address_of(peer: str) -> str:
-    """The IP address in what gRPC calls a peer; "" where it has none, as over a Unix socket."""
-    found = PEER.fullmatch(unquote(peer))
-    return found[1] if found else ""

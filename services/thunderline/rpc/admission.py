@@ -1,12 +1,14 @@
 """Who is calling, by the certificate of the connection, and whether the table lets it: cluster/callers.py."""
 
 import logging
+import re
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import unquote
 
 from thunderline.cluster.callers import Caller, check
 from thunderline.cluster.certificates import Facts, check_peer
-from thunderline.cluster.errors import Unauthenticated
+from thunderline.cluster.errors import ClusterError, Unauthenticated
 from thunderline.process.certificates import facts
 from thunderline.process.trust import Wallet
 
@@ -16,6 +18,9 @@ LOG_EVERY_S = 60.0
 # Given a method's full name and gRPC's context. Raises Unauthenticated.
 Admit = Callable[[str, Any], None]
 
+# How gRPC writes a caller's address: "ipv4:10.0.0.2:53412", "ipv6:%5Bfd00::2%5D:53412".
+PEER = re.compile(r"ipv[46]:\[?([0-9a-fA-F.:]+)\]?:\d+")
+
 log = logging.getLogger(__name__)
 
 
@@ -24,31 +29,45 @@ class Admission:
 
     def __init__(self, wallet: Wallet) -> None:
         self._wallet = wallet
-        self._logged_s = -LOG_EVERY_S
-        self._unlogged = 0
+        self._refusals = Refusals(wallet)
 
     def __call__(self, method: str, context: Any) -> None:
         try:
             peer = caller_of(context, self._wallet)
             check(method, peer.bearer.caller, str(peer.bearer))
         except Unauthenticated as error:
-            self._note(error, context.peer())
+            self._refusals.note("refused a call", error, context.peer())
             raise
 
-    def _note(self, error: Unauthenticated, address: str) -> None:
+
+class Refusals:
+    """Logs one a minute, and how many more there were."""
+
+    def __init__(self, wallet: Wallet) -> None:
+        self._wallet = wallet
+        self._logged_s = -LOG_EVERY_S
+        self._unlogged = 0
+
+    def note(self, what: str, error: ClusterError, address: str) -> None:
         now_s = self._wallet.now_s
         # A wall clock may be set back.
         if 0 <= now_s - self._logged_s < LOG_EVERY_S:
             self._unlogged += 1
             return
         more = {"more_refusals": self._unlogged} if self._unlogged else {}
-        log.warning("refused a call: %s", error.message, extra={"peer": address, **more})
+        log.warning("%s: %s", what, error.message, extra={"peer": address, **more})
         self._logged_s, self._unlogged = now_s, 0
 
 
 def admit_strangers(method: str, context: Any) -> None:
     """For the enrolment port: without a certificate, and for nothing else. Raises Unauthenticated."""
     check(method, Caller.STRANGER, "who has no certificate")
+
+
+def address_of(peer: str) -> str:
+    """The IP address in what gRPC calls a peer; "" where it has none, as over a Unix socket."""
+    found = PEER.fullmatch(unquote(peer))
+    return found[1] if found else ""
 
 
 def caller_of(context: Any, wallet: Wallet) -> Facts:

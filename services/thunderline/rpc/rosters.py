@@ -1,6 +1,7 @@
 """What follows from a roster for more than one program."""
 
 from thunderline.cluster import NodeId
+from thunderline.cluster.addresses import is_address, parse
 from thunderline.cluster.authorities import Holder
 from thunderline.rpc.moves import reach
 from thunderline.v1 import discovery_pb2
@@ -24,6 +25,20 @@ def holders(roster: discovery_pb2.Roster) -> list[Holder]:
 
 def has_left(roster: discovery_pb2.Roster, node: NodeId) -> bool:
     return any(one.card.node_id == node and one.state == discovery_pb2.MEMBER_STATE_LEFT for one in roster.members)
+
+
+def copied(roster: discovery_pb2.Roster, node: NodeId, address: str) -> str:
+    """Why who calls from `address` cannot be this node: it lives elsewhere. "" when it can, or is of this machine."""
+    cards = [one.card for one in roster.members if one.state == discovery_pb2.MEMBER_STATE_ALIVE]
+    card = next((one for one in cards if one.node_id == node), None)
+    if card is None or not is_address(address) or parse(address).is_loopback:
+        return ""
+    if parse(address) in {parse(one) for one in card.addresses if is_address(one)}:
+        return ""
+    return (
+        f"node {node} ({card.hostname}) is alive: a copied disk? Then remove node.json to be another node; if it is "
+        "this machine at another address, stop `thunderline up` here, and join again in some seconds"
+    )
 
 
 def seeds(roster: discovery_pb2.Roster, first: NodeId) -> list[str]:

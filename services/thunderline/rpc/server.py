@@ -20,6 +20,11 @@ from thunderline.rpc.channel import SERVER_OPTIONS
 from thunderline.rpc.errors import ErrorInterceptor
 
 DRAIN_LOOK_S = 0.02
+# At the enrolment port anybody may call: a token and a certificate request are 5 KiB.
+ENROLMENT_MESSAGE_BYTES_MAX = 64 * 1024
+ENROLMENT_CALL_COUNT_MAX = 32
+_RECEIVE = "grpc.max_receive_message_length"
+ENROLMENT_OPTIONS = [(name, ENROLMENT_MESSAGE_BYTES_MAX if name == _RECEIVE else n) for name, n in SERVER_OPTIONS]
 
 log = logging.getLogger(__name__)
 
@@ -99,8 +104,8 @@ async def enrolling(
     address: str, services: Sequence[str], register: Callable[[grpc.aio.Server], None], authority: Authority
 ) -> AsyncIterator[Server]:
     """The enrolment port: only our end shows a certificate. Raises PortTaken."""
-    tls = credentials.for_enrolment(authority)
-    async with _served(address, services, register, tls, admit_strangers) as wrapped:
+    tls, most = credentials.for_enrolment(authority), ENROLMENT_CALL_COUNT_MAX
+    async with _served(address, services, register, tls, admit_strangers, ENROLMENT_OPTIONS, most) as wrapped:
         yield wrapped
 
 
@@ -111,9 +116,11 @@ async def _served(
     register: Callable[[grpc.aio.Server], None],
     tls: grpc.ServerCredentials | None,
     admit: Admit | None,
+    options: Sequence[tuple[str, int]] = SERVER_OPTIONS,
+    call_count_max: int | None = None,
 ) -> AsyncIterator[Server]:
     calls = ErrorInterceptor(admit)
-    server = grpc.aio.server(interceptors=[calls], options=SERVER_OPTIONS)
+    server = grpc.aio.server(interceptors=[calls], options=options, maximum_concurrent_rpcs=call_count_max)
     wrapped = Server(server, services, calls, tls)
     register(server)
     try:

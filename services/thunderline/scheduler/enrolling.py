@@ -12,16 +12,16 @@ import grpc
 from thunderline.cluster import NodeId
 from thunderline.cluster.callers import Caller
 from thunderline.cluster.certificates import Bearer
-from thunderline.cluster.errors import InvalidRequest, StoreUnavailable, Unauthenticated
-from thunderline.cluster.join_tokens import ANOTHER, REFUSALS, Verdict, is_open, read, redeem
+from thunderline.cluster.errors import Full, InvalidRequest, StoreUnavailable, Unauthenticated
+from thunderline.cluster.join_tokens import ANOTHER, REFUSALS, Verdict, is_open, read, redeem, seen
 from thunderline.process import authority
 from thunderline.process.authority import Authorities
 from thunderline.process.certificates import Request, read_request, sign
 from thunderline.process.departed import departed, readmit
 from thunderline.process.entry import CannotStart
 from thunderline.process.trust import Wallet, keep_offer, kept_offers
-from thunderline.rpc.admission import caller_of
-from thunderline.rpc.rosters import has_left, seeds
+from thunderline.rpc.admission import Refusals, address_of, caller_of
+from thunderline.rpc.rosters import copied, has_left, seeds
 from thunderline.rpc.server import PortTaken, enrolling
 from thunderline.v1 import discovery_pb2, enrollment_pb2, enrollment_pb2_grpc
 
@@ -31,6 +31,8 @@ LOOK_S = 1.0
 # What goes wrong each second is said once in this time.
 SAY_EVERY_S = 60.0
 STOP_S = 1.0
+# Calls with a token at one time; each waits for a disk and for cryptography.
+JOIN_COUNT_MAX = 8
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +47,22 @@ class Enrollment:
         self._roster = roster
         # A token is looked at and marked as used by one call at a time.
         self._redeeming = asyncio.Lock()
+
+    async def check_token(self, token: str) -> None:
+        """Before anything else is read of a call. Raises Unauthenticated, InvalidRequest."""
+        shown = read(token)
+        offers = await asyncio.to_thread(kept_offers, self.home)
+        if why := REFUSALS.get(seen(offers, shown.secret, self.wallet.now_s)):
+            raise Unauthenticated(f"{why}: {ANOTHER}")
+
+    def check_id(self, node: NodeId, peer: str) -> None:
+        """The id is no living node's elsewhere. Raises InvalidRequest."""
+        if node == self.node:
+            why = "this is the scheduler node's own id: its disk was copied; remove node.json to be another node"
+        else:
+            why = copied(self._roster(), node, address_of(peer))
+        if why:
+            raise InvalidRequest(why, param="certificate_request_pem")
 
     async def admit(self, token: str, taker: str) -> None:
         """Marks the token as used by "KEY/NODE", on disk. Raises Unauthenticated, InvalidRequest, StoreUnavailable."""
@@ -113,26 +131,36 @@ class JoiningService(enrollment_pb2_grpc.EnrollmentServiceServicer):
 
     def __init__(self, enrollment: Enrollment) -> None:
         self._enrollment = enrollment
+        self._refusals = Refusals(enrollment.wallet)
+        self._under_way = 0
 
     async def SignCertificate(
         self, request: enrollment_pb2.SignCertificateRequest, context: Any
     ) -> enrollment_pb2.SignCertificateResponse:
         # Asked for once: of a call that has ended gRPC would crash over it.
         peer = context.peer()
-        asked = read_request(request.certificate_request_pem)
+        if self._under_way >= JOIN_COUNT_MAX:
+            raise Full(f"{self._under_way} nodes join at this moment", retry_after_s=1.0)
+        self._under_way += 1
         try:
-            if asked.name == self._enrollment.node:
-                raise InvalidRequest(
-                    "this is the scheduler node's own id: its disk was copied; remove node.json to be another node",
-                    param="certificate_request_pem",
-                )
-            await self._enrollment.admit(request.token, f"{asked.key}/{asked.name}")
-            await self._enrollment.readmit(NodeId(asked.name))
+            return await self._join(request, peer)
         except (Unauthenticated, InvalidRequest) as error:
-            log.warning("did not let a node in: %s", error.message, extra={"node": asked.name, "peer": peer})
+            self._refusals.note("did not let a node in", error, peer)
             raise
+        finally:
+            self._under_way -= 1
+
+    async def _join(
+        self, request: enrollment_pb2.SignCertificateRequest, peer: str
+    ) -> enrollment_pb2.SignCertificateResponse:
+        await self._enrollment.check_token(request.token)
+        asked = await asyncio.to_thread(read_request, request.certificate_request_pem)
+        node = NodeId(asked.name)
+        self._enrollment.check_id(node, peer)
+        await self._enrollment.admit(request.token, f"{asked.key}/{node}")
+        await self._enrollment.readmit(node)
         response = await self._enrollment.signed(asked)
-        log.info("a node joins", extra={"node": asked.name, "peer": peer})
+        log.info("a node joins", extra={"node": node, "peer": peer})
         return response
 
 
@@ -145,8 +173,9 @@ class RenewingService(enrollment_pb2_grpc.EnrollmentServiceServicer):
     async def SignCertificate(
         self, request: enrollment_pb2.SignCertificateRequest, context: Any
     ) -> enrollment_pb2.SignCertificateResponse:
-        asked = read_request(request.certificate_request_pem)
+        # Asked for at once, as above.
         peer = caller_of(context, self._enrollment.wallet).bearer
+        asked = await asyncio.to_thread(read_request, request.certificate_request_pem)
         if peer.name != asked.name:
             raise Unauthenticated(f"{peer} may renew its own certificate, not that of node {asked.name}")
         await self._enrollment.check_stays(NodeId(asked.name))

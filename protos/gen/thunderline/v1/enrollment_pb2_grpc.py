@@ -51,8 +51,9 @@ class EnrollmentServiceServicer:
     def SignCertificate(self, request, context):
         """Signs the certificate of a node's own key. At 7405 a token's secret lets in one key, once; elsewhere a node renews
         its own, without a token. UNAUTHENTICATED for a token that is used, expired or unknown, and for a request in another
-        node's name, or of a node that has left; INVALID_ARGUMENT for a request that is no node's, or no token at all. UNAVAILABLE when it cannot be
-        written down that a token was used.
+        node's name, or of a node that has left; INVALID_ARGUMENT for a request that is no node's, or that of a
+        node that lives elsewhere, or no token at all. RESOURCE_EXHAUSTED (QUEUE_FULL) while eight others join. UNAVAILABLE
+        when it cannot be written down that a token was used.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -38,8 +38,9 @@ class EnrollmentServiceStub:
     SignCertificate: _grpc.UnaryUnaryMultiCallable[_enrollment_pb2.SignCertificateRequest, _enrollment_pb2.SignCertificateResponse]
     """Signs the certificate of a node's own key. At 7405 a token's secret lets in one key, once; elsewhere a node renews
     its own, without a token. UNAUTHENTICATED for a token that is used, expired or unknown, and for a request in another
-    node's name, or of a node that has left; INVALID_ARGUMENT for a request that is no node's, or no token at all. UNAVAILABLE when it cannot be
-    written down that a token was used.
+    node's name, or of a node that has left; INVALID_ARGUMENT for a request that is no node's, or that of a
+    node that lives elsewhere, or no token at all. RESOURCE_EXHAUSTED (QUEUE_FULL) while eight others join. UNAVAILABLE
+    when it cannot be written down that a token was used.
     """
 
 @_typing.type_check_only
@@ -52,8 +53,9 @@ class EnrollmentServiceAsyncStub(EnrollmentServiceStub):
     SignCertificate: _aio.UnaryUnaryMultiCallable[_enrollment_pb2.SignCertificateRequest, _enrollment_pb2.SignCertificateResponse]  # type: ignore[assignment]
     """Signs the certificate of a node's own key. At 7405 a token's secret lets in one key, once; elsewhere a node renews
     its own, without a token. UNAUTHENTICATED for a token that is used, expired or unknown, and for a request in another
-    node's name, or of a node that has left; INVALID_ARGUMENT for a request that is no node's, or no token at all. UNAVAILABLE when it cannot be
-    written down that a token was used.
+    node's name, or of a node that has left; INVALID_ARGUMENT for a request that is no node's, or that of a
+    node that lives elsewhere, or no token at all. RESOURCE_EXHAUSTED (QUEUE_FULL) while eight others join. UNAVAILABLE
+    when it cannot be written down that a token was used.
     """
 
 class EnrollmentServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -69,8 +71,9 @@ class EnrollmentServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_enrollment_pb2.SignCertificateResponse, _abc.Awaitable[_enrollment_pb2.SignCertificateResponse]]:
         """Signs the certificate of a node's own key. At 7405 a token's secret lets in one key, once; elsewhere a node renews
         its own, without a token. UNAUTHENTICATED for a token that is used, expired or unknown, and for a request in another
-        node's name, or of a node that has left; INVALID_ARGUMENT for a request that is no node's, or no token at all. UNAVAILABLE when it cannot be
-        written down that a token was used.
+        node's name, or of a node that has left; INVALID_ARGUMENT for a request that is no node's, or that of a
+        node that lives elsewhere, or no token at all. RESOURCE_EXHAUSTED (QUEUE_FULL) while eight others join. UNAVAILABLE
+        when it cannot be written down that a token was used.
         """
 
 def add_EnrollmentServiceServicer_to_server(servicer: EnrollmentServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
