@@ -1,21 +1,28 @@
 """The card of this node."""
 
+import asyncio
+import errno
+import itertools
 import json
 from pathlib import Path
 
 import psutil
 import pytest
 
+from discovery.little_discovery import little_card, until
 from thunderline.cluster import NodeId
 from thunderline.cluster.media import Medium
 from thunderline.discovery import wire
+from thunderline.discovery.__main__ import keep_card
 from thunderline.discovery.card import Origin, card, joining, next_incarnation, ports, versions
 from thunderline.discovery.differences import digest
+from thunderline.discovery.membership import Membership
 from thunderline.discovery.values import Life
 from thunderline.process import settings as settings_module
 from thunderline.process.authority import Announced
 from thunderline.process.entry import CannotStart
 from thunderline.process.interfaces import Interface, interfaces
+from thunderline.v1 import cluster_pb2
 
 NODE, OTHER = NodeId("0b1c2d3e-0000-4000-8000-000000000001"), "0b1c2d3e-0000-4000-8000-000000000002"
 CABLE = Interface("en1", Medium.THUNDERBOLT, ("169.254.3.4", "fe80::1"), True, 9000)
@@ -108,3 +115,23 @@ def test_starts_are_counted_on_disk(tmp_path: Path) -> None:
     (tmp_path / "discovery.json").write_text(json.dumps({"count": 1}))
     with pytest.raises(CannotStart, match="remove it to count from one again"):
         next_incarnation(tmp_path)
+
+
+async def test_a_card_that_cannot_be_read_once_is_read_again() -> None:
+    first = little_card(7401)
+    members = Membership(wire.to_card(first))
+    count = itertools.count()
+
+    def read() -> cluster_pb2.NodeCard:
+        if next(count) == 0:
+            raise OSError(errno.ENXIO, "Device not configured")
+        newest = cluster_pb2.NodeCard()
+        newest.CopyFrom(first)
+        newest.chip = "M9"
+        return newest
+
+    keeping = asyncio.create_task(keep_card(read, members, every_s=0.01))
+    await until("the card is another one", lambda: keeping.done() or wire.whole(members.own).chip == "M9")
+    assert not keeping.done(), keeping
+    keeping.cancel()
+    await asyncio.wait({keeping})

@@ -1,6 +1,8 @@
 """This machine's interfaces; what sysfs says of each is a folder made here."""
 
+import errno
 import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,6 +62,19 @@ def test_a_bridge_names_its_members_in_order(tmp_path: Path) -> None:
     Sysfs(uevent="DEVTYPE=bridge\n", folders=("brif/eth1", "brif/eth0")).write(tmp_path / "br0")
     found = _hardware(tmp_path / "br0")
     assert (found.kind, list(found.members)) == ("bridge", ["eth0", "eth1"])
+
+
+class Going(type(Path())):  # type: ignore[misc]
+    """A folder whose bridges go between a look at them and the next."""
+
+    def iterdir(self) -> Iterator[Path]:
+        raise OSError(errno.ENOENT, "No such file or directory", str(self))
+
+
+def test_a_bridge_that_goes_while_it_is_read_is_left_out(tmp_path: Path) -> None:
+    Sysfs(uevent="DEVTYPE=bridge\n", folders=("brif",)).write(tmp_path / LOOPBACK)
+    found = [one.name for one in interfaces(Going(tmp_path))]
+    assert found == [name for name in NAMES if name != LOOPBACK]
 
 
 def test_the_loopback_of_this_machine_is_found() -> None:

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import sys
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import grpc
 from prometheus_client import Gauge
@@ -26,6 +26,7 @@ from thunderline.process.authority import announced
 from thunderline.process.entry import CannotStart, run_role
 from thunderline.process.home import node_id
 from thunderline.process.interfaces import interfaces
+from thunderline.process.rereading import Rereading
 from thunderline.process.settings import Settings
 from thunderline.process.trust import Wallet
 from thunderline.process.version import VERSION
@@ -63,12 +64,16 @@ class OwnCard:
         return card(self.origin, found, announced(settings.home, self._wallet))
 
 
-async def keep_card(own: OwnCard, members: Membership) -> None:
-    """Renews it when an interface comes, goes or changes, or the authorities do."""
-    known = wire.whole(members.own)
+async def keep_card(
+    read: Callable[[], cluster_pb2.NodeCard], members: Membership, every_s: float = LOOK_EVERY_S
+) -> None:
+    """Renews it when an interface comes, goes or changes, or the authorities do. `read`: see OwnCard."""
+    known, reading = wire.whole(members.own), Rereading("this node's card", read)
     while True:
-        await asyncio.sleep(LOOK_EVERY_S)
-        newest = await asyncio.to_thread(own.read)
+        await asyncio.sleep(every_s)
+        newest = await reading.look()
+        if newest is None:
+            continue
         newest.revision = known.revision
         if newest != known:
             newest.revision += 1
@@ -143,7 +148,7 @@ async def serve(settings: Settings) -> None:
             async with asyncio.TaskGroup() as tasks:
                 running = [
                     tasks.create_task(exchanging.run(), name="exchanging"),
-                    tasks.create_task(keep_card(own, members), name="card"),
+                    tasks.create_task(keep_card(own.read, members), name="card"),
                     tasks.create_task(keep_books(settings, members), name="books"),
                     tasks.create_task(ways.run(), name="ways"),
                     tasks.create_task(renewing.run(), name="renewing"),

@@ -1,5 +1,6 @@
 """This node's network interfaces, read from the system."""
 
+import contextlib
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -28,13 +29,16 @@ class Interface:
 def interfaces(sysfs: Path = SYSFS, overrides: Mapping[str, Medium] | None = None) -> tuple[Interface, ...]:
     """Blocking, some milliseconds. An interface that goes while it is read is left out.
 
-    `overrides`: what [topology] media says, by name.
+    `overrides`: what [topology] media says, by name. Raises OSError: on macOS psutil reads all or none.
     """
     stats = psutil.net_if_stats()
-    hardware = {name: _hardware(sysfs / name) for name in stats}
+    hardware = {}
+    for name in stats:
+        with contextlib.suppress(OSError):
+            hardware[name] = _hardware(sysfs / name)
     found = []
     for name, addresses in sorted(psutil.net_if_addrs().items()):
-        if name not in stats:
+        if name not in hardware:
             continue
         ips = [a.address.split("%")[0] for a in addresses if a.family in (socket.AF_INET, socket.AF_INET6)]
         kind = medium(hardware[name], hardware, overrides)
@@ -43,7 +47,7 @@ def interfaces(sysfs: Path = SYSFS, overrides: Mapping[str, Medium] | None = Non
 
 
 def _hardware(folder: Path) -> Hardware:
-    """What sysfs says of an interface; elsewhere only its name is known."""
+    """What sysfs says of an interface; elsewhere only its name is known. Raises OSError when it has just gone."""
     if not folder.is_dir():
         return Hardware(folder.name, driver="" if folder.name.startswith("lo") else "unknown")
     driver = folder / "device" / "driver"

@@ -1,11 +1,13 @@
 """Which of this node's interfaces a connection really passes, with its medium. Asked from any thread."""
 
+import contextlib
+import functools
 import socket
 import struct
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from thunderline.cluster.media import Medium
 from thunderline.cluster.paths import End
@@ -22,10 +24,12 @@ _CONTROL = struct.Struct("@Nii")
 
 
 class Ends:
-    """`overrides`: what the settings say of interfaces, by name."""
+    """`overrides`: what the settings say of interfaces, by name. `read` raises OSError."""
 
-    def __init__(self, overrides: Mapping[str, Medium]) -> None:
-        self._overrides = overrides
+    def __init__(
+        self, overrides: Mapping[str, Medium], read: Callable[[], tuple[Interface, ...]] | None = None
+    ) -> None:
+        self._read = read or functools.partial(interfaces, overrides=overrides)
         self._routes = Routes()
         self._lock = threading.Lock()
         self._looked_s = 0.0
@@ -35,10 +39,10 @@ class Ends:
         self.look()
 
     def look(self) -> bool:
-        """Reads the interfaces anew: whether one came, went or changed. Blocking, some milliseconds."""
+        """Reads the interfaces anew: whether one came, went or changed. Blocking, some milliseconds. Raises OSError."""
         with self._lock:
             self._looked_s = time.monotonic()
-            found = interfaces(overrides=self._overrides)
+            found = self._read()
             if found == self.interfaces:
                 return False
             self.interfaces = found
@@ -68,7 +72,9 @@ class Ends:
         if not name:
             return None
         if name not in self._by_name and time.monotonic() - self._looked_s >= LOOK_GAP_S:
-            self.look()
+            # What cannot be read now is looked for again with the next connection.
+            with contextlib.suppress(OSError):
+                self.look()
         return self._by_name.get(name) or End(name, Medium.OTHER)
 
 

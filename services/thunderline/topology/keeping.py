@@ -13,6 +13,7 @@ from thunderline.cluster import NodeId
 from thunderline.cluster.errors import Unauthenticated
 from thunderline.cluster.limits import Limits
 from thunderline.process.changes import Changes
+from thunderline.process.rereading import Rereading
 from thunderline.process.trust import Wallet
 from thunderline.rpc.channel import dial
 from thunderline.topology import measures
@@ -117,14 +118,14 @@ class Keeper:
             self._keep_from_s = wall_s + KEEP_AGAIN_S
             log.warning("what topology remembers cannot be written", extra={"why": str(error)})
 
-    async def keep_interfaces(self, ends: Ends) -> None:
+    async def keep_interfaces(self, ends: Ends, every_s: float = LOOK_AT_INTERFACES_S) -> None:
         """Notices interfaces that come, go or change, until cancelled."""
-        told = ends.interfaces
+        told, reading = ends.interfaces, Rereading("the interfaces", ends.look)
         measures.show_interfaces(told)
         while True:
-            await asyncio.sleep(LOOK_AT_INTERFACES_S)
+            await asyncio.sleep(every_s)
             # A connection over a new one may have had it looked for already.
-            await asyncio.to_thread(ends.look)
+            await reading.look()
             if ends.interfaces != told:
                 told = ends.interfaces
                 measures.show_interfaces(told)
