@@ -88,12 +88,10 @@ class CountsNoStarts(Known):
 class BelievesStrangers(Known):
     """Who says a member's name to the echo is that member."""
 
-    def graph_now(self) -> Graph:
-        believed = {
-            node: replace(report, heard=tuple(replace(one, is_proven=True) for one in report.heard))
-            for node, report in self.reports.items()
-        }
-        return _graph(self, believed)
+    def tell(self, rows: Rows, arrivals: Arrivals, tells: Collection[NodeId], now_s: float) -> bool:
+        said = {(one.last.peer, one.last.peer_address): one.health for one in arrivals.values()}
+        believed = {key: replace(row, health=row.health or said.get(key)) for key, row in rows.items()}
+        return super().tell(believed, arrivals, tells, now_s)
 
 
 class KeepsTheGone(Known):

@@ -24,7 +24,7 @@ from thunderline.cluster.graph import (
 from thunderline.cluster.links import LinkState, Mark
 from thunderline.cluster.media import Medium
 from thunderline.cluster.paths import End, Path
-from thunderline.topology.probes import Echoed, Row, answered, failed, heard
+from thunderline.topology.probes import Echoed, Row, answered, failed, heard, rows_for
 from thunderline.topology.reports import (
     Heard,
     Report,
@@ -112,7 +112,7 @@ EVIDENCE: dict[str, tuple[Tried | None, Heard | None, LinkState | None, frozense
     "an address that was never tried is no link": (UNTRIED, None, None, frozenset()),
     "one that never answered is none": (NEVER, None, None, frozenset()),
     "whatever the peer hears": (NEVER, hears(), None, frozenset()),
-    "the report of the peer is lost": (tried(), None, S.UP, ONE_SIDED),
+    "the peer cannot dial, and cannot prove what it hears": (tried(), None, S.UP, frozenset()),
     "one's own report is lost": (None, hears(), S.UP, ONE_SIDED),
     "one's own topology has just started": (UNTRIED, hears(), S.UP, ONE_SIDED),
     "somebody said that name to the echo": (None, hears(is_proven=False), None, frozenset()),
@@ -132,6 +132,11 @@ def test_a_link_by_what_its_two_nodes_say(
     assert [one.state for one in links] == ([state] if state else [])
     assert all(one.marks == marks and (one.from_node, one.to_node, one.address) == (A, B, B_CABLE) for one in links)
     assert all(one.medium is TB for one in links)
+
+
+@pytest.mark.parametrize("others", [[], [report(B, is_complete=False)]], ids=["no report", "not all of it"])
+def test_a_link_of_which_the_peer_does_not_speak_is_one_sided(others: list[Report]) -> None:
+    assert [one.marks for one in seen(report(A, tried()), *others).links] == [ONE_SIDED]
 
 
 def test_one_direction_that_works_is_all_that_there_is() -> None:
@@ -341,13 +346,30 @@ def test_what_is_known_becomes_a_report() -> None:
     ]
     # B's own probes come back by another interface than A's leave by.
     assert found.tried[1].path.comes_back == End("en6", TB) and found.tried[1].path.is_asymmetric
-    assert {one.from_address: one.is_proven for one in found.heard} == {B_CABLE: True, B_LAN: False}
+    # Of B_LAN nothing came back: anybody may have said B's name.
+    assert {one.from_address: one.is_proven for one in found.heard} == {B_CABLE: True}
     assert found.is_complete
     assert not told(A, V1, rows, arrivals, (), knows_peers=False).is_complete
     # One lost burst of a link that stands leaves all known.
     missed = failed(cable_row, Outcome.TIMED_OUT, 110)
     assert told(A, V1, {missed.key: missed}, {}, (), knows_peers=True).is_complete
     assert not told(A, V1, {(B, B_LAN): Row(B, B_LAN)}, {}, (), knows_peers=True).is_complete
+
+
+def test_who_says_a_members_name_to_the_echo_makes_no_news() -> None:
+    cable_row = answered(Row(B, B_CABLE), 50, A_CABLE, straight(TB))
+    before = told(A, V1, {cable_row.key: cable_row}, {}, (), knows_peers=True)
+    arrivals = heard({}, Echoed(B, A_LAN, "10.0.0.66", end(ETH), end(ETH), 60, 0.0))
+    rows = rows_for({cable_row.key: cable_row}, {B: [B_CABLE]}, arrivals)
+    assert len(rows) == 2
+    assert told(A, V1, rows, arrivals, (), knows_peers=True) == before
+    named = rows[B, "10.0.0.66"]
+    rows[named.key] = failed(named, Outcome.TIMED_OUT, 110)
+    assert told(A, V1, rows, arrivals, (), knows_peers=True) == before
+    # What has crossed once is told, and stays told.
+    rows[named.key] = failed(answered(named, 60, A_LAN, straight(ETH)), Outcome.TIMED_OUT, 110)
+    assert len(told(A, V1, rows, arrivals, (), knows_peers=True).tried) == 2
+    assert rows_for(rows, {B: [B_CABLE, "10.0.0.66"]}, arrivals)[named.key].is_advertised
 
 
 def test_versions_of_a_graph_grow_with_its_changes() -> None:

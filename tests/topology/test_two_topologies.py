@@ -139,23 +139,27 @@ async def test_versions_grow_over_restarts(tmp_path: Path) -> None:
                 await life.until("both directions", lambda told: pairs(told) == both(one, other))
                 seen += [(told.version.start, told.version.number) for told in life.seen]
     assert seen == sorted(set(seen))
-    assert {start for start, _ in seen} == {1, 2, 3}
+    first = seen[0][0]
+    assert {start for start, _ in seen} == {first, first + 1, first + 2}
 
 
 async def test_a_node_that_lost_its_count_is_believed_again(tmp_path: Path) -> None:
     one, other = nodes(tmp_path, 2)
     told = roster(one.card(), other.card())
+    # Ahead of the time, from which it would count anew.
+    ahead = 2**40
     async with living(other, told) as stays:
-        (one.home / "topology.json").write_text('{"start": 41}')
+        (one.home / "topology.json").write_text(json.dumps({"start": ahead}))
         known = stays.role.knowledge
         async with living(one, told):
             await until("its report is there", lambda: one.node in known.reports)
-            assert known.reports[one.node].version.start == 42
+            assert known.reports[one.node].version.start == ahead + 1
         (one.home / "topology.json").unlink()
         async with living(one, told) as life:
-            await until("its count is above the old one", lambda: life.role.knowledge.start == 43)
-            await until("and on disk", lambda: json.loads((one.home / "topology.json").read_text()) == {"start": 43})
-            await until("its peer has its new report", lambda: known.reports[one.node].version.start == 43)
+            await until("its count is above the old one", lambda: life.role.knowledge.start == ahead + 2)
+            kept = one.home / "topology.json"
+            await until("and on disk", lambda: json.loads(kept.read_text()) == {"start": ahead + 2})
+            await until("its peer has its new report", lambda: known.reports[one.node].version.start == ahead + 2)
 
 
 async def test_who_has_left_is_forgotten(tmp_path: Path) -> None:
@@ -190,6 +194,7 @@ async def test_a_watch_ends_with_the_role(tmp_path: Path) -> None:
 async def test_a_measurement_of_a_link_that_is_not_there_is_refused(tmp_path: Path) -> None:
     one, other = nodes(tmp_path, 2)
     async with together(one, other) as lives:
+        await lives[0].until("both directions", lambda told: pairs(told) == both(one, other))
         nowhere = topology_pb2.Link(from_node_id=one.node, to_node_id=other.node, peer_address="10.9.9.9")
         with pytest.raises(NotFound, match=r"no link to '10\.9\.9\.9'"):
             await lives[0].client.measure_link(nowhere, bandwidth=False)

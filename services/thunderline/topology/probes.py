@@ -43,6 +43,13 @@ class Row:
     in_flight: bool = False
     # The peer was heard from there: to be tried at once.
     is_asked: bool = False
+    # The peer's card tells it. Otherwise somebody was heard from there who said the peer's name.
+    is_advertised: bool = True
+
+    @property
+    def is_told(self) -> bool:
+        """Whether it is told to others: a name that was said to the echo is no word of the peer's."""
+        return self.is_advertised or self.health is not None
 
     @property
     def key(self) -> tuple[NodeId, str]:
@@ -94,10 +101,10 @@ def rows_for(rows: Rows, addresses: Mapping[NodeId, Iterable[str]], heard: Arriv
 
     The card may be late, and one behind a translating router does not know its address.
     """
-    wanted = {(peer, one) for peer, told in addresses.items() for one in told if is_address(one)}
+    advertised = {(peer, one) for peer, told in addresses.items() for one in told if is_address(one)}
     known = [one.last for one in heard.values() if one.last.peer in addresses]
-    wanted |= {(one.peer, one.peer_address) for one in known if is_address(one.peer_address)}
-    return {key: rows.get(key) or Row(*key) for key in sorted(wanted)}
+    wanted = advertised | {(one.peer, one.peer_address) for one in known if is_address(one.peer_address)}
+    return {key: replace(rows.get(key) or Row(*key), is_advertised=key in advertised) for key in sorted(wanted)}
 
 
 def due(rows: Rows, now_s: float, period_s: float) -> list[Row]:

@@ -38,7 +38,7 @@ class Heard:
     returns: End | None
     state: LinkState
     rtt_us: int
-    # Own probes to `from_address` have crossed. Without that anybody may have said this name to the echo.
+    # Own probes to `from_address` have crossed. Otherwise anybody may have said this name, and it is not told.
     is_proven: bool
 
 
@@ -74,11 +74,12 @@ def told(
 
     `tells`: peers with which a stream stands.
     """
-    tried = sorted((_tried(node, row, arrivals) for row in rows.values()), key=_tried_key)
+    tried = sorted((_tried(node, row, arrivals) for row in rows.values() if row.is_told), key=_tried_key)
     found = []
     for one in arrivals.values():
         last, back = one.last, rows.get((one.last.peer, one.last.peer_address))
-        is_proven = back is not None and back.health is not None and back.health.state is not LinkState.DOWN
+        if back is None or back.health is None or back.health.state is LinkState.DOWN:
+            continue
         heard = Heard(
             last.peer,
             node,
@@ -88,7 +89,7 @@ def told(
             last.returns,
             one.health.state,
             one.health.rtt_us,
-            is_proven,
+            is_proven=True,
         )
         found.append(heard)
     found.sort(key=lambda one: (one.from_node, one.address, one.from_address))
@@ -221,7 +222,11 @@ def graph(
         for word in report.heard:
             if word.to_node == report.node and _counts(word, there):
                 heard.setdefault(LinkId(word.from_node, word.to_node, word.address), []).append(word)
-    found = [_link(each, tried.get(each), heard.get(each, [])) for each in sorted(tried.keys() | heard.keys())]
+    speaking = {node for node, report in known.items() if report.is_complete}
+    found = [
+        _link(each, tried.get(each), heard.get(each, []), each.to_node in speaking)
+        for each in sorted(tried.keys() | heard.keys())
+    ]
     links = tuple(link for link in found if link is not None)
     cables = {
         cable
@@ -244,8 +249,11 @@ def _counts(one: Tried | Heard, present: Set[NodeId]) -> bool:
     return one.from_node != one.to_node and {one.from_node, one.to_node} <= present and is_address(one.address)
 
 
-def _link(link_id: LinkId, tried: Tried | None, heard: list[Heard]) -> Link | None:
-    """One direction by what its two nodes say: the one that dials, and the one that is dialled."""
+def _link(link_id: LinkId, tried: Tried | None, heard: list[Heard], peer_speaks: bool) -> Link | None:
+    """One direction by what its two nodes say: the one that dials, and the one that is dialled.
+
+    `peer_speaks`: the latter has told all. It tells of no probe that it cannot prove.
+    """
     if tried is None or tried.outcome is Outcome.UNTRIED:
         proven = [one for one in heard if one.is_proven and one.state is not LinkState.DOWN]
         return _heard_link(link_id, min(proven, key=_heard_key)) if proven else None
@@ -261,7 +269,7 @@ def _link(link_id: LinkId, tried: Tried | None, heard: list[Heard]) -> Link | No
         rtt_us=tried.rtt_us,
         path=tried.path,
         local_address=tried.local_address,
-        marks=_marks(tried.path, one_sided=not heard and tried.state is not LinkState.DOWN),
+        marks=_marks(tried.path, one_sided=not (heard or peer_speaks or tried.state is LinkState.DOWN)),
     )
 
 
