@@ -10,7 +10,7 @@ import grpc
 import pytest
 from typer.testing import CliRunner
 
-from rpc.little_cluster import LittleCluster
+from rpc.little_cluster import YEAR_S, LittleCluster
 from rpc.little_service import ASK, SERVICE, LittleService
 from scheduler.little_scheduler import free_address
 from thunderline.cli import joining, leaving
@@ -27,7 +27,7 @@ from thunderline.process import authority, settings
 from thunderline.process.certificates import Authority, new_authority, new_key, public_key, sign
 from thunderline.process.home import node_id, remember_ports
 from thunderline.process.interfaces import interfaces
-from thunderline.process.trust import Wallet, keep, kept_offers, parsed
+from thunderline.process.trust import Wallet, keep, keep_joined, kept_offers, parsed
 from thunderline.rpc.server import serving
 from thunderline.v1 import cluster_pb2, discovery_pb2, enrollment_pb2, topology_pb2_grpc
 
@@ -278,6 +278,22 @@ def test_the_scheduler_node_does_not_leave_nor_one_that_is_alone(tmp_path: Path)
     assert "on its own" in refused(tmp_path, "leave", "--yes")
     done(tmp_path, "init", "--address", NOBODY)
     assert "cannot leave" in refused(tmp_path, "leave", "--yes")
+
+
+@pytest.mark.parametrize("yes", [True, False], ids=["as asked", "not unasked"])
+def test_a_node_whose_certificate_has_expired_leaves_without_telling(tmp_path: Path, yes: bool) -> None:
+    node = node_id(tmp_path)
+    little = LittleCluster(tmp_path, "thunderline")
+    keep(tmp_path, little.identity(name=node, age_s=1.5 * YEAR_S))
+    keep_joined(tmp_path, "thunderline", NodeId(ANOTHER))
+    before = Wallet(tmp_path, "thunderline").identity()
+    if not yes:
+        assert "--yes" in refused(tmp_path, "leave")
+        assert Wallet(tmp_path, "thunderline").identity() == before
+        return
+    assert "has left cluster" in done(tmp_path, "leave", "--yes")
+    assert Wallet(tmp_path, "thunderline").identity() is None
+    assert not settings.read({}, home=tmp_path).cluster.scheduler
 
 
 def test_what_keeps_a_node_out_all_the_same_is_said(tmp_path: Path) -> None:

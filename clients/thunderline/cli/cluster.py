@@ -154,6 +154,10 @@ def leave(
         roster = ask(home, "discovery", DiscoveryClient, lambda discovery: discovery.roster())
         leaver = _done(lambda: leaving.named(roster, node))
     _done(lambda: leaving.check(found, own, leaver))
+    if leaver == own and (why := leaving.untold(wallet(home))):
+        _done(lambda: adopting.agreed(f"{why}; nobody could be told; leave all the same?", yes))
+        _say_left(found, leaver, own)
+        return
     _done(lambda: adopting.agreed(f"node {leaver} leaves cluster {found.cluster.name!r}?", yes))
     if leaver != own:
         _done(lambda: leaving.take_out(found, leaver))

@@ -4,7 +4,7 @@ import asyncio
 
 from thunderline.client import DiscoveryClient
 from thunderline.cluster import NodeId
-from thunderline.cluster.errors import InvalidRequest
+from thunderline.cluster.errors import InvalidRequest, Unauthenticated
 from thunderline.process import authority
 from thunderline.process.departed import depart
 from thunderline.process.settings import JOINED, Settings
@@ -50,6 +50,15 @@ def take_out(settings: Settings, node: NodeId) -> None:
     """Before the others are told: the scheduler renews its certificate no more. Raises OSError, CannotStart."""
     if authority.kept(settings.home) is not None:
         depart(settings.home, node)
+
+
+def untold(wallet: Wallet) -> str:
+    """Why this node can tell nobody that it leaves: its certificate, say, has expired. "" when it can."""
+    try:
+        wallet.checked()
+    except Unauthenticated as error:
+        return error.message
+    return ""
 
 
 def forget(settings: Settings) -> None:
