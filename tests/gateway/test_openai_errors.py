@@ -21,7 +21,7 @@ EXPECTED: dict[str, tuple[int, bool]] = {
     "CRASH_LOOP": (503, False),
     "REQUEST_POISONED": (500, False),
     "DEADLINE": (504, False),
-    "UNAUTHENTICATED": (401, False),
+    "UNAUTHENTICATED": (503, False),
     "INTERNAL_ERROR": (500, False),
 }
 

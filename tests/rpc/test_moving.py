@@ -13,7 +13,9 @@ from rpc.little_cluster import LittleCluster
 from rpc.little_roles import LittleTopology, Told, connected, run, until
 from rpc.little_service import ASK, DEADLINE_S, WATCH
 from thunderline.cluster import NodeId
+from thunderline.cluster.errors import Unauthenticated
 from thunderline.process.trust import Wallet, keep
+from thunderline.rpc.errors import from_call
 from thunderline.rpc.following import follow
 from thunderline.rpc.moves import Reach
 from thunderline.rpc.moving import Moving
@@ -257,6 +259,9 @@ async def test_a_node_without_a_certificate_says_so_and_goes_on(house: House, tm
     moving.aim(Reach(("192.0.2.1",), house.port))
     async with house.at(ONE), run(moving.run()), never(moving.changes.after(0)):
         await until("it says why", lambda: "cluster join TOKEN" in moving.problem)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await topology_pb2_grpc.TopologyServiceStub(moving).GetTopology(ASK, timeout=DEADLINE_S)
+        assert isinstance(from_call(caught.value), Unauthenticated)
     moving.aim(Reach((ONE,), house.port))
     async with house.at(ONE), run(moving.run()):
         await until("it works", lambda: moving.works)

@@ -31,7 +31,8 @@ _TABLE: dict[type[errors.ClusterError], tuple[int, str]] = {
     errors.Superseded: (409, "conflict"),
     errors.RequestPoisoned: (500, "server_error"),
     errors.DeadlinePassed: (504, "timeout"),
-    errors.Unauthenticated: (401, "authentication_error"),
+    # It is we whom the scheduler did not take: a client's key is looked at before all this (keys.py).
+    errors.Unauthenticated: (503, "service_unavailable"),
     errors.NotOffered: (501, "server_error"),
     errors.InternalError: (500, "server_error"),
 }

@@ -56,9 +56,9 @@ class Line:
         await self.channel.close(grace)
 
 
-def broken(why: str) -> grpc.aio.AioRpcError:
+def broken(why: str, code: grpc.StatusCode = grpc.StatusCode.UNAVAILABLE) -> grpc.aio.AioRpcError:
     """As of a peer that cannot be reached."""
-    return grpc.aio.AioRpcError(grpc.StatusCode.UNAVAILABLE, grpc.aio.Metadata(), grpc.aio.Metadata(), details=why)
+    return grpc.aio.AioRpcError(code, grpc.aio.Metadata(), grpc.aio.Metadata(), details=why)
 
 
 class NoCall:

@@ -132,7 +132,9 @@ class Moving(LineChannel):
 
     def _newest(self) -> Line:
         if self._current is None:
-            raise broken(self.problem or f"no address of node {self.node or 'unknown'} is known yet")
+            if self.problem:
+                raise broken(self.problem, grpc.StatusCode.UNAUTHENTICATED)
+            raise broken(f"no address of node {self.node or 'unknown'} is known yet")
         return self._current
 
     async def run(self) -> None:
