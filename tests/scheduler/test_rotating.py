@@ -174,7 +174,11 @@ async def test_in_haste_the_old_certificates_end_at_once(tmp_path: Path) -> None
             async with dial(opened.target, member.wallet) as channel:
                 await topology_pb2_grpc.TopologyServiceStub(channel).GetTopology(ASK, timeout=5)
         assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
+        (member.home / "runner.json").write_text('{"store_id": "s-1", "instances": {}}')
         (again,) = await joined(opened, tmp_path, 1, yes=True)
+        assert "the same cluster, under a new authority" in again.said
+        # Its runner obeys this cluster's store already.
+        assert "former scheduler" not in "\n".join(again.said)
         assert again.wallet.checked().facts.authority == ring.signing
 
 

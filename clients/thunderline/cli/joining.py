@@ -66,6 +66,9 @@ async def join(settings: Settings, text: str, yes: bool, say: Say) -> Joined:
     async with EnrollmentClient.joining(token.address, authority_pem) as enrollment:
         answer = await enrollment.sign(text.strip(), request_pem(key_pem, node))
     one = _checked(key_pem, answer, token, node)
+    if not is_same and _is_same_cluster(settings, answer):
+        say("the same cluster, under a new authority")
+        is_same = True
     seeds = _seeds(token, list(answer.seeds))
     with authority.changing(home):
         if not is_same:
@@ -93,9 +96,16 @@ def _agree(settings: Settings, token: JoinToken, yes: bool, say: Say) -> bool:
         name = own.facts.bearer.cluster if own else settings.cluster.name
         which = "is the scheduler node of" if ours else "belongs to"
         say(f"this node {which} cluster {name!r}, under the authority {_short(_own_authority(own, settings))}")
-        say(f"the token is of another cluster, at {token.address}, under the authority {_short(token.authority)}")
+        say(f"the token is of the authority {_short(token.authority)}, at {token.address}:")
+        say("another cluster, or this one under a new authority")
         agreed("leave the one and join the other?", yes)
     return False
+
+
+def _is_same_cluster(settings: Settings, answer: enrollment_pb2.SignCertificateResponse) -> bool:
+    """A member of the scheduler node's that answers, which has changed its authority since."""
+    is_member = bool(settings.cluster.scheduler) and authority.kept(settings.home) is None
+    return is_member and settings.cluster.scheduler == answer.scheduler_node_id
 
 
 def _own_authority(own: Identity | None, settings: Settings) -> str:
