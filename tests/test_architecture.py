@@ -183,3 +183,15 @@ def test_no_file_names_a_registry_or_a_place_of_ours() -> None:
         if path.is_file() and pattern.search(path.read_text(errors="replace")):
             bad.append(name)
     assert not bad
+
+
+def test_a_host_and_a_port_are_put_together_in_one_place() -> None:
+    """IPv6 stands in brackets there: cluster/addresses.py."""
+    pattern = re.compile(r"\{([a-z_]+\.)*(host|bind)\}:\{([a-z_]+\.)*([a-z_]*_)?port\}")
+    # As a URL has it already, or for a reader.
+    known = {
+        *("cli/founding.py", "cli/issuing.py", "cli/joining.py", "cli/up.py", "cli/findings/machine.py"),
+        *("gateway/__main__.py", "process/metrics.py", "topology/echo.py"),
+    }
+    paths = [path for root in SOURCE_ROOTS[1:] for path in root.rglob("*.py") if pattern.search(path.read_text())]
+    assert {path.relative_to(path.parents[-1]).as_posix().rpartition("thunderline/")[2] for path in paths} <= known

@@ -11,7 +11,7 @@ from thunderline.cli import saying
 from thunderline.client import SchedulerClient
 from thunderline.client.connection import Connection
 from thunderline.client.reaching import OwnNode, scheduler_of
-from thunderline.cluster import NodeId
+from thunderline.cluster import NodeId, addresses
 from thunderline.cluster.errors import ClusterError, Unreachable
 from thunderline.process import settings as settings_module
 from thunderline.process.entry import FAILED, USAGE, CannotStart
@@ -66,7 +66,7 @@ def own_node(home: Path | None) -> OwnNode:
 
 def _target(found: Settings, role: str) -> str:
     port = remembered_ports(found.home).get(role, getattr(found, role).port)
-    return f"{found.host}:{port}"
+    return addresses.target(found.host, port)
 
 
 def target(home: Path | None, role: str) -> str:

@@ -11,6 +11,7 @@ from typing import TypeVar
 from thunderline.cli.findings.roles import Answer, RoleLook
 from thunderline.cli.findings.trust import Own, Try, refusal
 from thunderline.client.health import HealthClient
+from thunderline.cluster import addresses
 from thunderline.cluster.errors import ClusterError, DeadlinePassed, Unauthenticated, Unreachable
 from thunderline.process.certificates import facts
 from thunderline.process.handshake import shown
@@ -75,7 +76,7 @@ async def look_at(role: str, host: str, port: int, wallet: Wallet, own: Own | No
 
 
 def joined(host: str, port: int) -> str:
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return addresses.target(host, port)
 
 
 async def connected(host: str, port: int) -> tuple[Answer, str]:

@@ -10,6 +10,7 @@ import grpc
 from prometheus_client import Gauge
 
 from thunderline.cluster import NodeId
+from thunderline.cluster.addresses import target
 from thunderline.cluster.errors import Unauthenticated
 from thunderline.cluster.members import MemberState
 from thunderline.cluster.transport import is_loopback
@@ -128,7 +129,7 @@ async def serve(settings: Settings) -> None:
     own = OwnCard(settings, wallet)
     members = begun(settings, own)
     node, host = own.origin.node_id, settings.host
-    ways = Ways(f"{host}:{settings.topology.port}", wallet, node)
+    ways = Ways(target(host, settings.topology.port), wallet, node)
     exchanging = Exchanging(members, secured, lambda: ways.best)
 
     def scheduler_card() -> cluster_pb2.NodeCard | None:
@@ -141,7 +142,7 @@ async def serve(settings: Settings) -> None:
     def register(server: grpc.aio.Server) -> None:
         discovery_pb2_grpc.add_DiscoveryServiceServicer_to_server(service, server)
 
-    async with serving(f"{settings.node.bind}:{settings.discovery.port}", [SERVICE], register, wallet) as server:
+    async with serving(target(settings.node.bind, settings.discovery.port), [SERVICE], register, wallet) as server:
         with metrics.served("discovery", VERSION, settings.node.metrics_bind, settings.discovery.port):
             await server.serving()
             # A bug in a task ends the role with its reason.

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import grpc
 
+from thunderline.cluster.addresses import target
 from thunderline.cluster.errors import Draining
 from thunderline.process import metrics, stopping
 from thunderline.process.entry import run_role
@@ -53,7 +54,7 @@ async def serve(settings: Settings, command: Command = rank_process.command) -> 
             def register_ranks(server: grpc.aio.Server) -> None:
                 rank_pb2_grpc.add_RankServiceServicer_to_server(RankService(ranks), server)
 
-            address = f"{settings.node.bind}:{settings.runner.port}"
+            address = target(settings.node.bind, settings.runner.port)
             async with (
                 serving(f"unix:{socket}", [RANK], register_ranks),
                 serving(address, [RUNNER], register, Wallet(settings.home, settings.cluster.name)) as server,

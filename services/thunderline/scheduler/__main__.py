@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import grpc
 
+from thunderline.cluster.addresses import target
 from thunderline.process import metrics, stopping
 from thunderline.process.entry import run_role
 from thunderline.process.home import node_id
@@ -35,8 +36,8 @@ async def serve(settings: Settings) -> None:
     wallet = Wallet(settings.home, settings.cluster.name)
     check_own(wallet)
     store = Store(settings.home, node)
-    discovery = Moving.at(f"{settings.host}:{settings.discovery.port}", wallet, node)
-    ways = Ways(f"{settings.host}:{settings.topology.port}", wallet, node)
+    discovery = Moving.at(target(settings.host, settings.discovery.port), wallet, node)
+    ways = Ways(target(settings.host, settings.topology.port), wallet, node)
     control = Control(store, Runners(discovery, store.store_id, wallet, ways, limits), limits)
     admission = Admission(control.doors, limits.queue_size_max, limits.rank_request_count_max, limits.queue_wait_s)
     control.listen(admission.pump)
@@ -51,7 +52,7 @@ async def serve(settings: Settings) -> None:
 
     try:
         await control.load()
-        async with serving(f"{settings.node.bind}:{settings.scheduler.port}", SERVICES, register, wallet) as server:
+        async with serving(target(settings.node.bind, settings.scheduler.port), SERVICES, register, wallet) as server:
             with metrics.served("scheduler", VERSION, settings.node.metrics_bind, settings.scheduler.port):
                 control_task = asyncio.create_task(control.run())
                 await server.serving()

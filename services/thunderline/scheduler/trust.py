@@ -6,6 +6,7 @@ from collections.abc import Callable
 import grpc
 
 from thunderline.cluster import NodeId
+from thunderline.cluster.addresses import target
 from thunderline.cluster.callers import Caller
 from thunderline.cluster.errors import Unauthenticated
 from thunderline.process.entry import CannotStart
@@ -39,7 +40,7 @@ class Trust:
     ) -> None:
         enrollment = Enrollment(settings.home, node, wallet, roster)
         self._renewing = RenewingService(enrollment)
-        self._port = EnrolmentPort(f"{settings.node.bind}:{settings.scheduler.enrollment_port}", enrollment)
+        self._port = EnrolmentPort(target(settings.node.bind, settings.scheduler.enrollment_port), enrollment)
         self._rotating = Rotating(settings.home, wallet, roster, settings.limits.dead_s)
 
     def register(self, server: grpc.aio.Server) -> None:

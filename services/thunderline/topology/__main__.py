@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 
 import grpc
 
+from thunderline.cluster.addresses import target
 from thunderline.process import metrics, stopping
 from thunderline.process.changes import Changes
 from thunderline.process.entry import run_role
@@ -90,7 +91,7 @@ async def running(settings: Settings) -> AsyncIterator[Role]:
     """Serves for the time of the block; then watches end, and calls under way get their time."""
     wallet = Wallet(settings.home, settings.cluster.name)
     role = Role(settings, wallet, await asyncio.to_thread(Ends, settings.media))
-    address = f"{settings.node.bind}:{settings.topology.port}"
+    address = target(settings.node.bind, settings.topology.port)
     with contextlib.ExitStack() as stack:
         stack.callback(role.ends.close)
         stack.callback(role.echo.stop)
@@ -101,7 +102,7 @@ async def running(settings: Settings) -> AsyncIterator[Role]:
             await server.serving()
             # A bug in one of the tasks ends the role with its reason.
             async with asyncio.TaskGroup() as tasks:
-                discovery = f"{settings.host}:{settings.discovery.port}"
+                discovery = target(settings.host, settings.discovery.port)
                 works = [
                     role.echo.run(),
                     role.prober.run(),

@@ -6,6 +6,7 @@ from difflib import SequenceMatcher
 
 from thunderline.cli.findings.finding import Finding, joined, note, warning, wrong
 from thunderline.cli.findings.trust import NTP, Own, Try, refusal
+from thunderline.cluster.addresses import target
 from thunderline.cluster.certificates import CLOCK_SLACK_S
 from thunderline.cluster.members import MemberState
 from thunderline.v1 import discovery_pb2
@@ -68,7 +69,7 @@ def addresses_of_lost(roster: discovery_pb2.Roster) -> dict[str, list[str]]:
 
 def _dialled(one: discovery_pb2.Member) -> list[str]:
     port = next((endpoint.port for endpoint in one.card.endpoints if endpoint.role == "discovery"), None)
-    return [f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host in one.card.addresses if port]
+    return [target(host, port) for host in one.card.addresses if port]
 
 
 def _is_lost(one: discovery_pb2.Member) -> bool:
