@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import pytest
 
 from thunderline.cluster import NodeId
-from thunderline.rpc.moves import DIAL_COUNT_MAX, Held, Reach, best, in_order, reach, target, wanted
+from thunderline.cluster.addresses import target
+from thunderline.rpc.moves import DIAL_COUNT_MAX, Held, Reach, best, in_order, reach, wanted
 from thunderline.v1 import cluster_pb2, topology_pb2
 
 A, B, C, D, E = "a:1", "b:1", "c:1", "d:1", "e:1"
