@@ -121,10 +121,14 @@ async def test_a_killed_discovery_comes_back_as_the_same_member_and_counts_its_s
         assert len(after.members) == 2
         assert not after.twins
         assert after.version > before.version
-        async with httpx.AsyncClient() as client:
-            metrics = (await client.get(f"http://127.0.0.1:{a.port + 100}/metrics")).text
-        assert 'thunderline_members{state="ALIVE"} 2.0' in metrics
-        assert 'thunderline_card_exchanges_total{result="served"}' in metrics
+        wanted = ('thunderline_members{state="ALIVE"} 2.0', 'thunderline_card_exchanges_total{result="served"}')
+        async with httpx.AsyncClient() as client, asyncio.timeout(WAIT_S):
+            # Counted at a pace.
+            while True:
+                metrics = (await client.get(f"http://127.0.0.1:{a.port + 100}/metrics")).text
+                if all(one in metrics for one in wanted):
+                    break
+                await asyncio.sleep(0.1)
         for one in (a, b):
             assert one.end(signal.SIGTERM) == 0
 
