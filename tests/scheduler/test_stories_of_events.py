@@ -14,7 +14,7 @@ import pytest
 from scheduler.little_runner import CRASH, FIRST, LAST, READY
 from scheduler.little_scheduler import LIMITS, NODE, House, Life, house, served
 from thunderline.client import SchedulerClient
-from thunderline.cluster.errors import Draining, EngineReset, InstanceFailed, StoreUnavailable
+from thunderline.cluster.errors import Draining, InstanceFailed, StoreUnavailable
 from thunderline.scheduler.event_log import UNWRITTEN_COUNT_MAX
 from thunderline.scheduler.events import Event
 from thunderline.scheduler.store import EVENT_COUNT_MAX, Store
@@ -122,16 +122,16 @@ async def test_a_request_that_came_back_and_was_answered_was_not_lost(tmp_path: 
     async with served(tmp_path) as (home, life):
         wish, route = life.generation(), life.control.route(life.wish.instance)
         assert route is not None
-        answers: list[list[bytes | Exception]] = [[FIRST, EngineReset("it was reset")], [FIRST, LAST]]
+        answers: list[list[bytes | Exception]] = [[FIRST, InstanceFailed("it was away")], [FIRST, LAST]]
 
-        async def resets(_: cluster_pb2.Generation, __: Any) -> AsyncIterator[bytes]:
+        async def breaks(_: cluster_pb2.Generation, __: Any) -> AsyncIterator[bytes]:
             for one in answers.pop(0):
                 if isinstance(one, Exception):
                     raise one
                 yield one
 
-        home.runner.answer = resets
-        with pytest.raises(EngineReset):
+        home.runner.answer = breaks
+        with pytest.raises(InstanceFailed):
             await _drain(life, wish)
         assert life.control.runners.facts()[route[1]].request_count == 1
         await _drain(life, wish)
