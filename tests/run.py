@@ -39,7 +39,7 @@ PARTS = {
 # Tests mostly wait, so that two cores take several at a time: those of one file stay together, but worlds and labs are
 # each by itself. A proof runs by itself: its figures are of one process.
 BESIDE_EACH_OTHER = {
-    "unit": ("-n", "3", "--dist", "loadfile"),
+    "unit": ("-n", "4", "--dist", "loadfile"),
     "simulation": ("-n", "2", "--dist", "worksteal"),
     "lab": ("-n", "4", "--dist", "worksteal"),
     "system": ("-n", "2", "--dist", "loadfile"),

@@ -185,7 +185,7 @@ def test_only_the_scheduler_nodes_certificate_commands_ranks(pair: Pair, tmp_pat
 
 
 def test_a_used_token_lets_in_nobody_else(pair: Pair, tmp_path: Path) -> None:
-    third = node(tmp_path / "third", pair.scheduler.base_port + 2 * APART)
+    third = node(tmp_path / "third", free_base_port())
     text = token(pair.scheduler)
     join(third, text)
     fourth = node(tmp_path / "fourth", third.base_port)
@@ -196,7 +196,7 @@ def test_a_used_token_lets_in_nobody_else(pair: Pair, tmp_path: Path) -> None:
 
 
 def test_a_second_cluster_of_this_name_does_not_mix_with_it(pair: Pair, tmp_path: Path) -> None:
-    other = node(tmp_path / "other", pair.scheduler.base_port + 3 * APART)
+    other = node(tmp_path / "other", free_base_port())
     seeds = [pair.scheduler.target("discovery"), pair.member.target("discovery")]
     other.environment["THUNDERLINE_DISCOVERY_SEEDS"] = ",".join(seeds)
     before = alive(pair.scheduler)
@@ -247,7 +247,7 @@ def test_a_node_that_leaves_is_on_its_own_again(pair: Pair) -> None:
 
 
 def test_wider_than_loopback_without_a_cluster_nothing_starts(tmp_path: Path) -> None:
-    one = node(tmp_path / "home", free_base_port() + 4 * APART)
+    one = node(tmp_path / "home", free_base_port())
     one.environment["THUNDERLINE_NODE_BIND"] = "0.0.0.0"
     for role in GRPC_ROLES:
         refused = one.run(role)

@@ -19,7 +19,7 @@ from simulation.topology_world import World
 
 PROVES = os.environ.get("PROVE") == "simulation"
 SEED_COUNT = 10_000 if PROVES else 1_000
-LARGE_COUNT, LARGE_HOSTS = (20 if PROVES else 2), 100
+LARGE_COUNT, LARGE_HOSTS = (20 if PROVES else 1), 100
 BLOCK = 100
 # Every seeded bug is found within so many.
 BUG_SEED_COUNT = 1_000
