@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import itertools
 import uuid
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -39,6 +40,8 @@ class LittleScheduler(scheduler_pb2_grpc.SchedulerServiceServicer):
         self.steps = asyncio.Semaphore(0)
         # By the tokens with which each call began.
         self.calls: list[list[int]] = []
+        # By the number with which each watch began.
+        self.watched_after: list[int] = []
 
     async def Generate(
         self, request: scheduler_pb2.SchedulerServiceGenerateRequest, context: Any
@@ -50,6 +53,14 @@ class LittleScheduler(scheduler_pb2_grpc.SchedulerServiceServicer):
             finish: Any = int(token == TOKENS[-1])
             delta = cluster_pb2.GenerationDelta(prompt_token_ids=[9], token_ids=[token], finish_reason=finish)
             yield scheduler_pb2.SchedulerServiceGenerateResponse(delta=delta)
+
+    async def WatchEvents(
+        self, request: scheduler_pb2.WatchEventsRequest, context: Any
+    ) -> AsyncIterator[scheduler_pb2.WatchEventsResponse]:
+        self.watched_after.append(request.after)
+        for number in itertools.count(request.after + 1):
+            await self.steps.acquire()
+            yield scheduler_pb2.WatchEventsResponse(event=scheduler_pb2.Event(number=number))
 
     async def GetCluster(self, request: Any, context: Any) -> scheduler_pb2.GetClusterResponse:
         return scheduler_pb2.GetClusterResponse(cluster=scheduler_pb2.Cluster(scheduler_node_id=OTHER))
@@ -139,6 +150,33 @@ async def test_its_connection_moves_to_the_better_link(house: House) -> None:
                 there = f"{best}:{house.port}"
                 await until("it moves", lambda there=there: way.channel.target == there)  # type: ignore[misc]
             await until("one connection", lambda: not connected(f"127.0.0.3:{house.port}"))
+
+
+async def test_a_watch_of_events_moves_along_and_misses_none(house: House) -> None:
+    house.tell("127.0.0.2", "127.0.0.3")
+    house.topology.tell_best({OTHER: "127.0.0.2"})
+    heard: list[int] = []
+    async with house.roles(), house.other_at("127.0.0.2"), house.other_at("127.0.0.3"):
+        way = SchedulerWay(house.own)
+        async with run(way.run()):
+            await until("it is there", lambda: way.channel.target.startswith("127.0.0.2") and not way.problem)
+
+            async def watch() -> None:
+                async for event in SchedulerClient.over(way.channel).watch_events():
+                    heard.append(event.number)  # noqa: PERF401
+
+            async with run(watch()):
+                for number in (1, 2):
+                    house.scheduler.steps.release()
+                    await until(f"{number} is heard", lambda number=number: heard[-1:] == [number])  # type: ignore[misc]
+                house.topology.tell_best({OTHER: "127.0.0.3"})
+                await until("nothing is left", lambda: not connected(f"127.0.0.2:{house.port}"))
+                await until("it watches there", lambda: len(house.scheduler.watched_after) == 2)
+                for number in (3, 4):
+                    house.scheduler.steps.release()
+                    await until(f"{number} is heard", lambda number=number: heard[-1:] == [number])  # type: ignore[misc]
+    assert heard == [1, 2, 3, 4]
+    assert house.scheduler.watched_after == [0, 2]
 
 
 async def test_an_answer_goes_on_where_it_began_and_by_the_new_way_when_that_breaks(house: House) -> None:

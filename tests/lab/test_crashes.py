@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
-from lab import verbs
+from lab import connections, verbs
 from lab.network import Lab
-from lab.nodes import Cluster
+from lab.nodes import ROLES, Cluster
 from lab.pairs import Pair, pair
 from lab.seen import Topology
+from thunderline.cluster.limits import DEFAULTS
 
 ROUNDS = 20 if os.environ.get("PROVE") else 2
 ROUNDS_WITHOUT_CABLE = 20 if os.environ.get("PROVE") else 1
@@ -23,6 +24,9 @@ SETTLED_S = 20.0
 # Whom they have known for so long they remember: no multicast crosses the VPN, and nobody has given them seeds.
 KNOWN_S = 3.0
 GAP_S = 0.5
+# What it takes connections to follow the choice; and then nothing goes back.
+MOVED_S = 2 * DEFAULTS.probe_period_s
+HELD_S = 1.0
 
 
 def crashed(two: Pair, cluster: Cluster, rng: random.Random, known_s: float = 0.0) -> float:
@@ -46,13 +50,18 @@ def test_after_a_crash_connections_take_the_cable(
 ) -> None:
     rng = random.Random(seed)
     two = pair(net, cluster)
-    cable = net.cable(*two.hosts)
-    net.tunnel(*two.hosts)
+    cable, vpn = net.cable(*two.hosts), net.tunnel(*two.hosts)
     crashed_s = crashed(two, cluster, rng)
     serving_s = cluster.start_in_random_order(rng, GAP_S)
     taken_s = two.until("connections take the cable", two.take(cable), WITHIN_S + 1, crashed_s)
     after_s = max(0.0, taken_s - serving_s)
     assert after_s <= WITHIN_S
+    time.sleep(MOVED_S)
+    assert not connections.over(vpn, two.hosts)
+    assert len(connections.over(cable, two.hosts)) >= 2 * len(ROLES)
+    time.sleep(HELD_S)
+    for media in two.taken(crashed_s):
+        assert [one for one in media if one is not None] in ([cable], [vpn, cable])
     evidence["crashes"] = evidence.get("crashes", 0) + 1
     evidence["cable_taken_after_s_max"] = max(round(after_s, 2), evidence.get("cable_taken_after_s_max", 0.0))
 

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from lab import probes, verbs
+from lab.media import Medium
 from lab.network import Lab
 from lab.nodes import Cluster
-from lab.pairs import pair
+from lab.pairs import Pair, pair
 from lab.relay import Shape
 from lab.seen import DEGRADED, UP, WIFI, link
 
@@ -76,27 +77,44 @@ PERIOD_S = 2.0 if os.environ.get("PROVE") else 0.5
 PROBE_COUNT = 30
 
 
+# The link beside it has no jitter: while that one is not UP all the time, the machine is too busy to say anything.
+TRIES = 3
+
+
 @pytest.mark.parametrize(("delay_s", "jitter_s"), JITTERS if os.environ.get("PROVE") else JITTERS[:1])
 def test_jitter_around_the_limit_flaps_nothing(
     net: Lab, new_cluster: Callable[..., Cluster], delay_s: float, jitter_s: float, evidence: dict[str, Any]
 ) -> None:
     cluster = new_cluster(**({} if os.environ.get("PROVE") else QUICK))
     two = pair(net, cluster)
-    hosts = two.hosts
-    cable, lan = net.cable(*hosts), net.lan(*hosts)
+    cable, lan = net.cable(*two.hosts), net.lan(*two.hosts)
     cluster.start()
-    two.until("connections take the cable", two.take(cable), SETTLED_S)
-    two.until("the LAN is UP", two.are(lan, UP), SETTLED_S)
-    begun_s = time.monotonic()
-    cable.become(Shape(delay_s=delay_s))
-    verbs.jitter(net, cable, jitter_s)
-    bursts = [[probes.rtt_s(*hosts, hosts[1].address(cable)) or 1.0 for _ in range(3)] for _ in range(40)]
-    best = sorted(min(burst) for burst in bursts)
-    assert best[0] < LIMIT_S < best[-1], "that is not around the limit"
-    time.sleep(PROBE_COUNT * PERIOD_S)
+    for _ in range(TRIES):
+        verbs.heal(net, cable)
+        two.until("the cable is UP", two.are(cable, UP), SETTLED_S)
+        two.until("connections take the cable", two.take(cable), SETTLED_S)
+        two.until("the LAN is UP", two.are(lan, UP), SETTLED_S)
+        begun_s = time.monotonic()
+        best_s = jitter(net, two, cable, Shape(delay_s=delay_s, jitter_s=jitter_s))
+        if two.states(lan, begun_s) == [[UP]] * 4:
+            break
+    else:
+        pytest.fail(f"the machine was too busy {TRIES} times")
     states, taken = two.states(cable, begun_s), two.taken(begun_s)
     assert all(one in ([UP], [UP, DEGRADED]) for one in states), states
     assert all(one in ([cable], [cable, lan]) for one in taken), taken
     key = f"jitter_of_{jitter_s * 2000:g}_at_{delay_s * 2000:g}_ms".replace(".", "_")
-    evidence[f"{key}_best_of_three_ms"] = f"{best[0] * 1000:.1f} to {best[-1] * 1000:.1f}"
+    evidence[f"{key}_best_of_three_ms"] = f"{best_s[0] * 1000:.1f} to {best_s[-1] * 1000:.1f}"
     evidence[f"{key}_changes_max"] = max(len(one) - 1 for one in states)
+
+
+def jitter(net: Lab, two: Pair, cable: Medium, shape: Shape) -> list[float]:
+    """For as many probes as it takes; the best RTT of each of some bursts, ascending."""
+    cable.become(Shape(delay_s=shape.delay_s))
+    verbs.jitter(net, cable, shape.jitter_s)
+    there = two.other.host.address(cable)
+    bursts = [[probes.rtt_s(*two.hosts, there) or 1.0 for _ in range(3)] for _ in range(40)]
+    best_s = sorted(min(burst) for burst in bursts)
+    assert best_s[0] < LIMIT_S < best_s[-1], "that is not around the limit"
+    time.sleep(PROBE_COUNT * PERIOD_S)
+    return best_s

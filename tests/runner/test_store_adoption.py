@@ -1,6 +1,7 @@
 """A runner comes to obey another store: stories over real sockets, with rank processes that are stand-ins."""
 
 import json
+import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -128,3 +129,18 @@ async def test_whom_it_obeys_is_on_disk_before_it_is_said(runner: Process) -> No
         assert list(told.placements) == [little.placement()]
         little.store = "other"
         assert (await little.set_rank(PREPARED)).pid == pid
+
+
+async def test_what_a_former_scheduler_node_started_ends_with_the_next_start(runner: Process) -> None:
+    runner.start()
+    async with runner.client() as little:
+        pid = (await little.ready()).pid
+        runner.kill()
+    (runner.home / "config.toml").write_text(f'[cluster]\nscheduler = "{uuid.uuid4()}"\n')
+    runner.start()
+    async with runner.client() as little:
+        await until_gone(pid, 10)
+        await runner.complete(little)
+        assert (await adopt(little)).store_id == ""
+        little.store = "other"
+        assert (await little.ready(epoch=2)).pid != pid

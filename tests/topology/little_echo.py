@@ -55,9 +55,9 @@ def little_echo(host: str = HERE, timeout_s: float = TIMEOUT_S) -> Iterator[Litt
     finally:
         echo.stop()
         accepting.join(10)
-        ends.close()
         assert not accepting.is_alive()
         until("its connections are gone", lambda: echo.open_count == 0)
+        ends.close()
 
 
 def until(what: str, holds: "object") -> None:

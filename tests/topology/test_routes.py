@@ -45,6 +45,15 @@ def test_what_cannot_be_asked_is_not_known() -> None:
     routes.close()
 
 
+@linux
+def test_what_is_closed_opens_nothing_again() -> None:
+    routes = Routes()
+    assert routes.interface("127.0.0.1", "127.0.0.1") == "lo"
+    routes.close()
+    assert routes.interface("127.0.0.1", "127.0.0.1") == ""
+    assert routes._socket is None
+
+
 def test_a_question_has_the_form_of_the_kernel() -> None:
     data = request("192.168.4.2", "192.168.4.1", 5)
     size, kind, flags, number, _ = struct.unpack_from("=IHHII", data)

@@ -171,10 +171,7 @@ def _say_left(found: Settings, leaver: NodeId, own: NodeId) -> None:
         _done(lambda: leaving.forget(found))
         saying.out.print("stop `thunderline up` here and start it again: then this node is on its own", markup=False)
         if joining.obeyed_store(found.home)[0]:
-            saying.out.print(
-                "its runner still obeys the cluster's scheduler: once it is up, `thunderline cluster adopt` here",
-                markup=False,
-            )
+            saying.out.print("with that its runner ends what the cluster's scheduler has started here", markup=False)
     else:
         saying.out.print(
             "its certificate counts until it ends, and is not renewed: if the machine is in strange hands, run "

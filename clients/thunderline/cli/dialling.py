@@ -6,6 +6,7 @@ import http.client
 import socket
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import TypeVar
 
 from thunderline.cli.findings.roles import Answer, RoleLook
@@ -46,11 +47,10 @@ async def in_thread(call: Callable[[], T], limit_s: float) -> T:
         outcome: Callable[[], None]
         try:
             result = call()
-        except Exception as caught:
-            error = caught
-            outcome = lambda: done.set_exception(error)  # noqa: E731
+        except Exception as error:
+            outcome = partial(done.set_exception, error)
         else:
-            outcome = lambda: done.set_result(result)  # noqa: E731
+            outcome = partial(done.set_result, result)
         with contextlib.suppress(RuntimeError):
             # The loop is closed when this comes too late.
             loop.call_soon_threadsafe(settle, outcome)

@@ -75,8 +75,6 @@ async def join(settings: Settings, text: str, yes: bool, say: Say) -> Joined:
             _put_away(home, say)
         keep(home, one)
         keep_joined(home, answer.cluster_name, NodeId(answer.scheduler_node_id), seeds)
-    if not is_same:
-        _tell_former_store(home, say)
     return Joined(answer.cluster_name, node, NodeId(answer.scheduler_node_id), seeds)
 
 
@@ -98,6 +96,11 @@ def _agree(settings: Settings, token: JoinToken, yes: bool, say: Say) -> bool:
         say(f"this node {which} cluster {name!r}, under the authority {_short(_own_authority(own, settings))}")
         say(f"the token is of the authority {_short(token.authority)}, at {token.address}:")
         say("another cluster, or this one under a new authority")
+    store, count = obeyed_store(settings.home)
+    if count:
+        say(f"this node's runner keeps deployments of its scheduler's store, {store}: {count}")
+        say("under another scheduler node they end when `thunderline up` starts here again")
+    if own is not None or ours is not None or count:
         agreed("leave the one and join the other?", yes)
     return False
 
@@ -161,16 +164,6 @@ def obeyed_store(home: Path) -> tuple[str, int]:
         return str(tree["store_id"]), len(tree["instances"])
     except (OSError, ValueError, KeyError, TypeError):
         return "", 0
-
-
-def _tell_former_store(home: Path, say: Say) -> None:
-    store, count = obeyed_store(home)
-    if store:
-        say(
-            f"this node's runner still obeys its former scheduler's store, {store}, and keeps {count} deployments of "
-            "it: once this node is up, `thunderline cluster adopt` on the scheduler node shows both stores, and takes "
-            "the runner over; what it does not keep is ended"
-        )
 
 
 def warnings(joined: Joined, settings: Settings) -> list[str]:

@@ -1,5 +1,6 @@
 """What every client does alike: a channel for the time of a block, calls with deadlines, our errors."""
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from types import TracebackType
 from typing import Any, ClassVar, Self, TypeVar
@@ -12,6 +13,7 @@ from thunderline.cluster.errors import Unreachable
 from thunderline.process.trust import Wallet
 from thunderline.rpc.channel import dial
 from thunderline.rpc.errors import from_call
+from thunderline.rpc.moving import Moving
 
 CALL_DEADLINE_S = 10.0
 # A role that was killed is back within this time.
@@ -55,6 +57,34 @@ class Connection:
 
     async def close(self) -> None:
         await self._channel.close()
+
+    async def _watched(self, begin: "Callable[[], grpc.aio.UnaryStreamCall[Any, T]]") -> AsyncIterator[T]:
+        """Messages of a watch; where its connection moves to, `begin` is called anew. Raises ClusterError."""
+        while True:
+            call, moved = begin(), asyncio.ensure_future(self._moved())
+            coming = asyncio.ensure_future(call.read())
+            try:
+                await asyncio.wait({coming, moved}, return_when=asyncio.FIRST_COMPLETED)
+                while coming.done():
+                    message: Any = coming.result()
+                    if message is grpc.aio.EOF:
+                        return
+                    yield message
+                    coming = asyncio.ensure_future(call.read())
+                    await asyncio.wait({coming, moved}, return_when=asyncio.FIRST_COMPLETED)
+            except grpc.aio.AioRpcError as error:
+                raise from_call(error) from None
+            finally:
+                call.cancel()
+                moved.cancel()
+                coming.cancel()
+
+    async def _moved(self) -> None:
+        """A channel to one address never does."""
+        if isinstance(self._channel, Moving):
+            await self._channel.changes.after(self._channel.changes.version)
+        else:
+            await asyncio.Event().wait()
 
 
 async def called(call: Callable[..., Awaitable[T]], request: Any, deadline_s: float = CALL_DEADLINE_S) -> T:

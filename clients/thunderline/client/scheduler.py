@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Mapping
 
 from thunderline.client import generation
-from thunderline.client.connection import Connection, called, called_again, streamed
+from thunderline.client.connection import Connection, called, called_again
 from thunderline.v1 import cluster_pb2, scheduler_pb2, scheduler_pb2_grpc
 
 # It asks runners, each with a deadline of its own.
@@ -43,13 +43,15 @@ class SchedulerClient(Connection):
 
     async def watch_cluster(self) -> AsyncIterator[scheduler_pb2.Cluster]:
         """The whole cluster, then again at every change."""
-        async for response in streamed(self._stub.WatchCluster(scheduler_pb2.WatchClusterRequest())):
+        async for response in self._watched(lambda: self._stub.WatchCluster(scheduler_pb2.WatchClusterRequest())):
             yield response.cluster
 
     async def watch_events(self, after: int = 0, kept_only: bool = False) -> AsyncIterator[scheduler_pb2.Event]:
         """What happened after that number, oldest first, then what happens. Draining: the scheduler stops."""
         request = scheduler_pb2.WatchEventsRequest(after=after, kept_only=kept_only)
-        async for response in streamed(self._stub.WatchEvents(request)):
+        async for response in self._watched(lambda: self._stub.WatchEvents(request)):
+            # Where the connection moves to, the watch goes on behind this one.
+            request.after = response.event.number
             yield response.event
 
     def generate(

@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 
-from thunderline.cluster import InstanceId, RankId, StoreId
+from thunderline.cluster import InstanceId, NodeId, RankId, StoreId
 from thunderline.cluster.errors import EpochConflict, StaleEpoch, WrongStore
 
 # Placements of instances that ended long ago help nobody.
@@ -29,7 +29,7 @@ class Started:
     stopped: bool = False
 
 
-NO_STORE = StoreId("")
+NO_STORE, NOBODY = StoreId(""), NodeId("")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +43,8 @@ class Fence:
     store: StoreId = NO_STORE
     started: Mapping[InstanceId, Started] = field(default_factory=dict)
     forgotten: int = 0
+    # The scheduler node whose store it is; "" where that was not kept.
+    scheduler: NodeId = NOBODY
 
     @property
     def highest(self) -> int:
@@ -122,6 +124,14 @@ def adopt(fence: Fence, store: StoreId, former: StoreId, keep: Collection[RankId
     epochs = {(rank.instance, rank.epoch) for rank in keep}
     kept = {name for name, one in fence.started.items() if (name, one.epoch) in epochs}
     return replace(_keeping(fence, kept), store=store)
+
+
+def under(fence: Fence, scheduler: NodeId) -> Fence:
+    """The fence of a node that this scheduler node commands: one that has joined another cluster leaves the former
+    store (protocols A, point 3), and nobody may command what it started there any more."""
+    if fence.store and fence.scheduler not in (NOBODY, scheduler):
+        fence = replace(_keeping(fence, ()), store=NO_STORE)
+    return replace(fence, scheduler=scheduler)
 
 
 def stop(fence: Fence, ranks: Collection[RankId]) -> Fence:

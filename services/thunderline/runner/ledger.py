@@ -5,7 +5,7 @@ import binascii
 import json
 from pathlib import Path
 
-from thunderline.cluster import InstanceId, StoreId
+from thunderline.cluster import InstanceId, NodeId, StoreId
 from thunderline.process.entry import CannotStart
 from thunderline.process.home import write_atomically
 from thunderline.runner.fence import Fence, Started
@@ -23,7 +23,8 @@ def read(path: Path) -> Fence:
             )
             for name, entry in tree["instances"].items()
         }
-        return Fence(StoreId(tree["store_id"]), started, int(tree.get("forgotten", 0)))
+        scheduler = NodeId(str(tree.get("scheduler", "")))
+        return Fence(StoreId(tree["store_id"]), started, int(tree.get("forgotten", 0)), scheduler)
     except FileNotFoundError:
         return Fence()
     except (OSError, ValueError, KeyError, TypeError, AttributeError, binascii.Error) as error:
@@ -34,6 +35,7 @@ def write(path: Path, fence: Fence) -> None:
     """Raises OSError."""
     tree = {
         "store_id": fence.store,
+        "scheduler": fence.scheduler,
         "forgotten": fence.forgotten,
         "instances": {
             name: {

@@ -10,12 +10,13 @@ from pathlib import Path
 
 from google.protobuf.message import DecodeError
 
-from thunderline.cluster import RankId, StoreId
+from thunderline.cluster import NodeId, RankId, StoreId
 from thunderline.cluster.errors import ClusterError, InstanceFailed, InvalidRequest
 from thunderline.cluster.ranks import RankState
 from thunderline.process.awake import LATE_S
 from thunderline.process.boot import boot_id
 from thunderline.process.changes import Changes
+from thunderline.process.home import node_id
 from thunderline.process.settings import Settings
 from thunderline.runner import adoption, exit_cause, fence, ledger, measures, rank_life, rank_process, tokenizing
 from thunderline.runner.adoption import DIAL_IN_S, Finding, rank_of
@@ -58,12 +59,23 @@ class Ranks:
         self._ranks: dict[RankId, KnownRank] = {}
         self._tasks: asyncio.TaskGroup | None = None
         self._grace_s = settings.limits.rank_stop_grace_s
-        self.fence = ledger.read(self._ledger_path)
+        self.fence = self._read_fence()
         self.changes = Changes()
         self.started = asyncio.Event()
         self.complete = False
         # Set while the role stops: what a command gets instead of an answer.
         self.refusal: ClusterError | None = None
+
+    def _read_fence(self) -> fence.Fence:
+        """Raises CannotStart."""
+        kept = ledger.read(self._ledger_path)
+        scheduler = NodeId(self._settings.cluster.scheduler) or node_id(self._settings.home)
+        found = fence.under(kept, scheduler)
+        if found.store != kept.store:
+            log.warning(
+                "this node has another scheduler node: what the former one started ends", extra={"former": kept.store}
+            )
+        return found
 
     async def run(self) -> None:
         """Adopts what lives, then watches over all ranks until cancelled; their processes stay."""

@@ -80,6 +80,7 @@ class Role:
         self.prober.follow(after)
         for node in begun_again(before, after):
             self.exchange.begun_again(node)
+        self.exchange.changes.notify()
         self.keeper.touched()
 
     def register(self, server: grpc.aio.Server) -> None:

@@ -26,6 +26,7 @@ from thunderline.rpc.errors import from_call
 from thunderline.topology import wire
 from thunderline.topology.knowledge import Knowledge, News
 from thunderline.topology.members import Peer
+from thunderline.topology.reports import Report
 from thunderline.topology.talk import Message, Talk
 from thunderline.v1 import topology_pb2, topology_pb2_grpc
 
@@ -286,11 +287,14 @@ class Exchange:
         """Raises InvalidRequest."""
         found = talk.told(self._knowledge, message)
         news = self._knowledge.take(found)
-        if news or talk.is_behind:
-            # For those whom its node cannot tell itself.
+        if talk.is_behind or (news and any(self._is_passed_on(report) for report in found)):
             self.changes.notify()
         if news is News.OF_LINKS:
             self._news()
+
+    def _is_passed_on(self, report: Report) -> bool:
+        """Whether a peer of ours lacks it: where everybody has a stream to everybody nobody is woken for nothing."""
+        return not self.joined <= {report.node, *report.tells}
 
     async def _messages(self, talk: Talk) -> AsyncGenerator[dict[str, Any], None]:
         """What to send, as it comes up; the first at once, whatever there is. Ends when the stream is over.

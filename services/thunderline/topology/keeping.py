@@ -19,15 +19,15 @@ from thunderline.rpc.channel import dial
 from thunderline.topology import measures
 from thunderline.topology.ends import Ends
 from thunderline.topology.exchange import Exchange
-from thunderline.topology.knowledge import Knowledge
+from thunderline.topology.knowledge import RTT_PERIOD_COUNT, Knowledge
 from thunderline.topology.memory import keep_cables, keep_start
 from thunderline.topology.prober import Prober
 from thunderline.v1 import discovery_pb2, discovery_pb2_grpc
 
 # Changes that come together are told together.
 PACE_S = 0.2
-# A graph of many nodes takes its time: no more than a fiftieth of a core, and never later than this.
-COST_FACTOR, PACE_MAX_S = 50.0, 2.0
+# A graph of many nodes takes its time: no more than a hundredth of a core, and never later than this.
+COST_FACTOR, PACE_MAX_S = 100.0, 2.0
 # Of an RTT alone nobody is woken: it is looked for this often.
 LOOK_S = 1.0
 LOOK_AT_INTERFACES_S = 2.0
@@ -79,11 +79,12 @@ class Keeper:
             await asyncio.sleep(min(max(PACE_S, cost_s * COST_FACTOR), PACE_MAX_S))
 
     def renew(self, is_urgent: bool) -> None:
-        """All that follows from what is known now. If it is RTTs alone the graph waits for its period."""
+        """All that follows from what is known now. If it is RTTs alone the graph waits as long as a report does."""
         knowledge, now_s = self._knowledge, asyncio.get_running_loop().time()
         if knowledge.tell(self._prober.rows, self._prober.arrivals, self._exchange.joined, now_s):
             self._exchange.changes.notify()
-        if not is_urgent and now_s - self._renewed_s < self._period_s:
+        pace_s = self._period_s * (RTT_PERIOD_COUNT if self.complete else 1)
+        if not is_urgent and now_s - self._renewed_s < pace_s:
             return
         self._renewed_s = now_s
         is_changed = knowledge.renew(time.time())

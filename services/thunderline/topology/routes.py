@@ -24,6 +24,7 @@ class Routes:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._socket: socket.socket | None = None
+        self._is_closed = False
         self._number = 0
 
     def interface(self, address: str, source: str) -> str:
@@ -35,10 +36,16 @@ class Routes:
                 index = self._asked(address, source)
             return socket.if_indextoname(index) if index else ""
         except (OSError, ValueError):
-            self.close()
+            self._drop()
             return ""
 
     def close(self) -> None:
+        """For good: a thread that still answers a probe learns nothing more."""
+        self._is_closed = True
+        self._drop()
+
+    def _drop(self) -> None:
+        """The next question has a new socket."""
         with self._lock:
             if self._socket is not None:
                 self._socket.close()
@@ -46,6 +53,8 @@ class Routes:
 
     def _asked(self, address: str, source: str) -> int:
         """The interface's index, 0 for no route. Raises OSError."""
+        if self._is_closed:
+            return 0
         if self._socket is None:
             # The numbers of linux/socket.h: other systems' modules do not have the names.
             self._socket = socket.socket(getattr(socket, "AF_NETLINK", 16), socket.SOCK_RAW, NETLINK_ROUTE)
