@@ -103,6 +103,7 @@ async def test_an_address_that_only_the_peers_probe_shows_has_a_row() -> None:
         async with probing(little) as prober:
             prober.follow(roster(peer(little)))
             prober.heard(Echoed(B, HERE, "127.0.0.3", LO, LO, 50, time.monotonic()))
+            await until("it has a row", lambda: (B, "127.0.0.3") in prober.rows)
             await until("it is tried", lambda: row(prober, "127.0.0.3").outcome is Outcome.ANSWERED)
             # Nothing comes from there any more.
             await until("it is forgotten", lambda: (B, "127.0.0.3") not in prober.rows)
@@ -113,8 +114,8 @@ async def test_who_is_no_member_is_not_heard_and_who_has_left_is_forgotten() -> 
         async with probing(little) as prober:
             prober.follow(roster(peer(little)))
             prober.heard(Echoed(C, HERE, HERE, LO, LO, 50, time.monotonic()))
-            assert prober.arrivals == {}
             prober.heard(Echoed(B, HERE, HERE, LO, LO, 50, time.monotonic()))
+            await until("the member is heard", lambda: {one.last.peer for one in prober.arrivals.values()} == {B})
             await until("it answers", lambda: row(prober).outcome is Outcome.ANSWERED)
             prober.follow(roster())
             assert (prober.rows, prober.arrivals, prober.tried_at_s) == ({}, {}, {})

@@ -1,6 +1,7 @@
 """How every role starts: settings, logs, one event loop; and how a refusal to start looks: one line, non-zero."""
 
 import asyncio
+import gc
 import logging
 import sys
 from collections.abc import Callable, Coroutine, Sequence
@@ -29,6 +30,8 @@ def run_role(
     except SettingsError as error:
         return refuse(role, str(error), USAGE)
     logs.configure(role, settings.node.log_level)
+    # What was imported stays: the collector need not look at it again and again.
+    gc.freeze()
     try:
         asyncio.run(_watched(serve(settings)))
     except* CannotStart as group:

@@ -27,7 +27,6 @@ from thunderline.topology.measuring import Measuring
 from thunderline.topology.members import begun_again, members
 from thunderline.topology.permits import Permits
 from thunderline.topology.prober import Prober
-from thunderline.topology.probes import Echoed
 from thunderline.topology.service import TopologyService
 from thunderline.topology.telling import Teller
 from thunderline.v1 import discovery_pb2, topology_pb2, topology_pb2_grpc
@@ -41,14 +40,9 @@ class Role:
     """What `serve` starts, wired."""
 
     def __init__(self, settings: Settings, wallet: Wallet, ends: Ends) -> None:
-        node, limits, loop = node_id(settings.home), settings.limits, asyncio.get_running_loop()
+        node, limits = node_id(settings.home), settings.limits
         start, cables = memory.next_start(settings.home), memory.kept_cables(settings.home)
         own, permits, timeout_s = speaker(node, settings.cluster.name), Permits(), limits.probe_timeout_s
-
-        def heard(echoed: Echoed) -> None:
-            # From a thread of the echo; the loop may be closed already.
-            with contextlib.suppress(RuntimeError):
-                loop.call_soon_threadsafe(self.prober.heard, echoed)
 
         def touched() -> None:
             self.keeper.touched()
@@ -57,7 +51,7 @@ class Role:
         self.ends = ends
         self.knowledge = Knowledge(node, start, cables, limits.probe_period_s)
         self.prober = Prober(own, ends, limits, touched)
-        self.echo = Echo(own, ends, permits, timeout_s, heard)
+        self.echo = Echo(own, ends, permits, timeout_s, self.prober.heard)
         self.exchange = Exchange(self.knowledge, limits, wallet, touched)
         self.keeper = Keeper(self.knowledge, self.prober, self.exchange, self.changes, settings.home, limits)
         self._teller = Teller()

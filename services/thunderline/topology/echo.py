@@ -27,22 +27,22 @@ from thunderline.topology.echo_messages import (
     Kind,
     Speaker,
     Tally,
+    nonce_of,
     pack_answer,
     pack_tally,
     unpack_ask,
+    with_nonce,
 )
 from thunderline.topology.ends import Ends, tell_arrivals
 from thunderline.topology.permits import MEASUREMENT_S, Permits
 from thunderline.topology.probes import Echoed
-from thunderline.topology.sockets import left_s, own_address, receive
+from thunderline.topology.sockets import left_s, limit, own_address, receive
 
 # Each has a thread. A burst over a slow VPN takes 0.3 s: 64 at a time are 200 probes a second.
 CONNECTION_COUNT_MAX = 64
 # So that one who only opens connections leaves room for others. Nodes behind one router share an address.
 PER_ADDRESS_COUNT_MAX = 16
 BACKLOG = 128
-# More than a probe's: its sender may be patient. After so many the connection is closed.
-ECHO_COUNT_MAX = 8
 # Bursts between the same two addresses are told no faster; and so many pairs of them are watched for that.
 TELL_GAP_S, TELL_COUNT_MAX = 0.05, 4096
 # Out of file descriptors: whoever waits is still there a little later.
@@ -173,7 +173,8 @@ class Echo:
         try:
             with connection, contextlib.suppress(OSError, BadMessage):
                 connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                first = unpack_ask(receive(connection, ASK_BYTES, time.monotonic() + self._timeout_s))
+                asked = receive(connection, ASK_BYTES, time.monotonic() + self._timeout_s)
+                first = unpack_ask(asked)
                 own = str(parse(own_address(connection)))
                 arrives = self._ends.arrives(connection, own)
                 returns = self._ends.leaves(address, own)
@@ -184,33 +185,30 @@ class Echo:
                 elif first.kind is Kind.SINK:
                     self._sink(connection, first, answer)
                 else:
-                    self._echo(connection, first, answer, address)
+                    self._echo(connection, asked, answer, address, first.speaker.node)
         finally:
             with self._lock:
                 self._open.pop(connection, None)
 
-    def _echo(self, connection: socket.socket, first: Ask, answer: Answer, peer_address: str) -> None:
+    def _echo(self, connection: socket.socket, asked: bytes, answer: Answer, peer_address: str, peer: NodeId) -> None:
         """Raises OSError, BadMessage."""
-        ask, rtts_us = first, list[int]()
+        message, told, rtts_us, sent_ns = asked, pack_answer(answer), list[int](), 0
         deadline_s = time.monotonic() + (BURST_COUNT + 1) * self._timeout_s
         try:
-            for _ in range(ECHO_COUNT_MAX):
-                nonce_answer = Answer(
-                    Kind.ECHO, answer.speaker, ask.nonce, answer.address, answer.arrives, answer.returns
-                )
-                connection.settimeout(left_s(deadline_s))
-                connection.sendall(pack_answer(nonce_answer))
+            for number in range(BURST_COUNT):
+                if number:
+                    message = receive(connection, ASK_BYTES, min(deadline_s, time.monotonic() + self._timeout_s))
+                    rtts_us.append((time.perf_counter_ns() - sent_ns) // 1000)
+                    if message != with_nonce(asked, nonce_of(message)):
+                        raise BadMessage("another one speaks")
+                limit(connection, deadline_s)
+                connection.sendall(with_nonce(told, nonce_of(message)))
                 sent_ns = time.perf_counter_ns()
-                data = receive(connection, ASK_BYTES, min(deadline_s, time.monotonic() + self._timeout_s))
-                rtts_us.append((time.perf_counter_ns() - sent_ns) // 1000)
-                ask = unpack_ask(data)
-                if ask.speaker != first.speaker or ask.kind is not Kind.ECHO:
-                    raise BadMessage("another one speaks")
         except OSError:
-            # The usual end: the caller has what it wants.
+            # The caller has what it wants, or is gone.
             pass
         if rtts_us and answer.arrives is not None:
-            self._tell(first.speaker.node, answer, answer.arrives, peer_address, min(rtts_us))
+            self._tell(peer, answer, answer.arrives, peer_address, min(rtts_us))
 
     def _tell(self, node: NodeId, answer: Answer, arrives: End, peer_address: str, rtt_us: int) -> None:
         """Of members, and not each of a flood: anybody may say a member's name."""
@@ -262,6 +260,9 @@ def _listener(host: str, port: int) -> socket.socket:
         if family == socket.AF_INET6:
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         tell_arrivals(listener)
+        if hasattr(socket, "TCP_DEFER_ACCEPT"):
+            # Linux: a connection is there when its first ask is, so that no thread waits for that.
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, 1)
         listener.bind((host, port))
         listener.listen(BACKLOG)
         listener.setblocking(False)

@@ -27,6 +27,8 @@ _ASK = struct.Struct(f"!4sBBxx16s16s{NONCE_BYTES}s")
 _ANSWER = struct.Struct(f"!4sBBxx16s16s{NONCE_BYTES}s16sB15sB15s")
 _TALLY = struct.Struct("!QQ")
 ASK_BYTES, ANSWER_BYTES, TALLY_BYTES = _ASK.size, _ANSWER.size, _TALLY.size
+# Magic, version, kind, cluster, node; then comes the nonce. Those of a burst differ in nothing else.
+_HEAD_BYTES = ASK_BYTES - NONCE_BYTES
 
 
 class Kind(IntEnum):
@@ -107,6 +109,15 @@ def unpack_answer(data: bytes) -> Answer:
     return Answer(
         _kind(magic, version, kind), who, nonce, str(found.ipv4_mapped or found), _end(*ends[:2]), _end(*ends[2:])
     )
+
+
+def with_nonce(message: bytes, nonce: bytes) -> bytes:
+    """The next ask or answer of a burst."""
+    return message[:_HEAD_BYTES] + nonce + message[ASK_BYTES:]
+
+
+def nonce_of(message: bytes) -> bytes:
+    return message[_HEAD_BYTES:ASK_BYTES]
 
 
 def pack_tally(tally: Tally) -> bytes:

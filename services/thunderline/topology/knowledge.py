@@ -11,10 +11,12 @@ from thunderline.cluster import NodeId
 from thunderline.cluster.graph import START_MAX, Cable, Graph, Version
 from thunderline.cluster.links import Link, LinkId, choose
 from thunderline.topology import reports as reporting
+from thunderline.topology import wire
 from thunderline.topology.cables import cables_of, remembered
 from thunderline.topology.members import Members
 from thunderline.topology.probes import Arrivals, Rows
 from thunderline.topology.reports import Report, Reports
+from thunderline.v1 import topology_pb2
 
 Pair = tuple[NodeId, NodeId]
 
@@ -53,6 +55,7 @@ class Knowledge:
         self._rtt_pace_s = RTT_PERIOD_COUNT * period_s
         self._told_s = -self._rtt_pace_s
         self._early: dict[NodeId, Report] = {}
+        self._encoded: dict[NodeId, tuple[Report, topology_pb2.NodeReport]] = {}
         # The newest own report that others have, and when it was answered for the last time.
         self._met = self.report
         self._now_s, self._answered_s = 0.0, -period_s
@@ -68,6 +71,7 @@ class Knowledge:
         for node, report in self.reports.items():
             if node not in known:
                 self._wait(report)
+        self._encoded = {node: one for node, one in self._encoded.items() if node in known}
         arrived = [self._early.pop(node) for node in list(self._early) if self._takes(node)]
         self.reports = reporting.merge(known, arrived)
 
@@ -146,6 +150,13 @@ class Knowledge:
     def touch(self) -> None:
         """Something else that this node tells is another one."""
         self.version = Version(self.version.start, self.version.number + 1)
+
+    def encoded(self, report: Report) -> topology_pb2.NodeReport:
+        """As a message; the same for all whom it is told."""
+        known = self._encoded.get(report.node)
+        if known is None or known[0] is not report:
+            known = self._encoded[report.node] = report, wire.report_to_proto(report)
+        return known[1]
 
     def best(self, peer: NodeId) -> str:
         """The address by which connections from here go to a peer; "" while no link answers."""

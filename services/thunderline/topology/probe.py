@@ -18,11 +18,13 @@ from thunderline.topology.echo_messages import (
     BadMessage,
     Kind,
     Speaker,
+    nonce_of,
     pack_ask,
     unpack_answer,
+    with_nonce,
 )
 from thunderline.topology.ends import Ends
-from thunderline.topology.sockets import dialled, end_at_once, errno_of, left_s, own_address, receive
+from thunderline.topology.sockets import dialled, end_at_once, errno_of, limit, own_address, receive
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,20 +61,23 @@ def probe(speaker: Speaker, aim: Aim, ends: Ends, timeout_s: float) -> Crossed |
             own = str(parse(own_address(connection)))
             seed = os.urandom(NONCE_BYTES - 1)
             answer: Answer | None = None
+            told, ask = b"", pack_ask(Ask(Kind.ECHO, speaker, seed + b"\0"))
             try:
                 for number in range(BURST_COUNT):
-                    ask = Ask(Kind.ECHO, speaker, seed + bytes([number]))
-                    message = pack_ask(ask)
-                    connection.settimeout(left_s(deadline_s))
+                    message = with_nonce(ask, seed + bytes([number]))
+                    limit(connection, deadline_s)
                     sent_ns = time.perf_counter_ns()
                     connection.sendall(message)
                     data = receive(connection, ANSWER_BYTES, deadline_s)
                     rtt_us = max((time.perf_counter_ns() - sent_ns) // 1000, 1)
-                    answer = unpack_answer(data)
-                    if answer.nonce != ask.nonce or answer.kind is not Kind.ECHO:
+                    if answer is None:
+                        told, answer = data, unpack_answer(data)
+                        if answer.kind is not Kind.ECHO:
+                            raise BadMessage("an answer to another question")
+                        if answer.speaker != Speaker(aim.peer, speaker.cluster):
+                            return NotCrossed(Outcome.WRONG_NODE, 0)
+                    if data != with_nonce(told, nonce_of(message)):
                         raise BadMessage("an answer to another question")
-                    if answer.speaker != Speaker(aim.peer, speaker.cluster):
-                        return NotCrossed(Outcome.WRONG_NODE, 0)
                     best_us = rtt_us if best_us is None else min(best_us, rtt_us)
             except OSError:
                 if best_us is None:

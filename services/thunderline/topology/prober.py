@@ -1,11 +1,14 @@
-"""Probes every address of every peer at its time, by threads; what comes of it changes the rows on the event loop."""
+"""Probes every address of every peer at its time, by threads; what comes of it changes the rows on the event loop.
+
+The loop looks ten times a second, and no probe wakes it: with 15 peers most of what probing costs would be that.
+"""
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
-from functools import partial
 
 from prometheus_client import Counter
 
@@ -22,6 +25,8 @@ from thunderline.topology.probes import Arrival, Arrivals, Echoed, Row, Rows
 # Addresses that swallow packets hold a thread for a whole time-out: half of 64 peers' two addresses, each period.
 THREAD_COUNT = 64
 TICK_S = 0.1
+# Of bursts between two looks; a flood of them is told no faster than echo.py says.
+ECHOED_COUNT_MAX = 4096
 # All at once the probes would measure each other's threads. A little faster than needed, so that none falls behind.
 SPREAD, CATCH_UP_S = 1.25, 0.5
 # Protocols B, point 3: who was asleep or starved that long judges nobody for one period.
@@ -44,11 +49,12 @@ class Prober:
         self._limits = limits
         self._changed = changed
         self._pool = ThreadPoolExecutor(THREAD_COUNT, thread_name_prefix="probe")
-        self._in_flight = 0
+        # With the moment at which each was begun.
+        self._under_way: list[tuple[Future[Crossed | NotCrossed], tuple[NodeId, str], float]] = []
+        self._echoed: deque[Echoed] = deque(maxlen=ECHOED_COUNT_MAX)
         self._judges_from_s = 0.0
         # How many of the usual probes may begin now.
         self._allowed = 0.0
-        self._wake = asyncio.Event()
 
     def follow(self, members: Members) -> None:
         """The roster is another one."""
@@ -56,10 +62,13 @@ class Prober:
         self._arrange()
         for node in begun_again(before, members):
             self.rows = probes.begun_again(self.rows, node)
-        self._wake.set()
 
     def heard(self, echoed: Echoed) -> None:
-        """A burst of a peer was answered: evidence for the way back, too."""
+        """A burst of a peer was answered. From any thread."""
+        self._echoed.append(echoed)
+
+    def _hear(self, echoed: Echoed) -> None:
+        """It is evidence for the way back, too."""
         if echoed.peer not in self._members.peers:
             return
         before = self.arrivals.get(echoed.key)
@@ -69,28 +78,25 @@ class Prober:
             self._arrange()
         elif after is not None and _gist_of_arrival(before) != _gist_of_arrival(after):
             self._changed()
-        asked = probes.asked_back(self.rows, echoed.peer, echoed.peer_address)
-        if asked != self.rows:
-            self.rows = asked
-            self._wake.set()
+        self.rows = probes.asked_back(self.rows, echoed.peer, echoed.peer_address)
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Until cancelled. Raises what a bug has raised in a probe."""
         clock = asyncio.get_running_loop().time
         looked_s = clock()
         try:
-            async with asyncio.TaskGroup() as tasks:
-                while True:
-                    self._wake.clear()
-                    now_s = clock()
-                    if now_s - looked_s > TICK_S + LATE_S:
-                        self._judges_from_s = now_s + self._limits.probe_period_s
-                    self._forget_the_silent(now_s)
-                    for row in self._turn(now_s, now_s - looked_s):
-                        aim = Aim(row.peer, row.address, self._members.peers[row.peer].echo_port)
-                        tasks.create_task(self._probe(aim, now_s), name=f"probe of {row.address}")
-                    looked_s = now_s
-                    await self._wait()
+            while True:
+                now_s = clock()
+                if now_s - looked_s > TICK_S + LATE_S:
+                    self._judges_from_s = now_s + self._limits.probe_period_s
+                self._gather()
+                self._forget_the_silent(now_s)
+                for row in self._turn(now_s, now_s - looked_s):
+                    aim = Aim(row.peer, row.address, self._members.peers[row.peer].echo_port)
+                    found = self._pool.submit(probe, self._speaker, aim, self._ends, self._limits.probe_timeout_s)
+                    self._under_way.append((found, row.key, now_s))
+                looked_s = now_s
+                await asyncio.sleep(TICK_S)
         finally:
             self._pool.shutdown(wait=False, cancel_futures=True)
 
@@ -98,34 +104,28 @@ class Prober:
         """Those that are due: at once what is new or was heard, the others spread over their period."""
         rate_per_s = SPREAD * len(self.rows) / self._limits.probe_period_s
         self._allowed = min(self._allowed + rate_per_s * elapsed_s, max(1.0, rate_per_s * CATCH_UP_S))
-        found = []
+        found: list[Row] = []
         for row in probes.due(self.rows, now_s, self._limits.probe_period_s):
             is_usual = row.tried_s is not None and not row.is_asked
-            if self._in_flight >= THREAD_COUNT or (is_usual and self._allowed < 1):
+            if len(self._under_way) + len(found) >= THREAD_COUNT or (is_usual and self._allowed < 1):
                 break
             self._allowed -= is_usual
             self._put(probes.started(row, now_s))
             self.tried_at_s[row.key] = time.time()
-            self._in_flight += 1
             found.append(row)
         return found
 
-    async def _wait(self) -> None:
-        """For the next tick, or for a peer that was heard; a fifth of a tick at least: it may knock all the time."""
-        await asyncio.sleep(TICK_S / 5)
-        try:
-            async with asyncio.timeout(TICK_S * 4 / 5):
-                await self._wake.wait()
-        except TimeoutError:
-            pass
-
-    async def _probe(self, aim: Aim, begun_s: float) -> None:
-        work = partial(probe, self._speaker, aim, self._ends, self._limits.probe_timeout_s)
-        try:
-            found = await asyncio.get_running_loop().run_in_executor(self._pool, work)
-        finally:
-            self._in_flight -= 1
-        self._absorb((aim.peer, aim.address), found, begun_s)
+    def _gather(self) -> None:
+        """What the threads have found since the last look."""
+        while self._echoed:
+            self._hear(self._echoed.popleft())
+        under_way, self._under_way = self._under_way, []
+        for one in under_way:
+            found, key, begun_s = one
+            if found.done():
+                self._absorb(key, found.result(), begun_s)
+            else:
+                self._under_way.append(one)
 
     def _absorb(self, key: tuple[NodeId, str], found: Crossed | NotCrossed, begun_s: float) -> None:
         outcome = Outcome.ANSWERED if isinstance(found, Crossed) else found.outcome

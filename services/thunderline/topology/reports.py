@@ -146,13 +146,17 @@ def _pairs(before: Report, after: Report) -> Iterator[tuple[Tried | Heard, Tried
 
 def _differ(before: Tried | Heard, after: Tried | Heard, limits_us: Mapping[Medium, int]) -> bool:
     """In more than the RTT; of one that is DEGRADED also in how many limits it misses."""
-    if isinstance(before, Tried) and isinstance(after, Tried) and before.stands and after.stands:
-        before = replace(before, outcome=after.outcome, errno=after.errno, failure_count=after.failure_count)
-    if before.rtt_us == after.rtt_us:
-        return before != after
-    if replace(before, rtt_us=after.rtt_us) != after:
+    if _gist(before) != _gist(after):
         return True
     return after.state is LinkState.DEGRADED and _missed(before, limits_us) != _missed(after, limits_us)
+
+
+def _gist(one: Tried | Heard) -> tuple[object, ...]:
+    """All but the RTT, and of a link that stands the way its last try ended. Sixty a second are compared, and more."""
+    link = one.from_node, one.to_node, one.address, one.state
+    if isinstance(one, Heard):
+        return *link, one.from_address, one.arrives, one.returns, one.is_proven
+    return *link, one.local_address, one.path, None if one.stands else _ended(one)
 
 
 def _missed(one: Tried | Heard, limits_us: Mapping[Medium, int]) -> int:

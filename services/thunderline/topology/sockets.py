@@ -5,6 +5,8 @@ import socket
 import struct
 import time
 
+# A deadline is renewed on a socket when it is so much nearer: each time costs a system call.
+SLACK_S = 0.1
 # Closed at once, with a reset: thousands of probes would else leave as many ports waiting for a minute.
 _NO_LINGER = struct.pack("ii", 1, 0)
 
@@ -32,12 +34,19 @@ def receive(connection: socket.socket, count: int, deadline_s: float) -> bytes:
     """So many bytes. Raises OSError, also when the other end closes before."""
     data = b""
     while len(data) < count:
-        connection.settimeout(left_s(deadline_s))
+        limit(connection, deadline_s)
         part = connection.recv(count - len(data))
         if not part:
             raise ConnectionResetError(errnos.ECONNRESET, "closed before all of it came")
         data += part
     return data
+
+
+def limit(connection: socket.socket, deadline_s: float) -> None:
+    """For the next calls, none of which takes longer than SLACK_S beyond it. Raises TimeoutError when it has passed."""
+    left, limit_s = left_s(deadline_s), connection.gettimeout()
+    if limit_s is None or limit_s > left + SLACK_S:
+        connection.settimeout(left)
 
 
 def left_s(deadline_s: float) -> float:

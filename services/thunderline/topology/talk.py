@@ -39,7 +39,7 @@ class Talk:
         parts: list[list[topology_pb2.NodeReport]] = [[]] if is_first else []
         size_bytes = 0
         for report in wanted:
-            told = wire.report_to_proto(report)
+            told = knowledge.encoded(report)
             self.held[report.node] = report.version
             size_bytes += told.ByteSize()
             if not parts or len(parts[-1]) >= wire.REPORT_COUNT_MAX or size_bytes > MESSAGE_BYTES:

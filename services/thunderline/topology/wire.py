@@ -1,6 +1,7 @@
 """Reports and graphs as messages, and back. What comes from another node is held against bounds."""
 
 from collections.abc import Sized
+from functools import lru_cache
 
 from thunderline.cluster import NodeId
 from thunderline.cluster.errors import InvalidRequest
@@ -141,7 +142,13 @@ def _end_to_proto(end: End) -> topology_pb2.PathEnd:
 
 
 def _end(told: topology_pb2.PathEnd) -> End:
-    return End(_text(told.interface), medium_from_proto(told.medium))
+    return _known_end(told.interface, told.medium)
+
+
+@lru_cache(maxsize=1024)
+def _known_end(interface: str, medium: "cluster_pb2.Medium.ValueType") -> End:
+    """Few differ, and each is told again with every report."""
+    return End(_text(interface), medium_from_proto(medium))
 
 
 def medium_from_proto(told: "cluster_pb2.Medium.ValueType") -> Medium:
