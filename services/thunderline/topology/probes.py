@@ -104,7 +104,9 @@ def rows_for(rows: Rows, addresses: Mapping[NodeId, Iterable[str]], heard: Arriv
     advertised = {(peer, one) for peer, told in addresses.items() for one in told if is_address(one)}
     known = [one.last for one in heard.values() if one.last.peer in addresses]
     wanted = advertised | {(one.peer, one.peer_address) for one in known if is_address(one.peer_address)}
-    return {key: replace(rows.get(key) or Row(*key), is_advertised=key in advertised) for key in sorted(wanted)}
+    found = {key: rows.get(key) or Row(*key) for key in sorted(wanted)}
+    changed = {key: row for key, row in found.items() if row.is_advertised is not (key in advertised)}
+    return found | {key: replace(row, is_advertised=key in advertised) for key, row in changed.items()}
 
 
 def due(rows: Rows, now_s: float, period_s: float) -> list[Row]:
