@@ -199,15 +199,19 @@ async def test_a_scheduler_node_that_joins_another_cluster_keeps_its_former_auth
     assert scheduler_node.wallet.checked().facts.bearer.caller is Caller.MEMBER
 
 
-async def test_a_runner_of_a_former_store_is_told_of(scheduler_node: Node, member: Node) -> None:
+async def test_what_ends_with_the_former_store_is_told_and_asked(scheduler_node: Node, member: Node) -> None:
     member.home.mkdir()
     (member.home / "runner.json").write_text('{"store_id": "s-1", "instances": {"i1": {}, "i2": {}}}')
     async with doors(scheduler_node) as opened:
         made = token(scheduler_node)
         await until("it listens", lambda: listens(opened.enrolment))
-        await member.join(made.text)
-    assert "store, s-1, and keeps 2 deployments" in "\n".join(member.said)
-    assert "thunderline cluster adopt" in "\n".join(member.said)
+        with pytest.raises(NotAdopted):
+            await member.join(made.text)
+        assert "deployments of its scheduler's store, s-1: 2" in "\n".join(member.said)
+        assert "they end when `thunderline up` starts here again" in "\n".join(member.said)
+        assert not (member.home / "cluster").exists()
+        await member.join(made.text, yes=True)
+    assert (member.home / "cluster" / "node.pem").exists()
 
 
 @dataclass

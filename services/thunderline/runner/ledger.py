@@ -3,12 +3,15 @@
 import base64
 import binascii
 import json
+import logging
 from pathlib import Path
 
 from thunderline.cluster import InstanceId, NodeId, StoreId
 from thunderline.process.entry import CannotStart
 from thunderline.process.home import write_atomically
-from thunderline.runner.fence import Fence, Started
+from thunderline.runner.fence import Fence, Started, under
+
+log = logging.getLogger(__name__)
 
 
 def read(path: Path) -> Fence:
@@ -29,6 +32,15 @@ def read(path: Path) -> Fence:
         return Fence()
     except (OSError, ValueError, KeyError, TypeError, AttributeError, binascii.Error) as error:
         raise CannotStart(f"{path} cannot be read ({error}); move it away to obey the next scheduler") from None
+
+
+def read_under(path: Path, scheduler: NodeId) -> Fence:
+    """Of a node that this scheduler node commands now. Raises CannotStart."""
+    kept = read(path)
+    found = under(kept, scheduler)
+    if found.store != kept.store:
+        log.warning("another scheduler node commands: what the former one started ends", extra={"former": kept.store})
+    return found
 
 
 def write(path: Path, fence: Fence) -> None:

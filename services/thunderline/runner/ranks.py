@@ -59,23 +59,12 @@ class Ranks:
         self._ranks: dict[RankId, KnownRank] = {}
         self._tasks: asyncio.TaskGroup | None = None
         self._grace_s = settings.limits.rank_stop_grace_s
-        self.fence = self._read_fence()
+        self.fence = ledger.read_under(self._ledger_path, NodeId(settings.cluster.scheduler) or node_id(settings.home))
         self.changes = Changes()
         self.started = asyncio.Event()
         self.complete = False
         # Set while the role stops: what a command gets instead of an answer.
         self.refusal: ClusterError | None = None
-
-    def _read_fence(self) -> fence.Fence:
-        """Raises CannotStart."""
-        kept = ledger.read(self._ledger_path)
-        scheduler = NodeId(self._settings.cluster.scheduler) or node_id(self._settings.home)
-        found = fence.under(kept, scheduler)
-        if found.store != kept.store:
-            log.warning(
-                "this node has another scheduler node: what the former one started ends", extra={"former": kept.store}
-            )
-        return found
 
     async def run(self) -> None:
         """Adopts what lives, then watches over all ranks until cancelled; their processes stay."""
