@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from thunderline.cluster import InstanceId, NodeId, RankId, StoreId
+from thunderline.cluster import InstanceId, RankId, StoreId
 from thunderline.cluster.errors import ClusterError, EpochConflict, StaleEpoch, WrongStore
 from thunderline.process.entry import CannotStart
 from thunderline.runner import ledger
-from thunderline.runner.fence import INSTANCE_COUNT_MAX, Fence, Goal, Started, Verdict, adopt, judge, stop, under
+from thunderline.runner.fence import INSTANCE_COUNT_MAX, Fence, Goal, Started, Verdict, adopt, judge, leave, stop
 
 OURS, OTHER = StoreId("ours"), StoreId("other")
 ONE = InstanceId("i1")
@@ -94,20 +94,10 @@ def test_after_an_adoption_the_former_store_is_refused_and_what_is_forgotten_sta
     assert judge(fence, OTHER, RankId(I1, 5, 0), Goal.READY, b"p") == (Verdict.CONTINUE, fence)
 
 
-HERE, THERE = NodeId("here"), NodeId("there")
-# fence, who commands the node now -> fence
-SCHEDULERS: dict[str, tuple[Fence, NodeId, Fence]] = {
-    "the_same": (replace(TWO, scheduler=HERE), HERE, replace(TWO, scheduler=HERE)),
-    "another": (replace(TWO, scheduler=HERE), THERE, Fence(forgotten=7, scheduler=THERE)),
-    "nobody_knows_who_did": (TWO, HERE, replace(TWO, scheduler=HERE)),
-    "nobody_did": (replace(EMPTY, scheduler=HERE), THERE, Fence(scheduler=THERE)),
-}
-
-
-@pytest.mark.parametrize("case", SCHEDULERS)
-def test_a_node_that_has_another_scheduler_node_leaves_the_former_store(case: str) -> None:
-    fence, scheduler, expected = SCHEDULERS[case]
-    assert under(fence, scheduler) == expected
+def test_a_node_that_leaves_a_store_obeys_the_next_and_what_it_started_stays_stale() -> None:
+    assert leave(TWO, OURS) == Fence(forgotten=7)
+    assert leave(TWO, OTHER) == TWO
+    assert leave(EMPTY, OURS) == EMPTY
 
 
 def test_an_instance_that_is_undeployed_is_forgotten() -> None:
@@ -157,7 +147,7 @@ def test_a_ledger_of_an_earlier_version_has_forgotten_nothing(tmp_path: Path) ->
 
 def test_the_ledger_gives_back_what_was_written(tmp_path: Path) -> None:
     assert ledger.read(tmp_path / "runner.json") == Fence()
-    fence = replace(AT_5, forgotten=3, scheduler=HERE)
+    fence = replace(AT_5, forgotten=3)
     ledger.write(tmp_path / "runner.json", fence)
     assert ledger.read(tmp_path / "runner.json") == fence
 

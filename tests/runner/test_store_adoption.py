@@ -1,7 +1,6 @@
 """A runner comes to obey another store: stories over real sockets, with rank processes that are stand-ins."""
 
 import json
-import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import pytest
 from runner.little_runner import ABSENT, PREPARED, READY, Little, running
 from runner.runner_process import Process, until_gone
 from thunderline.cluster.errors import ClusterError, InvalidRequest, WrongStore
+from thunderline.process.home import leave_store
 from thunderline.rpc.errors import from_call
 from thunderline.v1 import cluster_pb2, runner_pb2
 
@@ -131,16 +131,34 @@ async def test_whom_it_obeys_is_on_disk_before_it_is_said(runner: Process) -> No
         assert (await little.set_rank(PREPARED)).pid == pid
 
 
-async def test_what_a_former_scheduler_node_started_ends_with_the_next_start(runner: Process) -> None:
+async def test_what_was_started_for_a_store_that_the_node_has_left_ends_with_the_next_start(runner: Process) -> None:
     runner.start()
     async with runner.client() as little:
         pid = (await little.ready()).pid
         runner.kill()
-    (runner.home / "config.toml").write_text(f'[cluster]\nscheduler = "{uuid.uuid4()}"\n')
+    leave_store(runner.home, "store")
     runner.start()
     async with runner.client() as little:
         await until_gone(pid, 10)
         await runner.complete(little)
-        assert (await adopt(little)).store_id == ""
+        assert (await adopt(little)).store_id == json.loads((runner.home / "runner.json").read_text())["store_id"] == ""
         little.store = "other"
-        assert (await little.ready(epoch=2)).pid != pid
+        other = (await little.ready(epoch=2)).pid
+        runner.kill()
+    # It was left once.
+    runner.start()
+    async with runner.client() as little:
+        (rank,) = (await runner.complete(little)).ranks
+        assert rank.pid == other != pid
+
+
+async def test_a_store_that_it_does_not_obey_is_not_left(runner: Process) -> None:
+    runner.start()
+    async with runner.client() as little:
+        pid = (await little.ready()).pid
+        runner.kill()
+    leave_store(runner.home, "another")
+    runner.start()
+    async with runner.client() as little:
+        await runner.complete(little)
+        assert (await little.set_rank(READY)).pid == pid

@@ -26,7 +26,7 @@ from thunderline.process.certificates import belongs, facts, new_key, request_pe
 from thunderline.process.departed import departed
 from thunderline.process.entry import CannotStart
 from thunderline.process.handshake import pinned_authority
-from thunderline.process.home import node_id
+from thunderline.process.home import left_store, node_id
 from thunderline.process.trust import Wallet, keep, keep_offer, kept_offers
 from thunderline.rpc.channel import dial
 from thunderline.rpc.errors import from_call
@@ -212,6 +212,7 @@ async def test_what_ends_with_the_former_store_is_told_and_asked(scheduler_node:
         assert not (member.home / "cluster").exists()
         await member.join(made.text, yes=True)
     assert (member.home / "cluster" / "node.pem").exists()
+    assert left_store(member.home) == "s-1"
 
 
 @dataclass

@@ -170,7 +170,8 @@ def _say_left(found: Settings, leaver: NodeId, own: NodeId) -> None:
     if leaver == own:
         _done(lambda: leaving.forget(found))
         saying.out.print("stop `thunderline up` here and start it again: then this node is on its own", markup=False)
-        if joining.obeyed_store(found.home)[0]:
+        _done(lambda: joining.leave_obeyed_store(found.home))
+        if joining.obeyed_store(found.home)[1]:
             saying.out.print("with that its runner ends what the cluster's scheduler has started here", markup=False)
     else:
         saying.out.print(

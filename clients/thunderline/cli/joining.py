@@ -19,7 +19,7 @@ from thunderline.process import authority
 from thunderline.process.authority import AUTHORITY
 from thunderline.process.certificates import new_key, request_pem
 from thunderline.process.handshake import pinned_authority
-from thunderline.process.home import node_id, remembered_ports, write_atomically
+from thunderline.process.home import leave_store, node_id, remembered_ports, write_atomically
 from thunderline.process.settings import Settings
 from thunderline.process.trust import (
     FOLDER,
@@ -73,6 +73,7 @@ async def join(settings: Settings, text: str, yes: bool, say: Say) -> Joined:
     with authority.changing(home):
         if not is_same:
             _put_away(home, say)
+            leave_obeyed_store(home)
         keep(home, one)
         keep_joined(home, answer.cluster_name, NodeId(answer.scheduler_node_id), seeds)
     return Joined(answer.cluster_name, node, NodeId(answer.scheduler_node_id), seeds)
@@ -99,9 +100,11 @@ def _agree(settings: Settings, token: JoinToken, yes: bool, say: Say) -> bool:
     store, count = obeyed_store(settings.home)
     if count:
         say(f"this node's runner keeps deployments of its scheduler's store, {store}: {count}")
-        say("under another scheduler node they end when `thunderline up` starts here again")
-    if own is not None or ours is not None or count:
+        say("in another cluster they end when `thunderline up` starts here again")
+    if own is not None or ours is not None:
         agreed("leave the one and join the other?", yes)
+    elif count:
+        agreed("end them, and join?", yes)
     return False
 
 
@@ -164,6 +167,12 @@ def obeyed_store(home: Path) -> tuple[str, int]:
         return str(tree["store_id"]), len(tree["instances"])
     except (OSError, ValueError, KeyError, TypeError):
         return "", 0
+
+
+def leave_obeyed_store(home: Path) -> None:
+    """With the runner's next start. Raises OSError."""
+    if store := obeyed_store(home)[0]:
+        leave_store(home, store)
 
 
 def warnings(joined: Joined, settings: Settings) -> list[str]:

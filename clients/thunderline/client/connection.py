@@ -61,7 +61,7 @@ class Connection:
     async def _watched(self, begin: "Callable[[], grpc.aio.UnaryStreamCall[Any, T]]") -> AsyncIterator[T]:
         """Messages of a watch; where its connection moves to, `begin` is called anew. Raises ClusterError."""
         while True:
-            call, moved = begin(), asyncio.ensure_future(self._moved())
+            moved, call = asyncio.ensure_future(self._moved(self._version)), begin()
             coming = asyncio.ensure_future(call.read())
             try:
                 await asyncio.wait({coming, moved}, return_when=asyncio.FIRST_COMPLETED)
@@ -78,11 +78,17 @@ class Connection:
                 call.cancel()
                 moved.cancel()
                 coming.cancel()
+                # Else asyncio tells of an error that nobody asked for.
+                coming.add_done_callback(lambda read: read.cancelled() or read.exception())
 
-    async def _moved(self) -> None:
+    @property
+    def _version(self) -> int:
+        return self._channel.changes.version if isinstance(self._channel, Moving) else 0
+
+    async def _moved(self, seen: int) -> None:
         """A channel to one address never does."""
         if isinstance(self._channel, Moving):
-            await self._channel.changes.after(self._channel.changes.version)
+            await self._channel.changes.after(seen)
         else:
             await asyncio.Event().wait()
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from thunderline.cluster import NodeId
 from thunderline.process.entry import CannotStart
 
-MODEL_ROOTS, PORTS = "model_roots", "run/ports.json"
+MODEL_ROOTS, PORTS, LEFT_STORE = "model_roots", "run/ports.json", "left_store"
 # A Unix socket's path holds 107 bytes on Linux, 103 on macOS.
 SOCKET_PATH_BYTES_MAX = 100
 
@@ -82,6 +82,23 @@ def remembered_ports(home: Path) -> dict[str, int]:
         return {str(role): int(port) for role, port in json.loads((home / PORTS).read_text()).items()}
     except (FileNotFoundError, ValueError, AttributeError):
         return {}
+
+
+def leave_store(home: Path, store: str) -> None:
+    """For the runner's next start: this node does not belong to that store's scheduler any more. Raises OSError."""
+    write_atomically(home / LEFT_STORE, f"{store}\n".encode())
+
+
+def left_store(home: Path) -> str:
+    """ "" when none was left."""
+    try:
+        return (home / LEFT_STORE).read_text().strip()
+    except (OSError, ValueError):
+        return ""
+
+
+def forget_left_store(home: Path) -> None:
+    (home / LEFT_STORE).unlink(missing_ok=True)
 
 
 def socket_path(home: Path, name: str) -> Path:

@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 
-from thunderline.cluster import InstanceId, NodeId, RankId, StoreId
+from thunderline.cluster import InstanceId, RankId, StoreId
 from thunderline.cluster.errors import EpochConflict, StaleEpoch, WrongStore
 
 # Placements of instances that ended long ago help nobody.
@@ -29,7 +29,7 @@ class Started:
     stopped: bool = False
 
 
-NO_STORE, NOBODY = StoreId(""), NodeId("")
+NO_STORE = StoreId("")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +43,6 @@ class Fence:
     store: StoreId = NO_STORE
     started: Mapping[InstanceId, Started] = field(default_factory=dict)
     forgotten: int = 0
-    # The scheduler node whose store it is; "" where that was not kept.
-    scheduler: NodeId = NOBODY
 
     @property
     def highest(self) -> int:
@@ -126,12 +124,9 @@ def adopt(fence: Fence, store: StoreId, former: StoreId, keep: Collection[RankId
     return replace(_keeping(fence, kept), store=store)
 
 
-def under(fence: Fence, scheduler: NodeId) -> Fence:
-    """The fence of a node that this scheduler node commands: one that has joined another cluster leaves the former
-    store (protocols A, point 3), and nobody may command what it started there any more."""
-    if fence.store and fence.scheduler not in (NOBODY, scheduler):
-        fence = replace(_keeping(fence, ()), store=NO_STORE)
-    return replace(fence, scheduler=scheduler)
+def leave(fence: Fence, store: StoreId) -> Fence:
+    """The fence of a node that has left this store (protocols A, point 3): nobody may command what it started here."""
+    return replace(_keeping(fence, ()), store=NO_STORE) if fence.store == store else fence
 
 
 def stop(fence: Fence, ranks: Collection[RankId]) -> Fence:

@@ -6,10 +6,10 @@ import json
 import logging
 from pathlib import Path
 
-from thunderline.cluster import InstanceId, NodeId, StoreId
+from thunderline.cluster import InstanceId, StoreId
 from thunderline.process.entry import CannotStart
-from thunderline.process.home import write_atomically
-from thunderline.runner.fence import Fence, Started, under
+from thunderline.process.home import forget_left_store, left_store, write_atomically
+from thunderline.runner.fence import Fence, Started, leave
 
 log = logging.getLogger(__name__)
 
@@ -26,20 +26,27 @@ def read(path: Path) -> Fence:
             )
             for name, entry in tree["instances"].items()
         }
-        scheduler = NodeId(str(tree.get("scheduler", "")))
-        return Fence(StoreId(tree["store_id"]), started, int(tree.get("forgotten", 0)), scheduler)
+        return Fence(StoreId(tree["store_id"]), started, int(tree.get("forgotten", 0)))
     except FileNotFoundError:
         return Fence()
     except (OSError, ValueError, KeyError, TypeError, AttributeError, binascii.Error) as error:
         raise CannotStart(f"{path} cannot be read ({error}); move it away to obey the next scheduler") from None
 
 
-def read_under(path: Path, scheduler: NodeId) -> Fence:
-    """Of a node that this scheduler node commands now. Raises CannotStart."""
+def read_left(path: Path, home: Path) -> Fence:
+    """Without the store that this node has left, if it has. Raises CannotStart."""
     kept = read(path)
-    found = under(kept, scheduler)
-    if found.store != kept.store:
-        log.warning("another scheduler node commands: what the former one started ends", extra={"former": kept.store})
+    if not (left := left_store(home)):
+        return kept
+    found = leave(kept, StoreId(left))
+    try:
+        write(path, found)
+        forget_left_store(home)
+    except OSError as error:
+        # The next start tries again.
+        log.warning("a store that was left cannot be forgotten", extra={"store": left, "why": str(error)})
+    if found != kept:
+        log.warning("this node has left a store: what was started there ends", extra={"store": left})
     return found
 
 
@@ -47,7 +54,6 @@ def write(path: Path, fence: Fence) -> None:
     """Raises OSError."""
     tree = {
         "store_id": fence.store,
-        "scheduler": fence.scheduler,
         "forgotten": fence.forgotten,
         "instances": {
             name: {

@@ -10,13 +10,12 @@ from pathlib import Path
 
 from google.protobuf.message import DecodeError
 
-from thunderline.cluster import NodeId, RankId, StoreId
+from thunderline.cluster import RankId, StoreId
 from thunderline.cluster.errors import ClusterError, InstanceFailed, InvalidRequest
 from thunderline.cluster.ranks import RankState
 from thunderline.process.awake import LATE_S
 from thunderline.process.boot import boot_id
 from thunderline.process.changes import Changes
-from thunderline.process.home import node_id
 from thunderline.process.settings import Settings
 from thunderline.runner import adoption, exit_cause, fence, ledger, measures, rank_life, rank_process, tokenizing
 from thunderline.runner.adoption import DIAL_IN_S, Finding, rank_of
@@ -59,7 +58,7 @@ class Ranks:
         self._ranks: dict[RankId, KnownRank] = {}
         self._tasks: asyncio.TaskGroup | None = None
         self._grace_s = settings.limits.rank_stop_grace_s
-        self.fence = ledger.read_under(self._ledger_path, NodeId(settings.cluster.scheduler) or node_id(settings.home))
+        self.fence = ledger.read_left(self._ledger_path, settings.home)
         self.changes = Changes()
         self.started = asyncio.Event()
         self.complete = False

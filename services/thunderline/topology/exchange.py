@@ -216,7 +216,11 @@ class Exchange:
             response = await call.read()
         while response is not grpc.aio.EOF:
             self._take(talk, response)
-            talk.stands = True
+            if not talk.stands:
+                # What came since its stream began was passed on to those that stood.
+                talk.stands = True
+                self.changes.notify()
+                self._news()
             response = await call.read()
 
     async def _tell(self, call: Any, talk: Talk) -> None:
@@ -293,8 +297,11 @@ class Exchange:
             self._news()
 
     def _is_passed_on(self, report: Report) -> bool:
-        """Whether a peer of ours lacks it: where everybody has a stream to everybody nobody is woken for nothing."""
-        return not self.joined <= {report.node, *report.tells}
+        """Whether a peer of ours lacks it: where everybody has a stream to everybody nobody is woken for nothing.
+
+        An own one from before our start makes us tell a newer one.
+        """
+        return report.node == self._knowledge.node or not self.joined <= {report.node, *report.tells}
 
     async def _messages(self, talk: Talk) -> AsyncGenerator[dict[str, Any], None]:
         """What to send, as it comes up; the first at once, whatever there is. Ends when the stream is over.

@@ -79,12 +79,14 @@ class Keeper:
             await asyncio.sleep(min(max(PACE_S, cost_s * COST_FACTOR), PACE_MAX_S))
 
     def renew(self, is_urgent: bool) -> None:
-        """All that follows from what is known now. If it is RTTs alone the graph waits as long as a report does."""
+        """All that follows from what is known now. RTTs alone wait as long for the graph as for a report."""
         knowledge, now_s = self._knowledge, asyncio.get_running_loop().time()
-        if knowledge.tell(self._prober.rows, self._prober.arrivals, self._exchange.joined, now_s):
+        measures.STREAMS.set(len(self._exchange.joined))
+        if is_told := knowledge.tell(self._prober.rows, self._prober.arrivals, self._exchange.joined, now_s):
             self._exchange.changes.notify()
+        # Until all is known time alone may make it so.
         pace_s = self._period_s * (RTT_PERIOD_COUNT if self.complete else 1)
-        if not is_urgent and now_s - self._renewed_s < pace_s:
+        if not (is_urgent or is_told) and now_s - self._renewed_s < pace_s:
             return
         self._renewed_s = now_s
         is_changed = knowledge.renew(time.time())
@@ -99,7 +101,6 @@ class Keeper:
             own = [link for link in knowledge.graph.links if link.from_node == knowledge.node]
             measures.show_links(own, knowledge.chosen.values())
             self._changes.notify()
-        measures.STREAMS.set(len(self._exchange.joined))
 
     async def _keep(self) -> None:
         """On disk, what has to outlive the role."""

@@ -43,7 +43,7 @@ def receive(connection: socket.socket, count: int, deadline_s: float) -> bytes:
 
 
 def limit(connection: socket.socket, deadline_s: float) -> None:
-    """For the next calls, none of which takes longer than SLACK_S beyond it. Raises TimeoutError when it has passed."""
+    """For the next calls, which last no longer than SLACK_S beyond it; a nearer one stays. Raises TimeoutError."""
     left, limit_s = left_s(deadline_s), connection.gettimeout()
     if limit_s is None or limit_s > left + SLACK_S:
         connection.settimeout(left)
