@@ -1,13 +1,20 @@
-"""Calls that nobody holds any more end when they are collected: anywhere, at any time."""
+"""Channels in front of real ones: what calls that nobody holds any more, and failures that nobody saw, leave behind."""
 
 import asyncio
+import itertools
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, cast
 
 import grpc
 
+from rpc.little_cluster import LittleCluster
+from thunderline.process.trust import Identity, Wallet, keep
+from thunderline.rpc.lasting_channel import LastingChannel
 from thunderline.rpc.lines import Line
+
+S = grpc.ChannelConnectivity
 
 
 class Channel:
@@ -23,6 +30,39 @@ class Call:
 
     def add_done_callback(self, callback: Callable[[Any], None]) -> None:
         self.ended = callback
+
+
+class Failing(Channel):
+    """Fails after the first look at its state."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.states = itertools.chain([S.CONNECTING], itertools.repeat(S.TRANSIENT_FAILURE))
+
+    def get_state(self, try_to_connect: bool = False) -> grpc.ChannelConnectivity:
+        return next(self.states)
+
+
+class Fresh(Channel):
+    def get_state(self, try_to_connect: bool = False) -> grpc.ChannelConnectivity:
+        return S.IDLE
+
+
+async def test_a_failure_between_two_looks_is_not_overlooked(tmp_path: Path) -> None:
+    """Nothing would tell of it again: the state stays as it is until somebody answers."""
+    cluster = LittleCluster(tmp_path)
+    made: list[Identity | None] = []
+
+    def make(one: Identity | None) -> grpc.aio.Channel:
+        made.append(one)
+        return cast(grpc.aio.Channel, Fresh() if one else Failing())
+
+    lasting = LastingChannel(Wallet(tmp_path / "own", "home"), make)
+    identity = cluster.identity(name="6b1f6a1e-6f1c-4b4b-9a55-0f0c6a0d0c11")
+    keep(tmp_path / "own", identity)
+    assert lasting.get_state(try_to_connect=True) is S.IDLE
+    assert made == [None, identity]
+    await lasting.close()
 
 
 async def with_a_call() -> tuple[Line, Call, Channel]:

@@ -48,6 +48,13 @@ class LastingChannel(LineChannel):
             return True
         return self._line.channel.get_state() is grpc.ChannelConnectivity.TRANSIENT_FAILURE
 
+    def get_state(self, try_to_connect: bool = False) -> grpc.ChannelConnectivity:
+        """A failure lasts until somebody answers: one that came between our look and this one is looked at now."""
+        state = super().get_state(try_to_connect)
+        if state is grpc.ChannelConnectivity.TRANSIENT_FAILURE:
+            state = super().get_state(try_to_connect)
+        return state
+
     async def wait_for_state_change(self, last_observed_state: grpc.ChannelConnectivity) -> None:
         # Of the line whose state was looked at: a new one is idle, too, and nobody has had it dial yet.
         await self._line.channel.wait_for_state_change(last_observed_state)
