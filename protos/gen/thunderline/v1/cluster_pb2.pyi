@@ -50,6 +50,48 @@ MEDIUM_LOOPBACK: Medium.ValueType  # 5
 MEDIUM_OTHER: Medium.ValueType  # 6
 Global___Medium: _TypeAlias = Medium  # noqa: Y015
 
+class _RdmaState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _RdmaStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RdmaState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    RDMA_STATE_UNSPECIFIED: _RdmaState.ValueType  # 0
+    RDMA_STATE_ENABLED: _RdmaState.ValueType  # 1
+    RDMA_STATE_DISABLED: _RdmaState.ValueType  # 2
+    RDMA_STATE_UNAVAILABLE: _RdmaState.ValueType  # 3
+    """There is no such thing: macOS before 26.2, or no Mac."""
+
+class RdmaState(_RdmaState, metaclass=_RdmaStateEnumTypeWrapper):
+    """Whether RDMA over Thunderbolt can be used on a node. Unspecified: it does not tell."""
+
+RDMA_STATE_UNSPECIFIED: RdmaState.ValueType  # 0
+RDMA_STATE_ENABLED: RdmaState.ValueType  # 1
+RDMA_STATE_DISABLED: RdmaState.ValueType  # 2
+RDMA_STATE_UNAVAILABLE: RdmaState.ValueType  # 3
+"""There is no such thing: macOS before 26.2, or no Mac."""
+Global___RdmaState: _TypeAlias = RdmaState  # noqa: Y015
+
+class _RdmaPortState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _RdmaPortStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RdmaPortState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    RDMA_PORT_STATE_UNSPECIFIED: _RdmaPortState.ValueType  # 0
+    RDMA_PORT_STATE_ACTIVE: _RdmaPortState.ValueType  # 1
+    """A cable is in, and RDMA is enabled at both of its ends."""
+    RDMA_PORT_STATE_DOWN: _RdmaPortState.ValueType  # 2
+
+class RdmaPortState(_RdmaPortState, metaclass=_RdmaPortStateEnumTypeWrapper):
+    """Of one RDMA device. Unspecified: it does not tell."""
+
+RDMA_PORT_STATE_UNSPECIFIED: RdmaPortState.ValueType  # 0
+RDMA_PORT_STATE_ACTIVE: RdmaPortState.ValueType  # 1
+"""A cable is in, and RDMA is enabled at both of its ends."""
+RDMA_PORT_STATE_DOWN: RdmaPortState.ValueType  # 2
+Global___RdmaPortState: _TypeAlias = RdmaPortState  # noqa: Y015
+
 class _RankState:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -275,6 +317,7 @@ class NodeCard(_message.Message):
     TRUSTED_AUTHORITIES_FIELD_NUMBER: _builtins.int
     CERTIFICATE_AUTHORITY_FIELD_NUMBER: _builtins.int
     SIGNING_AUTHORITY_FIELD_NUMBER: _builtins.int
+    MACHINE_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
     """A UUID kept on the node's disk."""
     incarnation: _builtins.int
@@ -321,6 +364,10 @@ class NodeCard(_message.Message):
         on the scheduler node the one that signs now. Empty on a node without a cluster. At most 2.
         """
 
+    @_builtins.property
+    def machine(self) -> Global___MachineFacts:
+        """Unset until the node has looked for the first time."""
+
     def __init__(
         self,
         *,
@@ -344,14 +391,276 @@ class NodeCard(_message.Message):
         trusted_authorities: _abc.Iterable[_builtins.str] | None = ...,
         certificate_authority: _builtins.str = ...,
         signing_authority: _builtins.str = ...,
+        machine: Global___MachineFacts | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["machine", b"machine"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "certificate_authority", b"certificate_authority", "chip", b"chip", "cluster_name", b"cluster_name", "endpoints", b"endpoints", "hostname", b"hostname", "incarnation", b"incarnation", "interfaces", b"interfaces", "is_scheduler_node", b"is_scheduler_node", "memory_bytes", b"memory_bytes", "node_id", b"node_id", "operating_system", b"operating_system", "revision", b"revision", "settings", b"settings", "settings_digest", b"settings_digest", "signing_authority", b"signing_authority", "start_id", b"start_id", "trusted_authorities", b"trusted_authorities", "version", b"version", "versions", b"versions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "certificate_authority", b"certificate_authority", "chip", b"chip", "cluster_name", b"cluster_name", "endpoints", b"endpoints", "hostname", b"hostname", "incarnation", b"incarnation", "interfaces", b"interfaces", "is_scheduler_node", b"is_scheduler_node", "machine", b"machine", "memory_bytes", b"memory_bytes", "node_id", b"node_id", "operating_system", b"operating_system", "revision", b"revision", "settings", b"settings", "settings_digest", b"settings_digest", "signing_authority", b"signing_authority", "start_id", b"start_id", "trusted_authorities", b"trusted_authorities", "version", b"version", "versions", b"versions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___NodeCard: _TypeAlias = NodeCard  # noqa: Y015
+
+@_typing.final
+class SeenMac(_message.Message):
+    """A Mac that a Thunderbolt port sees at the other end."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PORT_UUID_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    BEHIND_FIELD_NUMBER: _builtins.int
+    port_uuid: _builtins.str
+    """Of the peer's own port, at which the cable ends."""
+    name: _builtins.str
+    model: _builtins.str
+    @_builtins.property
+    def behind(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Hubs and docks between, from here to there; none: a direct cable. At most 8."""
+
+    def __init__(
+        self,
+        *,
+        port_uuid: _builtins.str = ...,
+        name: _builtins.str = ...,
+        model: _builtins.str = ...,
+        behind: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["behind", b"behind", "model", b"model", "name", b"name", "port_uuid", b"port_uuid"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SeenMac: _TypeAlias = SeenMac  # noqa: Y015
+
+@_typing.final
+class ThunderboltPort(_message.Message):
+    """One Thunderbolt receptacle of a node. Empty and 0: the system does not tell."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BUS_FIELD_NUMBER: _builtins.int
+    UUID_FIELD_NUMBER: _builtins.int
+    RECEPTACLE_FIELD_NUMBER: _builtins.int
+    INTERFACE_FIELD_NUMBER: _builtins.int
+    RDMA_DEVICE_FIELD_NUMBER: _builtins.int
+    RDMA_PORT_FIELD_NUMBER: _builtins.int
+    IS_CONNECTED_FIELD_NUMBER: _builtins.int
+    SPEED_GBPS_FIELD_NUMBER: _builtins.int
+    SPEED_MAX_GBPS_FIELD_NUMBER: _builtins.int
+    MACS_FIELD_NUMBER: _builtins.int
+    DEVICES_FIELD_NUMBER: _builtins.int
+    bus: _builtins.str
+    """As the system names it."""
+    uuid: _builtins.str
+    receptacle: _builtins.str
+    """As printed on the machine."""
+    interface: _builtins.str
+    rdma_device: _builtins.str
+    """"rdma_en4", where there is such a device."""
+    rdma_port: Global___RdmaPortState.ValueType
+    is_connected: _builtins.bool
+    speed_gbps: _builtins.int
+    """Negotiated with what is plugged in, the faster way."""
+    speed_max_gbps: _builtins.int
+    """What a free port says that it could."""
+    @_builtins.property
+    def macs(self) -> _containers.RepeatedCompositeFieldContainer[Global___SeenMac]:
+        """At most 8."""
+
+    @_builtins.property
+    def devices(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Docks, disks, hubs. At most 16."""
+
+    def __init__(
+        self,
+        *,
+        bus: _builtins.str = ...,
+        uuid: _builtins.str = ...,
+        receptacle: _builtins.str = ...,
+        interface: _builtins.str = ...,
+        rdma_device: _builtins.str = ...,
+        rdma_port: Global___RdmaPortState.ValueType = ...,
+        is_connected: _builtins.bool | None = ...,
+        speed_gbps: _builtins.int = ...,
+        speed_max_gbps: _builtins.int = ...,
+        macs: _abc.Iterable[Global___SeenMac] | None = ...,
+        devices: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_is_connected", b"_is_connected", "is_connected", b"is_connected"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_is_connected", b"_is_connected", "bus", b"bus", "devices", b"devices", "interface", b"interface", "is_connected", b"is_connected", "macs", b"macs", "rdma_device", b"rdma_device", "rdma_port", b"rdma_port", "receptacle", b"receptacle", "speed_gbps", b"speed_gbps", "speed_max_gbps", b"speed_max_gbps", "uuid", b"uuid"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__is_connected: _TypeAlias = _typing.Literal["is_connected"]  # noqa: Y015
+    _WhichOneofArgType__is_connected: _TypeAlias = _typing.Literal["_is_connected", b"_is_connected"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__is_connected) -> _WhichOneofReturnType__is_connected | None: ...
+
+Global___ThunderboltPort: _TypeAlias = ThunderboltPort  # noqa: Y015
+
+@_typing.final
+class Bridge(_message.Message):
+    """Interfaces that the system has joined to one."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INTERFACE_FIELD_NUMBER: _builtins.int
+    MEMBERS_FIELD_NUMBER: _builtins.int
+    SERVICE_FIELD_NUMBER: _builtins.int
+    IS_ENABLED_FIELD_NUMBER: _builtins.int
+    interface: _builtins.str
+    service: _builtins.str
+    """Of its network service."""
+    is_enabled: _builtins.bool
+    @_builtins.property
+    def members(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """At most 16."""
+
+    def __init__(
+        self,
+        *,
+        interface: _builtins.str = ...,
+        members: _abc.Iterable[_builtins.str] | None = ...,
+        service: _builtins.str = ...,
+        is_enabled: _builtins.bool | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_is_enabled", b"_is_enabled", "is_enabled", b"is_enabled"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_is_enabled", b"_is_enabled", "interface", b"interface", "is_enabled", b"is_enabled", "members", b"members", "service", b"service"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__is_enabled: _TypeAlias = _typing.Literal["is_enabled"]  # noqa: Y015
+    _WhichOneofArgType__is_enabled: _TypeAlias = _typing.Literal["_is_enabled", b"_is_enabled"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__is_enabled) -> _WhichOneofReturnType__is_enabled | None: ...
+
+Global___Bridge: _TypeAlias = Bridge  # noqa: Y015
+
+@_typing.final
+class ScanWarning(_message.Message):
+    """Something that a node could not find out about itself."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COMMAND_FIELD_NUMBER: _builtins.int
+    WHAT_FIELD_NUMBER: _builtins.int
+    command: _builtins.str
+    what: _builtins.str
+    def __init__(
+        self,
+        *,
+        command: _builtins.str = ...,
+        what: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "what", b"what"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ScanWarning: _TypeAlias = ScanWarning  # noqa: Y015
+
+@_typing.final
+class MachineFacts(_message.Message):
+    """What a node's own commands tell of its hardware and its system. Empty and 0: they do not tell."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    MODEL_NAME_FIELD_NUMBER: _builtins.int
+    CHIP_FIELD_NUMBER: _builtins.int
+    OS_VERSION_FIELD_NUMBER: _builtins.int
+    OS_BUILD_FIELD_NUMBER: _builtins.int
+    RDMA_FIELD_NUMBER: _builtins.int
+    PORTS_FIELD_NUMBER: _builtins.int
+    BRIDGES_FIELD_NUMBER: _builtins.int
+    HARDWARE_PORTS_FIELD_NUMBER: _builtins.int
+    WIRED_LIMIT_BYTES_FIELD_NUMBER: _builtins.int
+    SLEEP_AFTER_MIN_FIELD_NUMBER: _builtins.int
+    STARTS_AFTER_POWER_FAILURE_FIELD_NUMBER: _builtins.int
+    IS_FILEVAULT_ON_FIELD_NUMBER: _builtins.int
+    MLX_BACKENDS_FIELD_NUMBER: _builtins.int
+    MLX_TOLD_FIELD_NUMBER: _builtins.int
+    WORKING_SET_BYTES_FIELD_NUMBER: _builtins.int
+    WARNINGS_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """"Mac15,14", "Mac Studio", "Apple M3 Ultra"."""
+    model_name: _builtins.str
+    chip: _builtins.str
+    os_version: _builtins.str
+    os_build: _builtins.str
+    rdma: Global___RdmaState.ValueType
+    wired_limit_bytes: _builtins.int
+    """0 is the system's default."""
+    sleep_after_min: _builtins.int
+    """0 is never."""
+    starts_after_power_failure: _builtins.bool
+    is_filevault_on: _builtins.bool
+    mlx_told: _builtins.bool
+    working_set_bytes: _builtins.int
+    """What Metal recommends to keep at once; 0 without Metal."""
+    @_builtins.property
+    def ports(self) -> _containers.RepeatedCompositeFieldContainer[Global___ThunderboltPort]:
+        """At most 16."""
+
+    @_builtins.property
+    def bridges(self) -> _containers.RepeatedCompositeFieldContainer[Global___Bridge]:
+        """At most 16."""
+
+    @_builtins.property
+    def hardware_ports(self) -> _containers.RepeatedCompositeFieldContainer[Global___NamedValue]:
+        """By interface: what the system calls its port. At most 64."""
+
+    @_builtins.property
+    def mlx_backends(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What mlx.distributed offers. At most 8. Unset `mlx_told`: not asked, or no MLX."""
+
+    @_builtins.property
+    def warnings(self) -> _containers.RepeatedCompositeFieldContainer[Global___ScanWarning]:
+        """At most 32."""
+
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        model_name: _builtins.str = ...,
+        chip: _builtins.str = ...,
+        os_version: _builtins.str = ...,
+        os_build: _builtins.str = ...,
+        rdma: Global___RdmaState.ValueType = ...,
+        ports: _abc.Iterable[Global___ThunderboltPort] | None = ...,
+        bridges: _abc.Iterable[Global___Bridge] | None = ...,
+        hardware_ports: _abc.Iterable[Global___NamedValue] | None = ...,
+        wired_limit_bytes: _builtins.int | None = ...,
+        sleep_after_min: _builtins.int | None = ...,
+        starts_after_power_failure: _builtins.bool | None = ...,
+        is_filevault_on: _builtins.bool | None = ...,
+        mlx_backends: _abc.Iterable[_builtins.str] | None = ...,
+        mlx_told: _builtins.bool = ...,
+        working_set_bytes: _builtins.int = ...,
+        warnings: _abc.Iterable[Global___ScanWarning] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_is_filevault_on", b"_is_filevault_on", "_sleep_after_min", b"_sleep_after_min", "_starts_after_power_failure", b"_starts_after_power_failure", "_wired_limit_bytes", b"_wired_limit_bytes", "is_filevault_on", b"is_filevault_on", "sleep_after_min", b"sleep_after_min", "starts_after_power_failure", b"starts_after_power_failure", "wired_limit_bytes", b"wired_limit_bytes"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_is_filevault_on", b"_is_filevault_on", "_sleep_after_min", b"_sleep_after_min", "_starts_after_power_failure", b"_starts_after_power_failure", "_wired_limit_bytes", b"_wired_limit_bytes", "bridges", b"bridges", "chip", b"chip", "hardware_ports", b"hardware_ports", "is_filevault_on", b"is_filevault_on", "mlx_backends", b"mlx_backends", "mlx_told", b"mlx_told", "model", b"model", "model_name", b"model_name", "os_build", b"os_build", "os_version", b"os_version", "ports", b"ports", "rdma", b"rdma", "sleep_after_min", b"sleep_after_min", "starts_after_power_failure", b"starts_after_power_failure", "warnings", b"warnings", "wired_limit_bytes", b"wired_limit_bytes", "working_set_bytes", b"working_set_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__is_filevault_on: _TypeAlias = _typing.Literal["is_filevault_on"]  # noqa: Y015
+    _WhichOneofArgType__is_filevault_on: _TypeAlias = _typing.Literal["_is_filevault_on", b"_is_filevault_on"]  # noqa: Y015
+    _WhichOneofReturnType__sleep_after_min: _TypeAlias = _typing.Literal["sleep_after_min"]  # noqa: Y015
+    _WhichOneofArgType__sleep_after_min: _TypeAlias = _typing.Literal["_sleep_after_min", b"_sleep_after_min"]  # noqa: Y015
+    _WhichOneofReturnType__starts_after_power_failure: _TypeAlias = _typing.Literal["starts_after_power_failure"]  # noqa: Y015
+    _WhichOneofArgType__starts_after_power_failure: _TypeAlias = _typing.Literal["_starts_after_power_failure", b"_starts_after_power_failure"]  # noqa: Y015
+    _WhichOneofReturnType__wired_limit_bytes: _TypeAlias = _typing.Literal["wired_limit_bytes"]  # noqa: Y015
+    _WhichOneofArgType__wired_limit_bytes: _TypeAlias = _typing.Literal["_wired_limit_bytes", b"_wired_limit_bytes"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__is_filevault_on) -> _WhichOneofReturnType__is_filevault_on | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__sleep_after_min) -> _WhichOneofReturnType__sleep_after_min | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__starts_after_power_failure) -> _WhichOneofReturnType__starts_after_power_failure | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__wired_limit_bytes) -> _WhichOneofReturnType__wired_limit_bytes | None: ...
+
+Global___MachineFacts: _TypeAlias = MachineFacts  # noqa: Y015
 
 @_typing.final
 class RankId(_message.Message):

@@ -165,6 +165,7 @@ class Link(_message.Message):
     CHOSEN_FIELD_NUMBER: _builtins.int
     WHY_FIELD_NUMBER: _builtins.int
     PATH_FIELD_NUMBER: _builtins.int
+    CABLE_FIELD_NUMBER: _builtins.int
     from_node_id: _builtins.str
     to_node_id: _builtins.str
     local_interface: _builtins.str
@@ -187,6 +188,10 @@ class Link(_message.Message):
     def marks(self) -> _containers.RepeatedScalarFieldContainer[Global___LinkMark.ValueType]: ...
     @_builtins.property
     def path(self) -> Global___NetworkPath: ...
+    @_builtins.property
+    def cable(self) -> Global___LinkCable:
+        """Where the link passes a Thunderbolt cable whose ports tell of themselves."""
+
     def __init__(
         self,
         *,
@@ -204,14 +209,126 @@ class Link(_message.Message):
         chosen: _builtins.bool = ...,
         why: _builtins.str = ...,
         path: Global___NetworkPath | None = ...,
+        cable: Global___LinkCable | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["path", b"path"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cable", b"cable", "path", b"path"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chosen", b"chosen", "counts_as", b"counts_as", "from_node_id", b"from_node_id", "local_address", b"local_address", "local_interface", b"local_interface", "marks", b"marks", "medium", b"medium", "path", b"path", "peer_address", b"peer_address", "peer_interface", b"peer_interface", "rtt_us", b"rtt_us", "state", b"state", "to_node_id", b"to_node_id", "why", b"why"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cable", b"cable", "chosen", b"chosen", "counts_as", b"counts_as", "from_node_id", b"from_node_id", "local_address", b"local_address", "local_interface", b"local_interface", "marks", b"marks", "medium", b"medium", "path", b"path", "peer_address", b"peer_address", "peer_interface", b"peer_interface", "rtt_us", b"rtt_us", "state", b"state", "to_node_id", b"to_node_id", "why", b"why"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Link: _TypeAlias = Link  # noqa: Y015
+
+@_typing.final
+class LinkCable(_message.Message):
+    """The cable that a link takes, as the ports of both ends tell. Empty and 0: they do not."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LOCAL_RECEPTACLE_FIELD_NUMBER: _builtins.int
+    PEER_RECEPTACLE_FIELD_NUMBER: _builtins.int
+    SPEED_GBPS_FIELD_NUMBER: _builtins.int
+    BEHIND_FIELD_NUMBER: _builtins.int
+    local_receptacle: _builtins.str
+    peer_receptacle: _builtins.str
+    speed_gbps: _builtins.int
+    """Negotiated."""
+    @_builtins.property
+    def behind(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Hubs and docks between; none: direct. At most 8."""
+
+    def __init__(
+        self,
+        *,
+        local_receptacle: _builtins.str = ...,
+        peer_receptacle: _builtins.str = ...,
+        speed_gbps: _builtins.int = ...,
+        behind: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["behind", b"behind", "local_receptacle", b"local_receptacle", "peer_receptacle", b"peer_receptacle", "speed_gbps", b"speed_gbps"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LinkCable: _TypeAlias = LinkCable  # noqa: Y015
+
+@_typing.final
+class RailEnd(_message.Message):
+    """One end of a rail."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODE_ID_FIELD_NUMBER: _builtins.int
+    DEVICE_FIELD_NUMBER: _builtins.int
+    INTERFACE_FIELD_NUMBER: _builtins.int
+    PORT_UUID_FIELD_NUMBER: _builtins.int
+    RECEPTACLE_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    node_id: _builtins.str
+    device: _builtins.str
+    """"rdma_en3"."""
+    interface: _builtins.str
+    port_uuid: _builtins.str
+    receptacle: _builtins.str
+    state: _cluster_pb2.RdmaPortState.ValueType
+    def __init__(
+        self,
+        *,
+        node_id: _builtins.str = ...,
+        device: _builtins.str = ...,
+        interface: _builtins.str = ...,
+        port_uuid: _builtins.str = ...,
+        receptacle: _builtins.str = ...,
+        state: _cluster_pb2.RdmaPortState.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device", b"device", "interface", b"interface", "node_id", b"node_id", "port_uuid", b"port_uuid", "receptacle", b"receptacle", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RailEnd: _TypeAlias = RailEnd  # noqa: Y015
+
+@_typing.final
+class Rail(_message.Message):
+    """A pair of RDMA devices over one cable, both directions of it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ONE_FIELD_NUMBER: _builtins.int
+    OTHER_FIELD_NUMBER: _builtins.int
+    SPEED_GBPS_FIELD_NUMBER: _builtins.int
+    BEHIND_FIELD_NUMBER: _builtins.int
+    ONE_SIDED_FIELD_NUMBER: _builtins.int
+    speed_gbps: _builtins.int
+    """Negotiated; 0 where neither end tells."""
+    one_sided: _builtins.bool
+    """Only one of its two nodes sees the other's port."""
+    @_builtins.property
+    def one(self) -> Global___RailEnd: ...
+    @_builtins.property
+    def other(self) -> Global___RailEnd: ...
+    @_builtins.property
+    def behind(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Hubs and docks between, from `one` to `other`."""
+
+    def __init__(
+        self,
+        *,
+        one: Global___RailEnd | None = ...,
+        other: Global___RailEnd | None = ...,
+        speed_gbps: _builtins.int = ...,
+        behind: _abc.Iterable[_builtins.str] | None = ...,
+        one_sided: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["one", b"one", "other", b"other"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["behind", b"behind", "one", b"one", "one_sided", b"one_sided", "other", b"other", "speed_gbps", b"speed_gbps"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Rail: _TypeAlias = Rail  # noqa: Y015
 
 @_typing.final
 class AddressAttempt(_message.Message):
@@ -419,6 +536,7 @@ class NodeReport(_message.Message):
     CABLES_FIELD_NUMBER: _builtins.int
     COMPLETE_FIELD_NUMBER: _builtins.int
     TELLS_NODE_IDS_FIELD_NUMBER: _builtins.int
+    PORTS_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
     complete: _builtins.bool
     """Every address of every peer has been answered or given up."""
@@ -436,6 +554,10 @@ class NodeReport(_message.Message):
     def tells_node_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Peers to which a stream of this node stands: others need not pass its reports on to them."""
 
+    @_builtins.property
+    def ports(self) -> _containers.RepeatedCompositeFieldContainer[_cluster_pb2.ThunderboltPort]:
+        """Its Thunderbolt ports, as its card has them. At most 16."""
+
     def __init__(
         self,
         *,
@@ -446,10 +568,11 @@ class NodeReport(_message.Message):
         cables: _abc.Iterable[Global___Cable] | None = ...,
         complete: _builtins.bool = ...,
         tells_node_ids: _abc.Iterable[_builtins.str] | None = ...,
+        ports: _abc.Iterable[_cluster_pb2.ThunderboltPort] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["version", b"version"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "cables", b"cables", "complete", b"complete", "heard", b"heard", "node_id", b"node_id", "tells_node_ids", b"tells_node_ids", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "cables", b"cables", "complete", b"complete", "heard", b"heard", "node_id", b"node_id", "ports", b"ports", "tells_node_ids", b"tells_node_ids", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -467,6 +590,7 @@ class Topology(_message.Message):
     CABLES_FIELD_NUMBER: _builtins.int
     INCOMPLETE_NODE_IDS_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
+    RAILS_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
     complete: _builtins.bool
     """False until every probe has been answered or has failed, everywhere."""
@@ -486,6 +610,8 @@ class Topology(_message.Message):
 
     @_builtins.property
     def version(self) -> Global___GraphVersion: ...
+    @_builtins.property
+    def rails(self) -> _containers.RepeatedCompositeFieldContainer[Global___Rail]: ...
     def __init__(
         self,
         *,
@@ -497,10 +623,11 @@ class Topology(_message.Message):
         cables: _abc.Iterable[Global___Cable] | None = ...,
         incomplete_node_ids: _abc.Iterable[_builtins.str] | None = ...,
         version: Global___GraphVersion | None = ...,
+        rails: _abc.Iterable[Global___Rail] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["version", b"version"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "cables", b"cables", "complete", b"complete", "incomplete_node_ids", b"incomplete_node_ids", "interfaces", b"interfaces", "links", b"links", "node_id", b"node_id", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "cables", b"cables", "complete", b"complete", "incomplete_node_ids", b"incomplete_node_ids", "interfaces", b"interfaces", "links", b"links", "node_id", b"node_id", "rails", b"rails", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
