@@ -110,9 +110,7 @@ def heal(net: Lab, what: Medium | Firewall | Route, at: Host | None = None) -> N
 
 def firewall(net: Lab, dialler: Host, other: Host) -> Firewall:
     """`other` drops, without a word, what would open a connection from `dialler`; what is open goes on."""
-    addresses = tuple(address for address in other.addresses if _dials(dialler, other, address))
-    if not addresses:
-        raise NotEffective(f"{dialler.name} could not dial {other.name} before: a firewall would prove nothing")
+    addresses = _dialled(net, dialler, other)
     numbers = []
     for interface, source in itertools.product(other.media, dialler.addresses):
         numbers.append((interface, next(_NUMBERS)))
@@ -120,6 +118,23 @@ def firewall(net: Lab, dialler: Host, other: Host) -> Firewall:
     for address in addresses:
         _prove(net.proved_s, f"{dialler.name} does not dial {address}", partial(_dials, dialler, other, address), False)
     return Firewall(dialler, other, addresses, tuple(numbers))
+
+
+def _dialled(net: Lab, dialler: Host, other: Host) -> tuple[str, ...]:
+    """What can be dialled now; what is open in theory is waited for. Raises NotEffective: nothing is."""
+    media = [one for one in other.media.values() if dialler.namespace in one.addresses]
+    is_open = {other.address(one): _is_open(one, dialler, other) for one in media}
+    for address in [one for one, holds in is_open.items() if holds]:
+        _prove(net.proved_s, f"{dialler.name} dials {address}", partial(_dials, dialler, other, address))
+    found = tuple(one for one in other.addresses if is_open.get(one) or _dials(dialler, other, one))
+    if not found:
+        raise NotEffective(f"{dialler.name} could not dial {other.name} before: a firewall would prove nothing")
+    return found
+
+
+def _is_open(medium: Medium, one: Host, other: Host) -> bool:
+    shape = medium.shape_between(one.namespace, other.namespace)
+    return shape.is_open and shape.is_plugged
 
 
 def _dials(dialler: Host, other: Host, address: str) -> bool:
