@@ -4,6 +4,8 @@ import datetime
 import json
 import os
 import platform
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,9 @@ import pytest
 
 import proofs
 from installation import DEMO, Installation, installed
+
+SHALLOW = Path(__file__).with_name("shallow.py")
+COPY_DEADLINE_S = 60
 
 
 @pytest.fixture(scope="session")
@@ -48,3 +53,11 @@ def evidence(request: pytest.FixtureRequest) -> Iterator[dict[str, Any]]:
 def demo_folder(demonstration: Installation) -> Path:
     """The demo model that `up --demo` made."""
     return demonstration.home / "models" / DEMO
+
+
+@pytest.fixture(scope="session")
+def shallow_folder(demo_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Its first layers, for who does not care what it says."""
+    folder: Path = tmp_path_factory.mktemp("shallow") / DEMO
+    subprocess.run([sys.executable, str(SHALLOW), str(demo_folder), str(folder)], check=True, timeout=COPY_DEADLINE_S)
+    return folder

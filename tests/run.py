@@ -36,13 +36,19 @@ PARTS = {
     "lab": ["tests/lab"],
     "system": ["tests/e2e", "tests/faults"],
 }
+# The longest files of whole systems, longest first: one that begins last is waited for alone.
+LONGEST = (
+    *("tests/faults/test_harness.py", "tests/e2e/test_greedy.py", "tests/faults/test_answers_go_on.py"),
+    *("tests/e2e/test_life_of_up.py", "tests/faults/test_stores.py", "tests/faults/test_hangs.py"),
+    *("tests/faults/test_crash_loop.py", "tests/e2e/test_bench.py", "tests/e2e/test_two_nodes.py"),
+)
 # Tests mostly wait, so that two cores take several at a time: those of one file stay together, but worlds and labs are
 # each by itself. A proof runs by itself: its figures are of one process.
 BESIDE_EACH_OTHER = {
     "unit": ("-n", "4", "--dist", "loadfile"),
     "simulation": ("-n", "2", "--dist", "worksteal"),
     "lab": ("-n", "4", "--dist", "worksteal"),
-    "system": ("-n", "2", "--dist", "loadfile"),
+    "system": ("-n", "2", "--dist", "loadfile", "--no-loadscope-reorder"),
 }
 WHOLE_SYSTEMS = ("simulation", "lab", "e2e", "faults", "evidence", "prove")
 
@@ -169,7 +175,8 @@ def test() -> int:
     tally.note("ruff", lambda: command("ruff", "check", ".") & command("ruff", "format", "--check", "."))
     tally.note("mypy", lambda: command("mypy", "services", "clients", "tests"))
     tally.note("protos", lambda: command("buf", "lint", "protos") & stubs_are_current())
-    for name, targets in PARTS.items():
+    for name, folders in PARTS.items():
+        targets = [*LONGEST, *folders] if name == "system" else folders
         tally.note(name, lambda name=name, targets=targets: pytest(tally, name, targets or unit_targets()))  # type: ignore[misc]
     return conclude(tally)
 

@@ -8,9 +8,9 @@ from installation import Installation, end, free_base_port, until
 from streams import four_unfinished
 
 
-def test_ctrl_c_ends_everything_within_five_seconds(tmp_path: Path, demo_folder: Path) -> None:
+def test_ctrl_c_ends_everything_within_five_seconds(tmp_path: Path, shallow_folder: Path) -> None:
     up = Installation(tmp_path / "home")
-    up.start("--model", str(demo_folder))
+    up.start("--model", str(shallow_folder))
     try:
         up.wait_ready()
         mine = set(up.processes())
@@ -22,10 +22,10 @@ def test_ctrl_c_ends_everything_within_five_seconds(tmp_path: Path, demo_folder:
 
 
 def test_ctrl_c_under_four_streams_ends_each_with_a_typed_error_and_everything_in_time(
-    tmp_path: Path, demo_folder: Path
+    tmp_path: Path, shallow_folder: Path
 ) -> None:
     up = Installation(tmp_path / "home")
-    up.start("--model", str(demo_folder))
+    up.start("--model", str(shallow_folder))
     try:
         up.wait_ready()
         streams = four_unfinished(up)
@@ -51,9 +51,11 @@ def test_ctrl_c_while_the_model_loads_leaves_nothing(tmp_path: Path, demo_folder
         end(up)
 
 
-def test_a_killed_up_takes_its_roles_along_and_the_next_one_adopts_its_ranks(tmp_path: Path, demo_folder: Path) -> None:
+def test_a_killed_up_takes_its_roles_along_and_the_next_one_adopts_its_ranks(
+    tmp_path: Path, shallow_folder: Path
+) -> None:
     up = Installation(tmp_path / "home")
-    up.start("--model", str(demo_folder))
+    up.start("--model", str(shallow_folder))
     try:
         up.wait_ready()
         rank = up.pid("rank")
@@ -70,9 +72,11 @@ def test_a_killed_up_takes_its_roles_along_and_the_next_one_adopts_its_ranks(tmp
         end(up)
 
 
-def test_the_ranks_of_a_killed_up_that_nobody_comes_back_for_end_themselves(tmp_path: Path, demo_folder: Path) -> None:
+def test_the_ranks_of_a_killed_up_that_nobody_comes_back_for_end_themselves(
+    tmp_path: Path, shallow_folder: Path
+) -> None:
     up = Installation(tmp_path / "home", environment={"THUNDERLINE_LIMITS_RANK_WITHOUT_RUNNER_S": "2"})
-    up.start("--model", str(demo_folder))
+    up.start("--model", str(shallow_folder))
     try:
         up.wait_ready()
         assert up.process is not None
@@ -83,13 +87,13 @@ def test_the_ranks_of_a_killed_up_that_nobody_comes_back_for_end_themselves(tmp_
         end(up)
 
 
-def test_up_lists_every_deployment_that_is_not_ready(tmp_path: Path, demo_folder: Path) -> None:
+def test_up_lists_every_deployment_that_is_not_ready(tmp_path: Path, shallow_folder: Path) -> None:
     broken = tmp_path / "home" / "models" / "broken"
     broken.mkdir(parents=True)
     (broken / "config.json").write_text("{}")
     up = Installation(tmp_path / "home")
     try:
-        up.start("--model", str(demo_folder))
+        up.start("--model", str(shallow_folder))
         up.wait_ready()
         assert up.run("deploy", "broken").returncode == 1
         up.interrupt()

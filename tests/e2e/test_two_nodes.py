@@ -32,7 +32,7 @@ def two_nodes(folder: Path) -> tuple[Installation, Installation]:
     return first, node(folder / "second", THUNDERLINE_CLUSTER_SCHEDULER=node_id(first), **seeds)
 
 
-def test_a_member_waits_for_its_scheduler_node_and_then_serves_through_it(tmp_path: Path, demo_folder: Path) -> None:
+def test_a_member_waits_for_its_scheduler_node_and_then_serves_through_it(tmp_path: Path, shallow_folder: Path) -> None:
     first, second = two_nodes(tmp_path)
     try:
         second.start()
@@ -49,7 +49,7 @@ def test_a_member_waits_for_its_scheduler_node_and_then_serves_through_it(tmp_pa
         assert node_id(first) in found.stderr
         assert "thunderline doctor" in found.stderr
 
-        first.start("--model", str(demo_folder))
+        first.start("--model", str(shallow_folder))
         first.wait_ready(READY_S)
         second.wait_ready(READY_S)
         assert second.answers(), "through the member's own gateway"

@@ -2,8 +2,6 @@
 
 import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,16 +9,6 @@ import pytest
 
 from faults import hooked_rank
 from installation import DEMO, Installation, end, installed
-
-SHALLOW = Path(__file__).parents[1] / "shallow.py"
-COPY_DEADLINE_S = 60
-
-
-@pytest.fixture(scope="session")
-def shallow_folder(demo_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder: Path = tmp_path_factory.mktemp("shallow") / DEMO
-    subprocess.run([sys.executable, str(SHALLOW), str(demo_folder), str(folder)], check=True, timeout=COPY_DEADLINE_S)
-    return folder
 
 
 @pytest.fixture(scope="session")

@@ -19,9 +19,9 @@ SOON_S = 40.0
 
 
 @pytest.fixture(scope="module")
-def up(tmp_path_factory: pytest.TempPathFactory, demo_folder: Path) -> Iterator[Installation]:
+def up(tmp_path_factory: pytest.TempPathFactory, shallow_folder: Path) -> Iterator[Installation]:
     """An installation of its own, which these tests take apart."""
-    with installed(tmp_path_factory.mktemp("stores") / "home", "--model", str(demo_folder)) as installation:
+    with installed(tmp_path_factory.mktemp("stores") / "home", "--model", str(shallow_folder)) as installation:
         yield installation
 
 
@@ -137,13 +137,13 @@ def test_an_older_copy_of_the_store_ends_only_what_it_does_not_know(
 
 
 def test_a_copy_on_a_second_home_is_refused_until_it_is_adopted(
-    up: Installation, demo_folder: Path, tmp_path: Path, evidence: dict[str, Any]
+    up: Installation, shallow_folder: Path, tmp_path: Path, evidence: dict[str, Any]
 ) -> None:
     until("an answer", up.answers, SOON_S)
     rank, former = up.pid("rank"), status(up)["store_id"]
     second = Installation(tmp_path / "second")
     second.home.mkdir()
-    (second.home / "config.toml").write_text(f'[runner]\nmodel_roots = ["{demo_folder.parent}"]\n')
+    (second.home / "config.toml").write_text(f'[runner]\nmodel_roots = ["{shallow_folder.parent}"]\n')
     copy_store(up, second.home / "scheduler.db")
     refused = second.run("up", timeout_s=30)
     assert refused.returncode == 1
