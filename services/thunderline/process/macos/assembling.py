@@ -1,0 +1,166 @@
+"""What a machine's commands have printed becomes its facts. Pure."""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
+
+from thunderline.cluster.machine_facts import (
+    Bridge,
+    MachineFacts,
+    RdmaPortState,
+    RdmaState,
+    ScanWarning,
+    ThunderboltPort,
+)
+from thunderline.process.macos import networks, outputs, rdma, system, thunderbolt
+from thunderline.process.macos.outputs import MISSING, Output, Read, name
+
+T = TypeVar("T")
+
+# See MachineFacts in cluster.proto. What one command prints should not crowd out what is said of the others.
+WARNING_COUNT_MAX, WARNING_COUNT_OF_COMMAND_MAX = 32, 6
+# "Thunderbolt 3" is receptacle 3; "Thunderbolt Bridge" and "Thunderbolt Ethernet Slot 1" are none.
+RECEPTACLE_PORT = re.compile(r"Thunderbolt ([0-9]{1,3})")
+RDMA_LISTS = {outputs.RDMA_DEVICES, outputs.RDMA_PORTS}
+
+
+@dataclass(slots=True)
+class _Outputs:
+    """Reads them, and collects what there is to warn of."""
+
+    by_command: Mapping[str, Output]
+    warnings: list[ScanWarning] = field(default_factory=list)
+
+    def read(self, command: str, reader: Callable[[str], Read[T]], nothing: T) -> T:
+        """`nothing` where the command has not been run yet, or printed nothing that counts."""
+        output = self.by_command.get(command)
+        if output is None:
+            return nothing
+        if output.problem:
+            if not self._is_known(command, output.problem):
+                self.warn(command, output.problem)
+            return nothing
+        found = reader(output.text)
+        for what in found.warnings[:WARNING_COUNT_OF_COMMAND_MAX]:
+            self.warn(command, what)
+        return found.value
+
+    def warn(self, command: str, what: str) -> None:
+        self.warnings.append(ScanWarning(name(command), name(what, outputs.WARNING_LENGTH_MAX)))
+
+    def _is_known(self, command: str, problem: str) -> bool:
+        """A system without RDMA has none of its commands, which RdmaState.UNAVAILABLE says; one may have no devices."""
+        if command in RDMA_LISTS and rdma.NO_DEVICES in problem:
+            return True
+        tells = self.by_command.get(outputs.RDMA_STATUS)
+        is_without = tells is not None and tells.problem == MISSING
+        return is_without and problem == MISSING and command in {outputs.RDMA_STATUS, *RDMA_LISTS}
+
+
+def assemble(by_command: Mapping[str, Output]) -> MachineFacts:
+    """Keys are command lines (outputs.py). What is not among them has not been asked yet, and costs no warning.
+
+    Never raises for what a command may print.
+    """
+    told = _Outputs(by_command)
+    seen = told.read(outputs.THUNDERBOLT, thunderbolt.thunderbolt, thunderbolt.Thunderbolt())
+    hardware_ports = told.read(outputs.HARDWARE_PORTS, networks.hardware_ports, ())
+    bridges = _bridges(told)
+    state = told.read(outputs.RDMA_STATUS, rdma.status, RdmaState.UNKNOWN)
+    if by_command.get(outputs.RDMA_STATUS, Output()).problem == MISSING:
+        state = RdmaState.UNAVAILABLE
+    ports = _with_rdma(told, _with_interfaces(told, seen.ports, hardware_ports))
+    version = told.read(outputs.SYSTEM_VERSION, system.version, system.Version())
+    hardware = told.read(outputs.HARDWARE, system.hardware, system.Hardware())
+    power = told.read(outputs.POWER, system.power, system.Power())
+    mlx = told.read(outputs.MLX, system.mlx, system.Mlx())
+    is_filevault_on = told.read(outputs.FILEVAULT, system.filevault, None)
+    return MachineFacts(
+        model=hardware.model,
+        model_name=seen.model_name,
+        chip=hardware.chip,
+        os_version=version.version,
+        os_build=version.build,
+        rdma=state,
+        ports=ports,
+        bridges=bridges,
+        hardware_ports=hardware_ports,
+        wired_limit_bytes=hardware.wired_limit_bytes,
+        sleep_after_min=power.sleep_after_min,
+        starts_after_power_failure=power.starts_after_power_failure,
+        is_filevault_on=is_filevault_on,
+        mlx_backends=mlx.backends,
+        working_set_bytes=mlx.working_set_bytes,
+        warnings=tuple(dict.fromkeys(told.warnings))[:WARNING_COUNT_MAX],
+    )
+
+
+def _with_interfaces(
+    told: _Outputs, ports: Sequence[ThunderboltPort], hardware_ports: Sequence[tuple[str, str]]
+) -> list[ThunderboltPort]:
+    """By the number of the receptacle; a number that stands for two of something stands for none."""
+    if not hardware_ports:
+        return list(ports)
+    interfaces: dict[str, list[str]] = {}
+    for interface, title in hardware_ports:
+        if match := RECEPTACLE_PORT.fullmatch(title):
+            interfaces.setdefault(match[1], []).append(interface)
+    receptacles = [one.receptacle for one in ports]
+    found = []
+    for one in ports:
+        named = interfaces.get(one.receptacle, [])
+        what = f"receptacle {one.receptacle} ({one.bus or one.uuid or 'of a bus without a name'})"
+        if one.receptacle and receptacles.count(one.receptacle) > 1:
+            told.warn(outputs.THUNDERBOLT, f"names {what} more than once")
+        elif one.receptacle and not named:
+            told.warn(outputs.HARDWARE_PORTS, f'names no "Thunderbolt {one.receptacle}" for {what}')
+        elif len(named) > 1:
+            told.warn(outputs.HARDWARE_PORTS, f"gives {what} the interfaces {', '.join(named)}")
+        else:
+            one = replace(one, interface=named[0]) if named else one
+        found.append(one)
+    return found
+
+
+def _with_rdma(told: _Outputs, ports: Sequence[ThunderboltPort]) -> tuple[ThunderboltPort, ...]:
+    """An interface's device is called after it."""
+    states = told.read(outputs.RDMA_PORTS, rdma.port_states, {})
+    listed = told.read(outputs.RDMA_DEVICES, rdma.devices, None)
+    # Where the list did not come, those whose states came are there too.
+    devices = set(states if listed is None else listed)
+    found = []
+    for one in ports:
+        device = f"rdma_{one.interface}"
+        if one.interface and device in devices:
+            one = replace(one, rdma_device=device, rdma_port=states.get(device, RdmaPortState.UNKNOWN))
+        found.append(one)
+    return tuple(found)
+
+
+def _bridges(told: _Outputs) -> tuple[Bridge, ...]:
+    """Those that `ifconfig` shows; where it did not come, those that have a service."""
+    services = told.read(outputs.SERVICE_ORDER, networks.services, ())
+    interfaces = told.read(outputs.IFCONFIG, networks.interfaces, None)
+    if interfaces is None:
+        names = dict.fromkeys(one.device for one in services)
+        interfaces = tuple(networks.Interface(one, is_up=True) for one in names)
+    found = [_bridge(told, one, services) for one in interfaces if outputs.BRIDGE.fullmatch(one.name)]
+    found.sort(key=lambda one: (len(one.interface), one.interface))
+    return tuple(found[: networks.BRIDGE_COUNT_MAX])
+
+
+def _bridge(told: _Outputs, interface: networks.Interface, services: Sequence[networks.Service]) -> Bridge:
+    """Several services may have the same device: one that is enabled makes the bridge so, if it is not taken down."""
+    own = [one for one in services if one.device == interface.name]
+    enabled = []
+    for one in own:
+        asked = told.read(f"{outputs.SERVICE_ENABLED} {one.name}", networks.service_enabled, None)
+        enabled.append(one.is_enabled if asked is None else asked)
+    chosen = own[enabled.index(True)] if True in enabled else next(iter(own), None)
+    return Bridge(
+        interface=interface.name,
+        members=interface.members,
+        service="" if chosen is None else name(chosen.name),
+        is_enabled=False if not interface.is_up else any(enabled) if own else None,
+    )
