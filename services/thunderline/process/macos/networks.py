@@ -1,6 +1,7 @@
 """`networksetup`, `ifconfig` and `route`: hardware ports, network services, bridges. Pure."""
 
 import re
+from collections import Counter
 from dataclasses import dataclass, field
 
 from thunderline.process.macos.outputs import BRIDGE, INTERFACE, Read, lines, name, not_understood, quoted
@@ -61,8 +62,8 @@ class _Block:
 
 
 def hardware_ports(text: str) -> Read[tuple[tuple[str, str], ...]]:
-    """Interfaces and what the system calls their ports, in its order. An interface that is there twice counts once."""
-    found: dict[str, str] = {}
+    """Interfaces and what the system calls their ports, in its order."""
+    found: list[tuple[str, str]] = []
     warnings = []
     port: str | None = None
     for line in lines(text):
@@ -74,7 +75,7 @@ def hardware_ports(text: str) -> Read[tuple[tuple[str, str], ...]]:
         elif key == "Device" and port is not None:
             device = value.strip()
             if INTERFACE.fullmatch(device):
-                found.setdefault(device, port)
+                found.append((device, port))
             elif device:
                 warnings.append(not_understood(f"the device of {quoted(port)} is {quoted(device)}"))
             port = None
@@ -82,11 +83,17 @@ def hardware_ports(text: str) -> Read[tuple[tuple[str, str], ...]]:
             break
     if port is not None:
         warnings.append(not_understood(f"hardware port {quoted(port)} has no device"))
-    if not found:
+    pairs = tuple(dict.fromkeys(found))
+    if not pairs:
         warnings.append(not_understood("it names no hardware port"))
-    if len(found) > PORT_COUNT_MAX:
-        warnings.append(not_understood(f"it names {len(found)} hardware ports; {PORT_COUNT_MAX} are kept"))
-    return Read(tuple(found.items())[:PORT_COUNT_MAX], tuple(dict.fromkeys(warnings)))
+    if len(pairs) > PORT_COUNT_MAX:
+        warnings.append(not_understood(f"it names {len(pairs)} hardware ports; {PORT_COUNT_MAX} are kept"))
+    # Which of two names is right, nobody knows: both are told.
+    counts = Counter(device for device, _ in pairs)
+    warnings += [
+        not_understood(f"{device} is the device of {count} ports") for device, count in counts.items() if count > 1
+    ]
+    return Read(pairs[:PORT_COUNT_MAX], tuple(dict.fromkeys(warnings)))
 
 
 def services(text: str) -> Read[tuple[Service, ...]]:

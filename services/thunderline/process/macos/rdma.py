@@ -20,7 +20,7 @@ RULE = re.compile(r"-+")
 NO_DEVICES = "No IB devices found"
 # On lines of their own, or (a capture of `ibv_devinfo -v` is so) several on one. "phys_state:" is neither. Devices are
 # parted by an empty line.
-DEVICE_OR_STATE = re.compile(r"\b(?:hca_id:\s*(\S{1,64})|state:\s*(\S{1,64}))|\n\s*\n")
+DEVICE_OR_STATE = re.compile(r"\bhca_id:[ \t]*(\S{0,64})|\bstate:[ \t]*(\S{0,64})|\n\s*\n")
 PORT_STATES = {"PORT_ACTIVE": RdmaPortState.ACTIVE, "PORT_DOWN": RdmaPortState.DOWN}
 
 
@@ -57,13 +57,13 @@ def port_states(text: str) -> Read[Mapping[str, RdmaPortState]]:
     warnings = []
     device = ""
     for match in DEVICE_OR_STATE.finditer("\n".join(lines(text))):
-        if match[1]:
+        if match[1] is not None:
             device = match[1] if DEVICE.fullmatch(match[1]) else ""
             if device:
                 found.setdefault(device, RdmaPortState.UNKNOWN)
             else:
                 warnings.append(not_understood(f"hca_id is {quoted(match[1])}"))
-        elif match[2]:
+        elif match[2] is not None:
             state = PORT_STATES.get(match[2], RdmaPortState.UNKNOWN)
             if state is RdmaPortState.UNKNOWN:
                 warnings.append(not_understood(f"{device or 'a device without a name'}: state is {quoted(match[2])}"))
