@@ -88,13 +88,13 @@ class Wire:
 
 
 class Medium(ABC):
-    """`interface` is its name on every member; `addresses` by the member's namespace."""
+    """`interfaces` and `addresses` by the member's namespace."""
 
-    def __init__(self, interface: str, subnet: str, members: tuple[str, ...]) -> None:
-        self.interface = interface
+    def __init__(self, interfaces: Mapping[str, str], subnet: str) -> None:
+        self.interfaces = dict(interfaces)
         self.network = IPv4Network(subnet)
         self.addresses: Mapping[str, str] = {
-            member: str(address) for member, address in zip(members, self.network.hosts(), strict=False)
+            member: str(address) for member, address in zip(interfaces, self.network.hosts(), strict=False)
         }
         # What it is like when nothing is wrong with it.
         self.sound = Shape()
@@ -122,22 +122,32 @@ class Medium(ABC):
         one, other = next(self.pairs(member))
         return self.shape_between(one, other)
 
-    def _address(self) -> None:
-        for member, address in self.addresses.items():
-            ip("addr", "add", f"{address}/{self.network.prefixlen}", "dev", self.interface, namespace=member)
-            ip("link", "set", self.interface, "up", namespace=member)
+    def bridge(self, member: str, name: str) -> None:
+        """Joins a member's interface into a bridge of its own, which takes the address, as Thunderbolt Bridge does."""
+        one, address = self.interfaces[member], f"{self.addresses[member]}/{self.network.prefixlen}"
+        ip("link", "add", name, "type", "bridge", "forward_delay", "0", "mcast_snooping", "0", namespace=member)
+        ip("addr", "del", address, "dev", one, namespace=member)
+        ip("link", "set", one, "master", name, namespace=member)
+        self.interfaces[member] = name
+        self._address(member)
+
+    def _address(self, *members: str) -> None:
+        for member in members:
+            interface, address = self.interfaces[member], self.addresses[member]
+            ip("addr", "add", f"{address}/{self.network.prefixlen}", "dev", interface, namespace=member)
+            ip("link", "set", interface, "up", namespace=member)
 
 
 class Cable(Medium):
     """Between two hosts."""
 
-    def __init__(self, interface: str, subnet: str, members: tuple[str, str], room: str, number: int) -> None:
-        super().__init__(interface, subnet, members)
+    def __init__(self, interfaces: Mapping[str, str], subnet: str, room: str, number: int) -> None:
+        super().__init__(interfaces, subnet)
         self._wire = Wire(room, f"w{number}")
-        for member, end in zip(members, self._wire.ends, strict=True):
+        for (member, interface), end in zip(interfaces.items(), self._wire.ends, strict=True):
             plug(member, interface, room, end)
         self._wire.build()
-        self._address()
+        self._address(*interfaces)
 
     def shape_between(self, one: str, other: str) -> Shape:
         return self._wire.shape
@@ -152,20 +162,20 @@ class Cable(Medium):
 class Lan(Medium):
     """Between any number of hosts; each has a leg of its own."""
 
-    def __init__(self, interface: str, subnet: str, members: tuple[str, ...], room: str, number: int) -> None:
-        super().__init__(interface, subnet, members)
+    def __init__(self, interfaces: Mapping[str, str], subnet: str, room: str, number: int) -> None:
+        super().__init__(interfaces, subnet)
         self._room = room
         switch = f"s{number}"
         ip("link", "add", switch, "type", "bridge", "forward_delay", "0", "mcast_snooping", "0", namespace=room)
         ip("link", "set", switch, "up", namespace=room)
-        self._legs = {member: Wire(room, f"w{number}x{place}") for place, member in enumerate(members)}
+        self._legs = {member: Wire(room, f"w{number}x{place}") for place, member in enumerate(interfaces)}
         for member, leg in self._legs.items():
             near, far = leg.ends
-            plug(member, interface, room, near)
+            plug(member, interfaces[member], room, near)
             plug(room, f"p{leg.name}", room, far)
             ip("link", "set", f"p{leg.name}", "master", switch, "up", namespace=room)
             leg.build()
-        self._address()
+        self._address(*interfaces)
 
     def shape_between(self, one: str, other: str) -> Shape:
         first, second = self._legs[one].shape, self._legs[other].shape
@@ -200,6 +210,12 @@ class Lan(Medium):
             words = ("type", "bridge_slave", "mcast_flood", "off")
             ip("link", "set", f"p{leg.name}", *words, namespace=self._room)
 
+    def isolate(self, *members: str) -> None:
+        """From each other, as Macs behind one hub: each reaches only the others."""
+        for member in members:
+            words = ("type", "bridge_slave", "isolated", "on")
+            ip("link", "set", f"p{self._legs[member].name}", *words, namespace=self._room)
+
     def close(self) -> None:
         for leg in self._legs.values():
             leg.close()
@@ -208,13 +224,13 @@ class Lan(Medium):
 class Tunnel(Medium):
     """Between two hosts, as a VPN is: a tun device that is always up, whatever happens on the way."""
 
-    def __init__(self, interface: str, subnet: str, members: tuple[str, str], shape: Shape) -> None:
-        super().__init__(interface, subnet, members)
-        first, second = (tun(member, interface) for member in members)
+    def __init__(self, interfaces: Mapping[str, str], subnet: str, shape: Shape) -> None:
+        super().__init__(interfaces, subnet)
+        first, second = (tun(member, interface) for member, interface in interfaces.items())
         self._relay = RunningRelay("tun", first, second)
         self.sound = self._shape = shape
         self.become(shape)
-        self._address()
+        self._address(*interfaces)
 
     def shape_between(self, one: str, other: str) -> Shape:
         return self._shape

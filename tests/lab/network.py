@@ -47,6 +47,9 @@ class Host:
     def address(self, medium: Medium) -> str:
         return medium.addresses[self.namespace]
 
+    def interface(self, medium: Medium) -> str:
+        return medium.interfaces[self.namespace]
+
     def command(self, words: Sequence[str]) -> list[str]:
         """With a /sys of its own, so that a process sees this host's interfaces there, and with a name of its own."""
         return ["ip", "netns", "exec", self.namespace, "unshare", "--uts", "sh", "-c", NAMED, self.name, *words]
@@ -85,6 +88,12 @@ class Host:
         return namespaces.pids(self.namespace)
 
 
+def _named(hosts: Sequence[Host], interface: str | Sequence[str]) -> dict[str, str]:
+    """By namespace: the name that all give to it, or that each does."""
+    names = [interface] * len(hosts) if isinstance(interface, str) else interface
+    return {host.namespace: name for host, name in zip(hosts, names, strict=True)}
+
+
 def _environment(more: Mapping[str, str] | None) -> dict[str, str]:
     """Nobody's settings of thunderline but those given here."""
     ours = {name: value for name, value in os.environ.items() if not name.startswith("THUNDERLINE_")}
@@ -114,25 +123,32 @@ class Lab:
         namespaces.make(host.namespace, ipv6)
         return host
 
-    def cable(self, one: Host, other: Host, subnet: str = "192.168.4.0/24", interface: str = "cable0") -> Cable:
-        """There and back in some 0.05 ms."""
-        ends = (one.namespace, other.namespace)
-        return self._added(Cable(interface, subnet, ends, self._room, next(self._numbers)), one, other)
+    def cable(
+        self, one: Host, other: Host, subnet: str = "192.168.4.0/24", interface: str | Sequence[str] = "cable0"
+    ) -> Cable:
+        """There and back in some 0.05 ms. `interface`: at both ends, or at each."""
+        interfaces = _named((one, other), interface)
+        return self._added(Cable(interfaces, subnet, self._room, next(self._numbers)), one, other)
 
-    def lan(self, *hosts: Host, subnet: str = "10.0.0.0/24", interface: str = "lan0") -> Lan:
-        members = tuple(host.namespace for host in hosts)
-        return self._added(Lan(interface, subnet, members, self._room, next(self._numbers)), *hosts)
+    def lan(self, *hosts: Host, subnet: str = "10.0.0.0/24", interface: str | Sequence[str] = "lan0") -> Lan:
+        return self._added(Lan(_named(hosts, interface), subnet, self._room, next(self._numbers)), *hosts)
 
     def tunnel(
         self, one: Host, other: Host, subnet: str = "100.64.0.0/24", interface: str = "vpn0", shape: Shape = FAR
     ) -> Tunnel:
         """By default 50 ms there and back."""
-        return self._added(Tunnel(interface, subnet, (one.namespace, other.namespace), shape), one, other)
+        return self._added(Tunnel(_named((one, other), interface), subnet, shape), one, other)
+
+    def bridge(self, host: Host, medium: Medium, name: str) -> None:
+        """The host's interface of the medium becomes a member of a new bridge."""
+        del host.media[host.interface(medium)]
+        medium.bridge(host.namespace, name)
+        host.media[name] = medium
 
     def _added(self, medium: M, *hosts: Host) -> M:
         self.media.append(medium)
         for host in hosts:
-            host.media[medium.interface] = medium
+            host.media[host.interface(medium)] = medium
         return medium
 
     def take_down(self) -> None:

@@ -101,3 +101,31 @@ def test_a_log_is_kept(net: Lab, tmp_path: Path) -> None:
     process = a.start(sys.executable, "-c", "print('hello')", log=tmp_path / "log")
     assert process.wait(20) == 0
     assert (tmp_path / "log").read_text() == "hello\n"
+
+
+def test_a_cable_has_the_names_that_its_ends_give_it(net: Lab) -> None:
+    a, b = net.host("a"), net.host("b")
+    cable = net.cable(a, b, interface=("en3", "en2"))
+    assert (a.interface(cable), b.interface(cable)) == ("en3", "en2")
+    assert probes.arrives(a, b, b.address(cable)) == "en2"
+    assert probes.leaves_by(a, b.address(cable)) == "en3"
+
+
+def test_who_is_behind_a_hub_reaches_its_owner_alone(net: Lab) -> None:
+    a, b, c = (net.host(name) for name in "abc")
+    hub = net.lan(a, b, c, interface=("en5", "en2", "en4"))
+    hub.isolate(b.namespace, c.namespace)
+    for host in (b, c):
+        assert probes.rtt_s(a, host, host.address(hub)) is not None
+        assert probes.rtt_s(host, a, a.address(hub)) is not None
+    assert probes.rtt_s(b, c, c.address(hub)) is None
+
+
+def test_a_bridge_takes_the_address_of_its_member(net: Lab) -> None:
+    a, b = net.host("a"), net.host("b")
+    cable = net.cable(a, b, interface=("en3", "en2"))
+    net.bridge(b, cable, "bridge0")
+    assert b.interface(cable) == "bridge0"
+    assert b.media == {"bridge0": cable}
+    assert probes.rtt_s(a, b, b.address(cable)) is not None
+    assert probes.leaves_by(b, a.address(cable)) == "bridge0"

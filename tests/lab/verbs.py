@@ -104,7 +104,7 @@ def heal(net: Lab, what: Medium | Firewall | Route, at: Host | None = None) -> N
                 _prove(net.proved_s, f"{what.dialler.name} dials {address}", opens)
         case Route():
             ip("route", "del", f"{what.address}/32", namespace=what.host.namespace)
-            name = what.medium.interface
+            name = what.host.interface(what.medium)
             _prove(net.proved_s, f"{what.host.name} leaves {name}", partial(_leaves_by, what, name), expected=False)
 
 
@@ -150,11 +150,11 @@ def route(net: Lab, host: Host, peer: Host, address: str, medium: Medium, one_wa
     source = host.address(straight if one_way else medium)
     via = ("via", peer.address(medium), "onlink")
     ip(
-        *("route", "replace", f"{address}/32", *via, "dev", medium.interface, "src", source),
+        *("route", "replace", f"{address}/32", *via, "dev", host.interface(medium), "src", source),
         namespace=host.namespace,
     )
     rule = Route(host, peer, address, medium, source)
-    _prove(net.proved_s, f"{host.name} sends to {address} by {medium.interface}", lambda: _goes(rule))
+    _prove(net.proved_s, f"{host.name} sends to {address} by {host.interface(medium)}", lambda: _goes(rule))
     return rule
 
 
@@ -163,10 +163,9 @@ def _leaves_by(rule: Route, interface: str) -> bool:
 
 
 def _goes(rule: Route) -> bool:
-    name = rule.medium.interface
     way = rule.medium.shape_between(rule.host.namespace, rule.peer.namespace)
     arrived = probes.arrives(rule.host, rule.peer, rule.address, timeout_s=PATIENCE_S + 2 * way.delay_s)
-    return arrived == name and _leaves_by(rule, name)
+    return arrived == rule.peer.interface(rule.medium) and _leaves_by(rule, rule.host.interface(rule.medium))
 
 
 def kill(process: "subprocess.Popen[bytes] | int", number: int = signal.SIGKILL) -> None:
