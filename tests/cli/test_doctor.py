@@ -41,7 +41,7 @@ async def told(home: Path) -> tuple[int, dict[str, list[dict[str, str]]]]:
     assert tree["home"] == str(home)
     found: dict[str, list[dict[str, str]]] = {"wrong": [], "warning": [], "note": []}
     for one in tree["findings"]:
-        assert one.keys() == {"severity", "what", "why", "remedy"}
+        assert one.keys() == {"severity", "node", "what", "seen", "why", "remedy", "unknown"}
         assert bool(one["remedy"]) is (one["severity"] != "note")
         found[one["severity"]].append(one)
     return result.exit_code, found

@@ -12,7 +12,8 @@ def short(found: Iterable[Finding]) -> list[tuple[str, str]]:
     findings = list(found)
     for one in findings:
         assert one.what and one.why, one
-        assert "\n" not in one.what + one.why + one.remedy, one
+        assert "\n" not in one.what + one.seen + one.why + one.remedy + one.unknown, one
+        assert not one.unknown or one.unknown.split()[0] in ("whether", "which", "what"), one
         if one.severity is Severity.NOTE:
             assert not one.remedy, one
         else:

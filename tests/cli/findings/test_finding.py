@@ -1,5 +1,7 @@
 """How findings are told: by severity, within the width, commands whole."""
 
+from dataclasses import replace
+
 import pytest
 
 from thunderline.cli.findings.finding import (
@@ -73,8 +75,32 @@ def test_a_line_break_in_a_reason_breaks_nothing() -> None:
     assert told([note("a", "b\nc")], 80)[1] == "  a: b c"
 
 
+def test_what_was_seen_and_what_is_not_known_have_lines_of_their_own() -> None:
+    lines = told([replace(BAD, seen="`ss -l`: nothing", unknown="whether it has ever run", node="ada")], 80)
+    assert lines[1:6] == [
+        "  ada: scheduler does not answer",
+        "    seen:   `ss -l`: nothing",
+        "    why:    nothing listens at 127.0.0.1:7403",
+        "    remedy: `thunderline up`",
+        "    unsure: whether it has ever run",
+    ]
+
+
+def test_a_note_stays_one_line() -> None:
+    full = replace(FINE, seen="`df /home`: 90", unknown="whether that is enough", node="ada")
+    assert told([full], 80)[1] == "  ada: disk of /home: 90 GB are free (unsure: whether that is enough)"
+
+
 def test_as_json_every_field_is_there() -> None:
-    assert as_tree(FINE) == {"severity": "note", "what": "disk of /home", "why": "90 GB are free", "remedy": ""}
+    assert as_tree(replace(FINE, seen="`df /home`: 90", unknown="whether that is enough", node="ada")) == {
+        "severity": "note",
+        "node": "ada",
+        "what": "disk of /home",
+        "seen": "`df /home`: 90",
+        "why": "90 GB are free",
+        "remedy": "",
+        "unknown": "whether that is enough",
+    }
 
 
 JOINED = {(): "", ("a",): "a", ("a", "b"): "a and b", ("a", "b", "c"): "a, b and c"}

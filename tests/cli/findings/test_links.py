@@ -4,7 +4,7 @@ import pytest
 
 from cli.findings.laws import NOTE, WARNING, WRONG, only, short, troubles
 from thunderline.cli.findings.finding import Finding
-from thunderline.cli.findings.links import Peers, of_links
+from thunderline.cli.findings.links import Node, Peers, of_links
 from thunderline.v1 import cluster_pb2, topology_pb2
 
 ME, BOB = "me", "node-bob"
@@ -101,7 +101,7 @@ PAIRS = {
         topology(link(medium=VPN, rtt_us=51_000), back(medium=VPN)),
         WARNING,
         "only a VPN joins this node and bob",
-        "51 ms by 192.168.4.2",
+        "at a fraction of their speed",
         "plug in a cable",
     ),
     "a VPN there, a cable back": (
@@ -197,15 +197,38 @@ def test_links_of_the_peer_to_us_are_ours_too() -> None:
     assert one.what == "the link from bob to 192.168.4.1 (THUNDERBOLT) is DEGRADED"
 
 
-def cable(*nodes: str, lost: bool = True) -> topology_pb2.Cable:
-    ends = [topology_pb2.CableEnd(node_id=node, interface="en3") for node in nodes]
+def test_a_vpn_is_told_with_its_figures() -> None:
+    assert only(of_links(PAIRS["only a VPN"][0], PEERS, LOG)).seen == "`thunderline links`: 51 ms by 192.168.4.2"
+
+
+@pytest.mark.parametrize(("graph", "severity", "what", "why", "remedy"), PAIRS.values(), ids=PAIRS.keys())
+def test_of_another_node_the_same_is_said_by_its_name(
+    graph: topology_pb2.Topology, severity: str, what: str, why: str, remedy: str
+) -> None:
+    one = only(of_links(graph, PEERS, LOG, Node(ME, "ada")))
+    assert (one.severity.value, one.what) == (severity, what.replace("this node", "ada"))
+    assert remedy.replace("this node", "ada") in one.remedy
+
+
+def cable(*nodes: str, lost: bool = True, receptacles: tuple[str, str] = ("", "")) -> topology_pb2.Cable:
+    pairs = zip(nodes, receptacles, strict=True)
+    ends = [topology_pb2.CableEnd(node_id=node, interface="en3", receptacle=where) for node, where in pairs]
     sentence = "CABLE_LOST: the cable between en3 of me and en3 of bob carries nothing. Plug it in again at both ends"
     return topology_pb2.Cable(one=ends[0], other=ends[1], lost=lost, sentence=sentence)
 
 
+WIFI = [link(medium=ETHERNET, chosen=True), back(medium=ETHERNET)]
+
+
 def test_a_lost_cable_is_told_with_its_remedy() -> None:
-    wifi = [link(medium=ETHERNET, chosen=True), back(medium=ETHERNET)]
-    one = only(troubles(found(*wifi, cables=[cable(ME, BOB), cable(ME, BOB, lost=False), cable(BOB, "node-cleo")])))
+    one = only(troubles(found(*WIFI, cables=[cable(ME, BOB), cable(ME, BOB, lost=False), cable(BOB, "node-cleo")])))
     assert one.what == "CABLE_LOST between en3 of this node and en3 of bob"
-    assert one.why == "the cable between en3 of me and en3 of bob carries nothing"
+    assert one.seen == "`thunderline links`: the cable between en3 of me and en3 of bob carries nothing"
+    assert "takes another way" in one.why
     assert one.remedy.startswith("Plug it in again at both ends")
+    assert "or its port is stuck" in one.unknown
+
+
+def test_a_lost_cable_is_told_with_both_receptacles() -> None:
+    one = only(troubles(found(*WIFI, cables=[cable(ME, BOB, receptacles=("2", "5"))])))
+    assert one.what == "CABLE_LOST between en3 (receptacle 2) of this node and en3 (receptacle 5) of bob"

@@ -41,6 +41,12 @@ def test_disks(disk: Disk, severity: str, what: str) -> None:
     assert short(of_disks([disk], CONFIG)) == [(severity, what)]
 
 
+def test_how_full_a_disk_is_is_what_was_seen() -> None:
+    found = only(of_disks([DISKS["under 5 GB"][0]], CONFIG))
+    assert found.seen == "`df /h`: 5.0 of 50 GB are free (10%)"
+    assert "a model takes several GB" in found.why
+
+
 MEMORIES = {
     "enough": (Memory(64 * GIB, 30 * GIB, 0), 0, [(NOTE, "memory")]),
     "a little swap of old": (Memory(64 * GIB, 30 * GIB, 4 * GIB), 0, [(NOTE, "memory")]),

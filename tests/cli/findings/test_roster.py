@@ -8,6 +8,7 @@ from thunderline.cli.findings.roster import addresses, addresses_of_lost, alive_
 from thunderline.cli.findings.trust import Own, Try
 from thunderline.cluster.callers import Caller
 from thunderline.cluster.certificates import CERTIFICATE_S, Bearer, Facts, validity
+from thunderline.cluster.members import HAS_LEFT
 from thunderline.v1 import cluster_pb2, discovery_pb2
 
 NOW_S = 1_800_000_000.0
@@ -87,6 +88,21 @@ def test_members_that_are_away(one: discovery_pb2.Member, severity: str, what: s
     assert "`thunderline doctor` there" in found[0].remedy
 
 
+def test_a_node_that_was_taken_out_is_told_how_it_comes_back() -> None:
+    problem = f"10.0.0.2:7401: node {ME} {HAS_LEFT}"
+    found = trouble(roster(member(BOB, DEAD, problem)), OWN, {BOB: [Try("10.0.0.2:7401", facts=FACTS)]})[0]
+    assert found.why == problem
+    assert "`thunderline cluster join TOKEN` here" in found.remedy
+
+
+def test_a_node_that_has_learnt_that_it_left_says_nothing_of_others() -> None:
+    known = roster(member(BOB, DEAD))
+    known.members[0].state = LEFT
+    found = trouble(known, OWN)
+    assert short(found) == [(WRONG, "this node has left its cluster")]
+    assert "`thunderline cluster join TOKEN` here" in found[0].remedy
+
+
 def test_who_has_left_is_not_missed() -> None:
     assert trouble(roster(member(BOB, LEFT, "nobody listens", 5.0))) == []
 
@@ -155,6 +171,11 @@ def test_clocks(ahead_s: list[float], expected: list[str]) -> None:
     found = trouble(roster(*others))
     assert short(found) == [(WARNING, what) for what in expected]
     assert all("set-ntp" in one.remedy for one in found)
+
+
+def test_of_two_clocks_nobody_knows_which_is_right() -> None:
+    assert trouble(roster(member(BOB, clock_ahead_s=3.0)))[0].unknown == "which of the two is right"
+    assert trouble(roster(member(BOB, clock_ahead_s=3.0), member(CLEO, clock_ahead_s=0.0)))[0].unknown == ""
 
 
 def test_clocks_so_far_apart_that_certificates_fail_say_so() -> None:

@@ -28,24 +28,30 @@ HEADINGS = {
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What is so, how one knows or why it is so, and the command or the setting that mends it ("" only in a NOTE)."""
+    """What is so, why it is so or matters, and the command, setting or step that mends it ("" only in a NOTE)."""
 
     severity: Severity
     what: str
     why: str
     remedy: str = ""
+    # The command that was asked and its line, where one was.
+    seen: str = ""
+    # What cannot be told from here: "whether it is the cable or the dock".
+    unknown: str = ""
+    # The name of the node that it is about, where several are looked at; "": this one, or `what` names them.
+    node: str = ""
 
 
-def wrong(what: str, why: str, remedy: str) -> Finding:
-    return Finding(Severity.WRONG, what, why, remedy)
+def wrong(what: str, why: str, remedy: str, seen: str = "", unknown: str = "") -> Finding:
+    return Finding(Severity.WRONG, what, why, remedy, seen, unknown)
 
 
-def warning(what: str, why: str, remedy: str) -> Finding:
-    return Finding(Severity.WARNING, what, why, remedy)
+def warning(what: str, why: str, remedy: str, seen: str = "", unknown: str = "") -> Finding:
+    return Finding(Severity.WARNING, what, why, remedy, seen, unknown)
 
 
-def note(what: str, why: str) -> Finding:
-    return Finding(Severity.NOTE, what, why)
+def note(what: str, why: str, seen: str = "", unknown: str = "") -> Finding:
+    return Finding(Severity.NOTE, what, why, "", seen, unknown)
 
 
 def in_order(findings: Iterable[Finding]) -> list[Finding]:
@@ -54,8 +60,16 @@ def in_order(findings: Iterable[Finding]) -> list[Finding]:
 
 
 def as_tree(one: Finding) -> dict[str, str]:
-    """For JSON."""
-    return {"severity": one.severity.value, "what": one.what, "why": one.why, "remedy": one.remedy}
+    """For JSON, with every field."""
+    return {
+        "severity": one.severity.value,
+        "node": one.node,
+        "what": one.what,
+        "seen": one.seen,
+        "why": one.why,
+        "remedy": one.remedy,
+        "unknown": one.unknown,
+    }
 
 
 def is_working(findings: Iterable[Finding]) -> bool:
@@ -87,11 +101,16 @@ def summary(findings: Sequence[Finding]) -> str:
 
 
 def _lines(one: Finding, width: int) -> list[str]:
+    what = f"{one.node}: {one.what}" if one.node else one.what
     if one.severity is Severity.NOTE:
-        return wrapped(f"{one.what}: {one.why}", "  ", "    ", width)
-    lines = wrapped(one.what, "  ", "    ", width)
-    lines += wrapped(one.why, "    why:    ", "            ", width)
-    return lines + wrapped(one.remedy, "    remedy: ", "            ", width)
+        # What was seen is in the JSON: a note is one line.
+        unsure = f" (unsure: {one.unknown})" if one.unknown else ""
+        return wrapped(f"{what}: {one.why}{unsure}", "  ", "    ", width)
+    lines = wrapped(what, "  ", "    ", width)
+    for label, text in (("seen", one.seen), ("why", one.why), ("remedy", one.remedy), ("unsure", one.unknown)):
+        if text:
+            lines += wrapped(text, f"    {f'{label}:':<8}", " " * 12, width)
+    return lines
 
 
 def wrapped(text: str, first: str, later: str, width: int) -> list[str]:

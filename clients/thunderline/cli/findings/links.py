@@ -20,32 +20,40 @@ DOWN = LinkState.DOWN.value
 
 @dataclass(frozen=True, slots=True)
 class Peers:
-    """Members that are ALIVE, without this node: their names and for how long they are, by node_id; and the echo ports
-    of all nodes."""
+    """Members that are ALIVE, without the node whose links are looked at: their names and for how long they are, by
+    node_id; and the echo ports of all nodes."""
 
     names: Mapping[str, str]
     alive_s: Mapping[str, float]
     echo_ports: Mapping[str, int]
 
 
-def of_links(topology: topology_pb2.Topology, peers: Peers, log: str) -> list[Finding]:
-    """`log`: of this node's topology."""
-    here = topology.node_id
+@dataclass(frozen=True, slots=True)
+class Node:
+    """Whose links are looked at, and what it is called: "this node", or its name."""
+
+    id: str
+    name: str = "this node"
+
+
+def of_links(topology: topology_pb2.Topology, peers: Peers, log: str, node: Node | None = None) -> list[Finding]:
+    """`log`: of this node's topology. `node`: another one than this."""
+    own = node or Node(topology.node_id)
     found = []
     for peer, name in peers.names.items():
-        there = [one for one in topology.links if (one.from_node_id, one.to_node_id) == (here, peer)]
-        back = [one for one in topology.links if (one.from_node_id, one.to_node_id) == (peer, here)]
-        if not (_answering(there) and _answering(back)) and {here, peer} & set(topology.incomplete_node_ids):
+        there = [one for one in topology.links if (one.from_node_id, one.to_node_id) == (own.id, peer)]
+        back = [one for one in topology.links if (one.from_node_id, one.to_node_id) == (peer, own.id)]
+        if not (_answering(there) and _answering(back)) and {own.id, peer} & set(topology.incomplete_node_ids):
             found.append(_not_measured(name, peers.alive_s.get(peer, 0.0), log))
             continue
-        told = [finding for one in (*there, *back) for finding in _of_link(one, name, here, _answering(there, back))]
-        pair = _of_pair(topology, peer, name, there, back, peers.echo_ports)
+        told = [finding for one in (*there, *back) for finding in _of_link(one, name, own, _answering(there, back))]
+        pair = _of_pair(topology, own, Node(peer, name), there, back, peers.echo_ports)
         if not told and not pair and (chosen := next((one for one in there if one.chosen), None)):
             found.append(note(f"link to {name}", f"{_medium(chosen)}, {_ms(chosen.rtt_us)} by {chosen.peer_address}"))
         found += pair + told
-    named = {here: "this node", **peers.names}
-    lost = [one for one in topology.cables if one.lost and here in (one.one.node_id, one.other.node_id)]
-    return found + [_of_lost_cable(one, named) for one in lost]
+    named = {own.id: own.name, **peers.names}
+    lost = [one for one in topology.cables if one.lost and {one.one.node_id, one.other.node_id} <= named.keys()]
+    return found + [_of_lost_cable(one, named) for one in lost if own.id in (one.one.node_id, one.other.node_id)]
 
 
 def _not_measured(name: str, alive_s: float, log: str) -> Finding:
@@ -64,53 +72,51 @@ def _answering(*ways: Iterable[topology_pb2.Link]) -> list[topology_pb2.Link]:
 
 def _of_pair(
     topology: topology_pb2.Topology,
-    peer: str,
-    name: str,
+    own: Node,
+    peer: Node,
     there: list[topology_pb2.Link],
     back: list[topology_pb2.Link],
     echo_ports: Mapping[str, int],
 ) -> list[Finding]:
-    """What is wrong between this node and a peer as a whole."""
-    here = topology.node_id
+    """What is wrong between a node and a peer as a whole."""
     goes, comes = bool(_answering(there)), bool(_answering(back))
     if not goes and not comes:
-        why = _tries(topology, here, peer) or f"topology knows no address of {name}"
-        remedy = f"{_open_port(name, echo_ports.get(peer))}; a cable between them needs an address at both ends; {SHOW}"
-        return [wrong(f"no link joins this node and {name}", why, remedy)]
+        why = _tries(topology, own, peer) or f"topology knows no address of {peer.name}"
+        open_port = _open_port(peer.name, echo_ports.get(peer.id))
+        remedy = f"{open_port}; a cable between them needs an address at both ends; {SHOW}"
+        return [wrong(f"no link joins {own.name} and {peer.name}", why, remedy)]
     if goes and not comes:
-        why = _tries(topology, peer, here) or f"{name} has told of no link to this node"
-        return [
-            warning(
-                f"one direction only: this node reaches {name}, and {name} does not reach this node",
-                why,
-                f"{_open_port('this node', echo_ports.get(here))}; {SHOW}",
-            )
-        ]
+        why = _tries(topology, peer, own) or f"{peer.name} has told of no link to {own.name}"
+        return [_one_way(own, peer, why, echo_ports)]
     if not goes:
-        why = _tries(topology, here, peer) or "no address of it answers"
-        return [
-            warning(
-                f"one direction only: {name} reaches this node, and this node does not reach {name}",
-                why,
-                f"{_open_port(name, echo_ports.get(peer))}; {SHOW}",
-            )
-        ]
+        why = _tries(topology, own, peer) or "no address of it answers"
+        return [_one_way(peer, own, why, echo_ports)]
     vpn_there, vpn_back = _is_vpn(there), _is_vpn(back)
     if vpn_there and vpn_back:
         return [
             warning(
-                f"only a VPN joins this node and {name}",
-                f"{_rtts(there)}: models run on both at a fraction of their speed",
+                f"only a VPN joins {own.name} and {peer.name}",
+                "models run on both at a fraction of their speed",
                 f"plug in a cable, or give both an address in one LAN; {SHOW}; {TAKEN_FOR_VPN}",
+                f"`thunderline links`: {_rtts(there)}",
             )
         ]
     if vpn_there:
-        why = f"{_rtts(there)}; {name} reaches this node by {_media(back)}"
-        return [_one_way_by_vpn("this node", name, why, _tries(topology, here, peer))]
+        why = f"{_rtts(there)}; {peer.name} reaches {own.name} by {_media(back)}"
+        return [_one_way_by_vpn(own.name, peer.name, why, _tries(topology, own, peer))]
     if vpn_back:
-        why = f"{_rtts(back)}; this node reaches {name} by {_media(there)}"
-        return [_one_way_by_vpn(name, "this node", why, _tries(topology, peer, here))]
+        why = f"{_rtts(back)}; {own.name} reaches {peer.name} by {_media(there)}"
+        return [_one_way_by_vpn(peer.name, own.name, why, _tries(topology, peer, own))]
     return []
+
+
+def _one_way(dials: Node, silent: Node, why: str, echo_ports: Mapping[str, int]) -> Finding:
+    """`silent` is reached, and reaches nobody: what it dials is closed."""
+    return warning(
+        f"one direction only: {dials.name} reaches {silent.name}, and {silent.name} does not reach {dials.name}",
+        why,
+        f"{_open_port(dials.name, echo_ports.get(dials.id))}; {SHOW}",
+    )
 
 
 def _is_vpn(way: Iterable[topology_pb2.Link]) -> bool:
@@ -135,8 +141,8 @@ def _one_way_by_vpn(dials: str, answers: str, why: str, tries: str) -> Finding:
     )
 
 
-def _of_link(one: topology_pb2.Link, name: str, here: str, answering: list[topology_pb2.Link]) -> Iterable[Finding]:
-    way = f"to {name} at" if one.from_node_id == here else f"from {name} to"
+def _of_link(one: topology_pb2.Link, name: str, own: Node, answering: list[topology_pb2.Link]) -> Iterable[Finding]:
+    way = f"to {name} at" if one.from_node_id == own.id else f"from {name} to"
     what = f"the link {way} {one.peer_address} ({_medium(one)})"
     if one.state == LinkState.DEGRADED.value:
         limit_us = RTT_LIMITS_US.get(Medium(one.medium)) if one.medium else None
@@ -157,13 +163,19 @@ def _of_link(one: topology_pb2.Link, name: str, here: str, answering: list[topol
 
 def _of_lost_cable(one: topology_pb2.Cable, names: Mapping[str, str]) -> Finding:
     """Its sentence has the remedy behind its first full stop."""
-    ends = joined([f"{end.interface} of {names.get(end.node_id, end.node_id)}" for end in (one.one, one.other)])
-    why, _, remedy = one.sentence.removeprefix("CABLE_LOST: ").partition(". ")
+    ends = joined([f"{_place(end)} of {names.get(end.node_id, end.node_id)}" for end in (one.one, one.other)])
+    seen, _, remedy = one.sentence.removeprefix("CABLE_LOST: ").partition(". ")
     return warning(
         f"CABLE_LOST between {ends}",
-        why or "it carries nothing any more",
+        "both nodes are ALIVE, and what they say to each other takes another way, which is slower",
         f"{remedy or 'plug it in again at both ends'}; `thunderline links` shows what carries data instead",
+        f"`thunderline links`: {seen or 'it carries nothing any more'}",
+        "whether it was taken out or its port is stuck: after a crash a Mac may see no device at a cable that is in",
     )
+
+
+def _place(end: topology_pb2.CableEnd) -> str:
+    return f"{end.interface} (receptacle {end.receptacle})" if end.receptacle else end.interface
 
 
 def _said(link: topology_pb2.Link, mark: str) -> str:
@@ -172,12 +184,12 @@ def _said(link: topology_pb2.Link, mark: str) -> str:
     return next((part.removeprefix(f"{mark}: ") for part in parts if part.startswith(mark)), link.why or mark)
 
 
-def _tries(topology: topology_pb2.Topology, from_node: str, to_node: str) -> str:
+def _tries(topology: topology_pb2.Topology, from_node: Node, to_node: Node) -> str:
     """How the tries of each address ended, with the errno, as topology says it."""
     found = [
         f"{one.address}: {one.sentence or topology_pb2.ProbeOutcome.Name(one.outcome).removeprefix('PROBE_OUTCOME_')}"
         for one in topology.attempts
-        if (one.from_node_id, one.to_node_id) == (from_node, to_node)
+        if (one.from_node_id, one.to_node_id) == (from_node.id, to_node.id)
     ]
     more = [f"{len(found) - ATTEMPT_COUNT_MAX} more"] if len(found) > ATTEMPT_COUNT_MAX else []
     return "; ".join(found[:ATTEMPT_COUNT_MAX] + more)

@@ -79,14 +79,16 @@ def of_disks(disks: Iterable[Disk], config: str) -> list[Finding]:
             continue
         share = one.free_bytes / max(one.total_bytes, 1)
         free = f"{one.free_bytes / GB:.1f} of {one.total_bytes / GB:.0f} GB are free ({share:.0%})"
+        seen = f"`df {one.uses[0]}`: {free}"
         remedy = (
             f"make room there (`du -sh {one.uses[0]}/*` shows what is large), or move `THUNDERLINE_HOME` to a larger "
             "disk"
         )
         if one.free_bytes < FREE_WRONG_BYTES:
-            found.append(wrong(f"the disk of {where} is full", f"{free}: the store cannot be written", remedy))
+            found.append(wrong(f"the disk of {where} is full", "the store cannot be written", remedy, seen))
         elif one.free_bytes < FREE_MIN_BYTES or share < FREE_MIN_SHARE:
-            found.append(warning(f"the disk of {where} is nearly full", free, remedy))
+            why = "a model takes several GB, and a disk that is nearly full gets slow"
+            found.append(warning(f"the disk of {where} is nearly full", why, remedy, seen))
         else:
             found.append(note(f"disk of {where}", free))
     return found

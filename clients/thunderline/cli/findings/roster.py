@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 from difflib import SequenceMatcher
 
 from thunderline.cli.findings.finding import Finding, joined, note, warning, wrong
-from thunderline.cli.findings.trust import NTP, Own, Try, refusal
+from thunderline.cli.findings.trust import JOIN, NTP, Own, Try, refusal
 from thunderline.cluster.addresses import target
 from thunderline.cluster.certificates import CLOCK_SLACK_S
-from thunderline.cluster.members import MemberState
+from thunderline.cluster.members import HAS_LEFT, MemberState
 from thunderline.v1 import discovery_pb2
 
 # Two clocks set by NTP differ by some ms.
@@ -79,6 +79,10 @@ def _is_lost(one: discovery_pb2.Member) -> bool:
 
 def of_roster(roster: discovery_pb2.Roster, own: Own, tries: Tries) -> list[Finding]:
     """`tries`: by node_id, this node's own of those members that it cannot call."""
+    if any(one.card.node_id == roster.node_id and one.state == MemberState.LEFT.value for one in roster.members):
+        why = "it was taken out there, or left by its own word; until its next start its discovery is silent"
+        remedy = f"to come back: {JOIN}; and start `thunderline up` anew"
+        return [wrong("this node has left its cluster", why, remedy)]
     named = names(roster)
     lost = [one for one in roster.members if one.card.node_id != roster.node_id and _is_lost(one)]
     if not roster.complete:
@@ -107,6 +111,8 @@ def _of_lost(one: discovery_pb2.Member, name: str, own: Own, tries: Tries) -> Fi
             whys.append(f"{attempt.address}: {why or attempt.problem}")
         if remedy:
             remedies.append(remedy)
+    if HAS_LEFT in one.problem:
+        remedies = [f"{JOIN}, then start `thunderline up` anew"]
     remedy = remedies[0] if remedies else _come_back(one, name, own)
     # What was seen just now says more than what discovery has seen.
     why = "; ".join(whys) or one.problem or "no card of it comes"
@@ -174,6 +180,7 @@ def _clocks(roster: discovery_pb2.Roster) -> list[Finding]:
             f"the clock of {name} is {_apart(by_s, 'ahead of', 'behind')} this node's",
             f"as its last card showed{_distrust(by_s)}",
             NTP,
+            unknown="which of the two is right" if len(ahead_s) == 1 else "",
         )
         for name, by_s in off.items()
     ]
