@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import http.client
 import socket
 import threading
@@ -9,6 +10,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TypeVar
 
+from thunderline.cli.findings.privacy import Dial
 from thunderline.cli.findings.roles import Answer, RoleLook
 from thunderline.cli.findings.trust import Own, Try, refusal
 from thunderline.client.health import HealthClient
@@ -90,6 +92,21 @@ async def connected(host: str, port: int) -> tuple[Answer, str]:
         return Answer.NOBODY, str(error)
     writer.close()
     return Answer.SERVING, ""
+
+
+async def dialled(host: str, port: int) -> Dial:
+    """How a connection to an IP address ends, and after what time."""
+    clock = asyncio.get_running_loop().time
+    begun_s, number = clock(), 0
+    try:
+        async with asyncio.timeout(DIAL_S):
+            _, writer = await asyncio.open_connection(host, port)
+        writer.close()
+    except TimeoutError:
+        number = errno.ETIMEDOUT
+    except OSError as error:
+        number = error.errno or errno.EIO
+    return Dial(number, clock() - begun_s)
 
 
 def _http_health(host: str, port: int) -> tuple[Answer, str]:

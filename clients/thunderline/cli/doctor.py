@@ -1,49 +1,28 @@
 """`thunderline doctor`: looks at this node, asks its roles, and says what is wrong and what mends it.
 
-What follows from what it sees is decided in findings/. Everything has a time-out, and nothing is changed.
+It looks in looking.py, and what follows from what it sees is decided in findings/. Nothing is changed.
 """
 
 import asyncio
-import contextlib
 import json as jsonlib
 import os
-import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
-import psutil
 import typer
 
-from thunderline.cli import dialling, examining, saying, up
+from thunderline.cli import saying
 from thunderline.cli.asking import Home
-from thunderline.cli.findings import finding, links, machine, roles, roster, trust
+from thunderline.cli.findings import finding
 from thunderline.cli.findings.finding import Finding
-from thunderline.cli.findings.roles import Answer, Place, RoleLook
-from thunderline.cli.findings.trust import Own, Try
-from thunderline.client import DiscoveryClient, TopologyClient
-from thunderline.cluster.errors import ClusterError
+from thunderline.cli.looking import Look
 from thunderline.process import settings as settings_module
 from thunderline.process.entry import DONE, FAILED
-from thunderline.process.home import remembered_ports
-from thunderline.process.metrics import PORT_OFFSET
-from thunderline.process.settings import Settings, SettingsError
-from thunderline.process.trust import Wallet
-from thunderline.v1 import discovery_pb2, topology_pb2
+from thunderline.process.settings import SettingsError
 
-GRPC_ROLES = ("discovery", "topology", "scheduler", "runner")
-# A look at a file system or a list of sockets; a dead network disk would hold it for ever.
-LOOK_S = 5.0
-# Addresses of members that are away, and seeds; so many at a time.
-TRY_COUNT_MAX, TRIES_AT_ONCE = 64, 16
-# Who waits longer is told for what.
-PATIENCE_S = 1.0
-SHOWN_COUNT_MAX = 3
 # Longer lines are hard to read, however wide the terminal.
 WIDTH_MAX = 120
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,11 +44,14 @@ def register(app: typer.Typer) -> None:
     @app.command()
     def doctor(
         home: Home = None,
+        everybody: Annotated[
+            bool, typer.Option("--all", help="every node of the cluster, by what its card tells")
+        ] = False,
         json: Annotated[bool, typer.Option("--json", help="print JSON: ok, home, node_id, findings")] = False,
     ) -> None:
-        """What is wrong with this node and its links, and what mends it. Exits with 1 when it cannot work so."""
+        """What is wrong with this node and its links, and what mends it. Exits with 1 when something cannot work so."""
         try:
-            found = asyncio.run(diagnosed(home))
+            found = asyncio.run(diagnosed(home, everybody))
         except KeyboardInterrupt:
             raise typer.Exit(130) from None
         if json:
@@ -81,214 +63,15 @@ def register(app: typer.Typer) -> None:
         raise typer.Exit(DONE if found.is_working else FAILED)
 
 
-async def diagnosed(home: Path | None) -> Diagnosis:
+async def diagnosed(home: Path | None, everybody: bool = False) -> Diagnosis:
+    """`everybody`: the other nodes of the roster too."""
     try:
         settings = settings_module.read(home=home)
     except SettingsError as error:
         where = str((home or settings_module.default_home(os.environ)).absolute())
         remedy = "mend that line or variable, or take it out: `thunderline discovery --help` shows how settings look"
         return Diagnosis(where, "", (finding.wrong("the settings cannot be read", str(error), remedy),))
-    doctor = Doctor(settings)
-    async with doctor.telling():
-        await doctor.look()
-    return Diagnosis(str(settings.home), doctor.node_id, tuple(doctor.findings))
-
-
-class Doctor:
-    """One look at one node. `findings` in the order in which they are found."""
-
-    def __init__(self, settings: Settings) -> None:
-        self.findings: list[Finding] = []
-        self.node_id = ""
-        self._settings = settings
-        self._wallet = Wallet(settings.home, settings.cluster.name)
-        self._place = Place(str(settings.home), examining.up_pid(settings.home))
-        self._ports: Mapping[str, int] = {}
-        # What is waited for now.
-        self._looking_at: list[str] = []
-
-    @contextlib.asynccontextmanager
-    async def telling(self) -> AsyncIterator[None]:
-        """Who waits is told for what, after a second."""
-        telling = asyncio.create_task(self._tell())
-        try:
-            yield
-        finally:
-            telling.cancel()
-            await asyncio.gather(telling, return_exceptions=True)
-
-    async def _tell(self) -> None:
-        await asyncio.sleep(PATIENCE_S)
-        with saying.Progress() as progress:
-            while True:
-                if self._looking_at:
-                    shown, more = self._looking_at[:SHOWN_COUNT_MAX], len(self._looking_at) - SHOWN_COUNT_MAX
-                    progress.say(f"looking at {finding.joined([*shown, f'{more} more'] if more > 0 else shown)}")
-                await asyncio.sleep(PATIENCE_S / 2)
-
-    async def look(self) -> None:
-        settings = self._settings
-        own = await self._within("this node's certificate", LOOK_S, lambda: examining.own(settings, self._wallet))
-        # As the `up` that runs here has said, else as the settings say.
-        remembered = remembered_ports(settings.home)
-        known = up.ports(settings, own is None or own.is_scheduler_node)
-        self._ports = {name: remembered.get(name, port) for name, port in known.items()}
-        if own is not None:
-            self.node_id = own.node_id
-            self.findings += trust.of_own(own)
-        await asyncio.gather(self._machine(), self._services(own))
-
-    async def _machine(self) -> None:
-        settings, config, is_mac = self._settings, self._place.config, sys.platform == "darwin"
-        doors = trust.Doors(settings.gateway.bind, bool(settings.gateway.api_keys), settings.node.metrics_bind)
-        self.findings += trust.of_doors(doors, config)
-        metrics = {f"{role} metrics": self._ports[role] + PORT_OFFSET for role in GRPC_ROLES if role in self._ports}
-        self.findings += machine.of_ports({**self._ports, **metrics}, config)
-        self.findings += machine.of_file_limit(*examining.file_limit(), is_mac)
-        wanted_bytes = settings.runner.memory_bytes
-        kept, disks, memory, engine = await asyncio.gather(
-            self._within("the home's permissions", LOOK_S, lambda: examining.kept(settings.home)),
-            self._within("disks", LOOK_S, lambda: examining.disks(settings)),
-            self._within("memory", LOOK_S, examining.memory),
-            self._within("BLAS", examining.ENGINE_S + LOOK_S, lambda: (examining.engine(),)),
-        )
-        if kept is not None:
-            self.findings += trust.of_kept(*kept, str(settings.home))
-        self.findings += machine.of_disks(disks or [], config)
-        if memory is not None:
-            self.findings += machine.of_memory(memory, wanted_bytes, config)
-        if engine is not None:
-            self.findings += machine.of_engine(*engine)
-
-    async def _services(self, own: Own | None) -> None:
-        looks = await self._looks(own)
-        serving = {one.role: one.address for one in looks if one.answer is Answer.SERVING}
-        known, graph = await asyncio.gather(
-            self._asked("discovery", serving, self._roster), self._asked("topology", serving, self._topology)
-        )
-        if known is not None and own is not None:
-            strange = roles.of_another_node(own.node_id, known.node_id, looks, self._place)
-            if strange:
-                self.findings += strange
-                return
-            looks += await self._echo(known, serving)
-        self.findings += roles.of_roles(looks, self._place)
-        if known is None or own is None:
-            return
-        tries, seeds = await self._tries(known, own)
-        self.findings += roster.of_roster(known, own, tries)
-        self.findings += trust.of_seeds(own, seeds)
-        if graph is not None:
-            alive_s = roster.alive_s(known, own.now_s)
-            peers = links.Peers(roster.peers(known), alive_s, roster.ports(known, "echo"))
-            self.findings += links.of_links(graph, peers, self._place.log("topology"))
-
-    async def _roster(self, target: str) -> discovery_pb2.Roster:
-        async with DiscoveryClient(target, self._wallet) as discovery:
-            return await discovery.roster()
-
-    async def _topology(self, target: str) -> topology_pb2.Topology:
-        async with TopologyClient(target, self._wallet) as topology:
-            return await topology.topology()
-
-    async def _looks(self, own: Own | None) -> list[RoleLook]:
-        """At every role that this node should run."""
-        expected = [one for one in (*GRPC_ROLES, "gateway") if one in self._ports]
-        found = await asyncio.gather(*(self._look_at(role, own) for role in expected))
-        if all(one.answer is Answer.SERVING for one in found):
-            return list(found)
-        owners = await self._within("who listens", LOOK_S, examining.listeners) or {}
-        await self._blocked([one.role for one in found if one.answer is Answer.NOBODY], owners)
-        needed = set(expected) if self._place.up_pid else {"discovery", "topology", "scheduler"}
-        return [
-            replace(
-                one,
-                owner=owners.get(self._ports[one.role]),
-                last_words=examining.last_words(Path(self._place.log(one.role)), one.role),
-                is_needed=one.role in needed,
-            )
-            for one in found
-        ]
-
-    async def _look_at(self, role: str, own: Own | None) -> RoleLook:
-        bind = self._settings.gateway.bind if role == "gateway" else self._settings.host
-        host = {"0.0.0.0": "127.0.0.1", "::": "::1", "localhost": "127.0.0.1"}.get(bind, bind)
-        with self._waiting_for(role):
-            return await dialling.look_at(role, host, self._ports[role], self._wallet, own)
-
-    async def _blocked(self, away: list[str], owners: Mapping[int, machine.Owner]) -> None:
-        """Ports that keep roles that do not run from starting."""
-        node, gateway, wanted = self._settings.node, self._settings.gateway, []
-        for role in away:
-            own = [role, *(name for name, (section, _, _) in up.PORTS.items() if section == role and name != role)]
-            binds = {"gateway": gateway.bind}
-            wanted += [(name, binds.get(name, node.bind), self._ports[name]) for name in own]
-            if role in GRPC_ROLES:
-                wanted.append((f"{role} metrics", node.metrics_bind, self._ports[role] + PORT_OFFSET))
-        found = await self._within("free ports", LOOK_S, lambda: examining.blocked(wanted)) or []
-        blocked = [replace(one, owner=owners.get(one.port)) for one in found]
-        self.findings += [machine.of_blocked(one, self._place.config) for one in blocked]
-
-    async def _echo(self, known: discovery_pb2.Roster, serving: Mapping[str, str]) -> list[RoleLook]:
-        """At the port that this node's card tells its peers."""
-        port = roster.ports(known, "echo").get(known.node_id)
-        if port is None or "topology" not in serving:
-            return []
-        host = self._settings.host
-        answer, detail = await dialling.connected(host, port)
-        return [RoleLook("echo", dialling.joined(host, port), answer, detail)]
-
-    async def _tries(self, known: discovery_pb2.Roster, own: Own) -> tuple[dict[str, list[Try]], list[Try]]:
-        """Every address of members that cannot be called, by node_id; and the seeds that are nobody's whom we know."""
-        if own.is_unheard:
-            return {}, []
-        lost = roster.addresses_of_lost(known)
-        seeds = self._settings.discovery.seed_targets
-        strange = [one for one in seeds if one not in roster.addresses(known)]
-        wanted = list(dict.fromkeys([address for some in lost.values() for address in some] + strange))
-        gate = asyncio.Semaphore(TRIES_AT_ONCE)
-
-        async def one_try(address: str) -> Try:
-            async with gate:
-                with self._waiting_for(address):
-                    return await dialling.tried(address, self._wallet)
-
-        tries = await asyncio.gather(*map(one_try, wanted[:TRY_COUNT_MAX]))
-        found = {one.address: one for one in tries}
-        by_node = {node: [found[one] for one in some if one in found] for node, some in lost.items()}
-        return by_node, [found[one] for one in strange if one in found]
-
-    async def _asked(self, role: str, serving: Mapping[str, str], ask: Callable[[str], Awaitable[T]]) -> T | None:
-        if role not in serving:
-            return None
-        with self._waiting_for(f"what {role} knows"):
-            try:
-                async with asyncio.timeout(dialling.ANSWER_S):
-                    return await ask(serving[role])
-            except (ClusterError, TimeoutError) as error:
-                why = f"{serving[role]}: {str(error) or 'no answer in time'}"
-                remedy = f"`tail {self._place.log(role)}` says what it does; run `thunderline doctor` once more then"
-                self.findings.append(finding.wrong(f"{role} serves, and answers no question", why, remedy))
-                return None
-
-    async def _within(self, what: str, limit_s: float, look: Callable[[], T]) -> T | None:
-        """The result of a blocking look; None, and a finding, when it does not end in time."""
-        with self._waiting_for(what):
-            try:
-                return await dialling.in_thread(look, limit_s)
-            except TimeoutError:
-                remedy = "run `thunderline doctor` once more; a network disk that hangs stops `df` too"
-                why = f"that did not end within {limit_s:.0f} s"
-            except (OSError, psutil.Error) as error:
-                remedy = "run `thunderline doctor` as the user whose node it is"
-                why = str(error)
-        self.findings.append(finding.warning(f"{what} could not be looked at", why, remedy))
-        return None
-
-    @contextlib.contextmanager
-    def _waiting_for(self, what: str) -> Iterator[None]:
-        self._looking_at.append(what)
-        try:
-            yield
-        finally:
-            self._looking_at.remove(what)
+    look = Look(settings, everybody)
+    async with look.telling():
+        await look.run()
+    return Diagnosis(str(settings.home), look.node_id, tuple(look.findings))
