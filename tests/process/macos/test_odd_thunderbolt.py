@@ -94,7 +94,7 @@ ODD: dict[str, tuple[Any, ThunderboltPort | None, str]] = {
         f"{BUS}1: _items holds a number",
     ),
     "a Mac whose UUID is true": (
-        {"_name": f"{BUS}1", "_items": [mac(True)]},  # type: ignore[arg-type]
+        {"_name": f"{BUS}1", "_items": [mac(domain_uuid_key=True)]},
         ThunderboltPort(f"{BUS}1", macs=(seen(uuid=""),)),
         f"{BUS}1: domain_uuid_key is true or false",
     ),

@@ -32,15 +32,15 @@ class _Outputs:
     by_command: Mapping[str, Output]
     warnings: list[ScanWarning] = field(default_factory=list)
 
-    def read(self, command: str, reader: Callable[[str], Read[T]], nothing: T) -> T:
-        """`nothing` where the command has not been run yet, or printed nothing that counts."""
+    def read(self, command: str, reader: Callable[[str], Read[T]]) -> T | None:
+        """None where the command has not been run yet, or has printed nothing."""
         output = self.by_command.get(command)
         if output is None:
-            return nothing
+            return None
         if output.problem:
             if not self._is_known(command, output.problem):
                 self.warn(command, output.problem)
-            return nothing
+            return None
         found = reader(output.text)
         for what in found.warnings[:WARNING_COUNT_OF_COMMAND_MAX]:
             self.warn(command, what)
@@ -64,18 +64,18 @@ def assemble(by_command: Mapping[str, Output]) -> MachineFacts:
     Never raises for what a command may print.
     """
     told = _Outputs(by_command)
-    seen = told.read(outputs.THUNDERBOLT, thunderbolt.thunderbolt, thunderbolt.Thunderbolt())
-    hardware_ports = told.read(outputs.HARDWARE_PORTS, networks.hardware_ports, ())
+    seen = told.read(outputs.THUNDERBOLT, thunderbolt.thunderbolt) or thunderbolt.Thunderbolt()
+    hardware_ports = told.read(outputs.HARDWARE_PORTS, networks.hardware_ports) or ()
     bridges = _bridges(told)
-    state = told.read(outputs.RDMA_STATUS, rdma.status, RdmaState.UNKNOWN)
+    state = told.read(outputs.RDMA_STATUS, rdma.status) or RdmaState.UNKNOWN
     if by_command.get(outputs.RDMA_STATUS, Output()).problem == MISSING:
         state = RdmaState.UNAVAILABLE
     ports = _with_rdma(told, _with_interfaces(told, seen.ports, hardware_ports))
-    version = told.read(outputs.SYSTEM_VERSION, system.version, system.Version())
-    hardware = told.read(outputs.HARDWARE, system.hardware, system.Hardware())
-    power = told.read(outputs.POWER, system.power, system.Power())
-    mlx = told.read(outputs.MLX, system.mlx, system.Mlx())
-    is_filevault_on = told.read(outputs.FILEVAULT, system.filevault, None)
+    version = told.read(outputs.SYSTEM_VERSION, system.version) or system.Version()
+    hardware = told.read(outputs.HARDWARE, system.hardware) or system.Hardware()
+    power = told.read(outputs.POWER, system.power) or system.Power()
+    mlx = told.read(outputs.MLX, system.mlx) or system.Mlx()
+    is_filevault_on = told.read(outputs.FILEVAULT, system.filevault)
     return MachineFacts(
         model=hardware.model,
         model_name=seen.model_name,
@@ -125,8 +125,8 @@ def _with_interfaces(
 
 def _with_rdma(told: _Outputs, ports: Sequence[ThunderboltPort]) -> tuple[ThunderboltPort, ...]:
     """An interface's device is called after it."""
-    states = told.read(outputs.RDMA_PORTS, rdma.port_states, {})
-    listed = told.read(outputs.RDMA_DEVICES, rdma.devices, None)
+    states = told.read(outputs.RDMA_PORTS, rdma.port_states) or {}
+    listed = told.read(outputs.RDMA_DEVICES, rdma.devices)
     # Where the list did not come, those whose states came are there too.
     devices = set(states if listed is None else listed)
     found = []
@@ -140,8 +140,8 @@ def _with_rdma(told: _Outputs, ports: Sequence[ThunderboltPort]) -> tuple[Thunde
 
 def _bridges(told: _Outputs) -> tuple[Bridge, ...]:
     """Those that `ifconfig` shows; where it did not come, those that have a service."""
-    services = told.read(outputs.SERVICE_ORDER, networks.services, ())
-    interfaces = told.read(outputs.IFCONFIG, networks.interfaces, None)
+    services = told.read(outputs.SERVICE_ORDER, networks.services) or ()
+    interfaces = told.read(outputs.IFCONFIG, networks.interfaces)
     if interfaces is None:
         names = dict.fromkeys(one.device for one in services)
         interfaces = tuple(networks.Interface(one, is_up=True) for one in names)
@@ -155,7 +155,7 @@ def _bridge(told: _Outputs, interface: networks.Interface, services: Sequence[ne
     own = [one for one in services if one.device == interface.name]
     enabled = []
     for one in own:
-        asked = told.read(f"{outputs.SERVICE_ENABLED} {one.name}", networks.service_enabled, None)
+        asked = told.read(f"{outputs.SERVICE_ENABLED} {one.name}", networks.service_enabled)
         enabled.append(one.is_enabled if asked is None else asked)
     chosen = own[enabled.index(True)] if True in enabled else next(iter(own), None)
     return Bridge(
