@@ -20,7 +20,7 @@ CASES = {
     ),
     "linux: a card with a driver is Ethernet": (Hardware("enp3s0", driver="igc"), Medium.ETHERNET),
     "linux: a virtual machine's card is Ethernet": (Hardware("eth0", driver="virtio_net"), Medium.ETHERNET),
-    "macos: a card of which only the name is known is Ethernet": (Hardware("en0", driver="unknown"), Medium.ETHERNET),
+    "macos: a card of which only the name is known may be anything": (Hardware("en0"), Medium.OTHER),
     "linux: a wireless card": (Hardware("wlp2s0", driver="iwlwifi", kind="wlan", is_wireless=True), Medium.WIFI),
     "linux: a wireless card under an Ethernet name": (
         Hardware("eth1", driver="brcmfmac", is_wireless=True),
@@ -30,8 +30,8 @@ CASES = {
     "linux: WireGuard under any name": (Hardware("office", kind="wireguard"), Medium.VPN),
     "linux: WireGuard by its usual name": (Hardware("wg0"), Medium.VPN),
     "linux: tailscale": (Hardware("tailscale0", kind="tun"), Medium.VPN),
-    "macos: utun": (Hardware("utun3", driver="unknown"), Medium.VPN),
-    "macos: ipsec": (Hardware("ipsec0", driver="unknown"), Medium.VPN),
+    "macos: utun": (Hardware("utun3"), Medium.VPN),
+    "macos: ipsec": (Hardware("ipsec0"), Medium.VPN),
     "linux: a modem's ppp": (Hardware("ppp0", kind="ppp"), Medium.VPN),
     "linux: a tap device, though it looks like Ethernet": (Hardware("tap0", driver="tun"), Medium.VPN),
     "linux: one end of a virtual cable says nothing": (Hardware("veth12ab", kind="veth"), Medium.OTHER),
@@ -46,12 +46,75 @@ def test_one_interface(one: Hardware, expected: Medium) -> None:
     assert medium(one, {one.name: one}) is expected
 
 
+# What macOS calls a hardware port; the interface's name says nothing where it is not told here.
+PORTS: dict[str, Medium] = {
+    "Thunderbolt 1": Medium.THUNDERBOLT,
+    "Thunderbolt 6": Medium.THUNDERBOLT,
+    "Thunderbolt 12": Medium.THUNDERBOLT,
+    "Ethernet": Medium.ETHERNET,
+    "Ethernet 2": Medium.ETHERNET,
+    "Ethernet Adapter (en4)": Medium.ETHERNET,
+    "Thunderbolt Ethernet": Medium.ETHERNET,
+    "Thunderbolt Ethernet Slot 0": Medium.ETHERNET,
+    "Thunderbolt Ethernet Slot 1, Port 1": Medium.ETHERNET,
+    "Display Ethernet": Medium.ETHERNET,
+    "USB 10/100/1000 LAN": Medium.ETHERNET,
+    "USB 10/100/1G/2.5G/5G/10G LAN": Medium.ETHERNET,
+    "USB Dock": Medium.ETHERNET,
+    "USB 2.5GbE": Medium.ETHERNET,
+    "AX88179A": Medium.ETHERNET,
+    "Wi-Fi": Medium.WIFI,
+    "iPhone USB": Medium.OTHER,
+    "Bluetooth PAN": Medium.OTHER,
+    "Thunderbolt": Medium.OTHER,
+    "Thunderbolt Bridge": Medium.OTHER,
+    "Thunderbolt FireWire": Medium.OTHER,
+    "Planet 9": Medium.OTHER,
+    "": Medium.OTHER,
+}
+
+
+@pytest.mark.parametrize(("port", "expected"), PORTS.items(), ids=[f"macos calls it {port!r}" for port in PORTS])
+def test_a_hardware_port(port: str, expected: Medium) -> None:
+    one = Hardware("en7", port=port)
+    assert medium(one, {"en7": one}) is expected
+
+
+# macOS lists no hardware port for these.
+NAMED: dict[str, Medium] = {
+    "lo0": Medium.LOOPBACK,
+    "awdl0": Medium.WIFI,
+    "llw0": Medium.WIFI,
+    "utun12": Medium.VPN,
+    "ipsec1": Medium.VPN,
+    "ppp0": Medium.VPN,
+    "tailscale0": Medium.VPN,
+    "ap1": Medium.OTHER,
+    "anpi0": Medium.OTHER,
+    "gif0": Medium.OTHER,
+    "stf0": Medium.OTHER,
+    "vmenet0": Medium.OTHER,
+    "bridge0": Medium.OTHER,
+    "vlan0": Medium.OTHER,
+    "en0": Medium.OTHER,
+}
+
+
+@pytest.mark.parametrize(("name", "expected"), NAMED.items(), ids=[f"macos names it {name}" for name in NAMED])
+def test_an_interface_without_a_hardware_port(name: str, expected: Medium) -> None:
+    assert medium(Hardware(name), {}) is expected
+
+
 MEMBERS = {
     "cable": Hardware("cable", driver="thunderbolt-net"),
     "card": Hardware("card", driver="igc"),
     "radio": Hardware("radio", driver="iwlwifi", is_wireless=True),
     "tunnel": Hardware("tunnel", kind="tun"),
     "virtual": Hardware("virtual", kind="veth"),
+    "en2": Hardware("en2", port="Thunderbolt 1"),
+    "en3": Hardware("en3", port="Thunderbolt 2"),
+    "en10": Hardware("en10", port="Thunderbolt Ethernet Slot 0"),
+    "vmenet0": Hardware("vmenet0"),
 }
 BRIDGES = {
     "of one cable is as good as the cable": (("cable",), Medium.THUNDERBOLT),
@@ -61,6 +124,9 @@ BRIDGES = {
     "with a virtual cable is no better than that": (("card", "virtual"), Medium.OTHER),
     "of members that are gone says nothing": (("gone",), Medium.OTHER),
     "is judged by the members that are there": (("gone", "card"), Medium.ETHERNET),
+    "of a Mac's cables is as good as they are": (("en2", "en3"), Medium.THUNDERBOLT),
+    "of a Mac's cables and a dock's card is Ethernet": (("en2", "en3", "en10"), Medium.ETHERNET),
+    "of a Mac's virtual machines is no better than they are": (("vmenet0", "en10"), Medium.OTHER),
 }
 
 
@@ -69,6 +135,14 @@ def test_a_bridge(members: tuple[str, ...], expected: Medium) -> None:
     for order in itertools.permutations(members):
         bridge = Hardware("br0", kind="bridge", members=order)
         assert medium(bridge, {**MEMBERS, "br0": bridge}) is expected
+
+
+def test_what_the_config_says_wins_over_what_the_system_says_of_members_too() -> None:
+    bridge = Hardware("bridge0", port="Thunderbolt Bridge", members=("en2", "en10"))
+    every = {**MEMBERS, "bridge0": bridge}
+    assert medium(every["en10"], every, {"en10": Medium.THUNDERBOLT}) is Medium.THUNDERBOLT
+    assert medium(bridge, every, {"en10": Medium.THUNDERBOLT}) is Medium.THUNDERBOLT
+    assert medium(bridge, every, {"bridge0": Medium.OTHER}) is Medium.OTHER
 
 
 def test_two_bridges_that_name_each_other_come_to_an_end() -> None:

@@ -9,8 +9,9 @@ from pathlib import Path
 import psutil
 import pytest
 
+from thunderline.cluster.machine_facts import Bridge, MachineFacts
 from thunderline.cluster.media import Medium, medium
-from thunderline.process.interfaces import _hardware, interfaces
+from thunderline.process.interfaces import _hardware, interfaces, mac_hardware
 
 NAMES = sorted(psutil.net_if_addrs().keys() & psutil.net_if_stats().keys())
 LOOPBACK = next(name for name in NAMES if name in ("lo", "lo0"))
@@ -102,3 +103,44 @@ def test_an_unchanged_machine_gives_equal_values() -> None:
 def test_a_system_without_sysfs_still_knows_its_loopback(tmp_path: Path) -> None:
     found = next(one for one in interfaces(tmp_path / "nothing") if one.name == LOOPBACK)
     assert found.medium is Medium.LOOPBACK
+
+
+PORTS = (
+    ("en0", "Ethernet"),
+    ("en1", "Wi-Fi"),
+    ("en2", "Thunderbolt 1"),
+    ("en3", "Thunderbolt 2"),
+    ("en10", "Thunderbolt Ethernet Slot 0"),
+    ("bridge0", "Thunderbolt Bridge"),
+)
+CABLES = MachineFacts(hardware_ports=PORTS, bridges=(Bridge("bridge0", ("en2", "en3")), Bridge("bridge100")))
+MIXED = MachineFacts(hardware_ports=PORTS, bridges=(Bridge("bridge0", ("en2", "en10")),))
+# What is known of the Mac, the interface: its medium.
+OF_A_MAC: dict[str, tuple[MachineFacts | None, str, Medium]] = {
+    "a receptacle": (CABLES, "en3", Medium.THUNDERBOLT),
+    "a dock's card": (CABLES, "en10", Medium.ETHERNET),
+    "the radio": (CABLES, "en1", Medium.WIFI),
+    "the bridge of its receptacles": (CABLES, "bridge0", Medium.THUNDERBOLT),
+    "a bridge that has a dock's card too": (MIXED, "bridge0", Medium.ETHERNET),
+    "a bridge without members": (CABLES, "bridge100", Medium.OTHER),
+    "one that it has not told of": (CABLES, "en7", Medium.OTHER),
+    "a receptacle, before anything is known": (None, "en3", Medium.OTHER),
+    "its loopback, before anything is known": (None, "lo0", Medium.LOOPBACK),
+    "a VPN, before anything is known": (None, "utun4", Medium.VPN),
+    "a receptacle, where the ports were not told": (MachineFacts(), "en3", Medium.OTHER),
+}
+
+
+@pytest.mark.parametrize(("machine", "name", "expected"), OF_A_MAC.values(), ids=OF_A_MAC.keys())
+def test_what_a_mac_tells_is_understood(machine: MachineFacts | None, name: str, expected: Medium) -> None:
+    every = {one: mac_hardware(one, machine) for one in (*dict(PORTS), name)}
+    assert medium(every[name], every) is expected
+
+
+def test_of_a_mac_sysfs_is_not_read_and_the_config_still_wins() -> None:
+    other = MachineFacts(hardware_ports=tuple((name, "Thunderbolt 1") for name in NAMES if name != LOOPBACK))
+    found = {one.name: one.medium for one in interfaces(platform="darwin", machine=other)}
+    assert found[LOOPBACK] is Medium.LOOPBACK
+    assert set(found.values()) <= {Medium.LOOPBACK, Medium.THUNDERBOLT, Medium.VPN}
+    config = {LOOPBACK: Medium.WIFI}
+    assert {one.name: one.medium for one in interfaces(overrides=config, platform="darwin")}[LOOPBACK] is Medium.WIFI

@@ -1,6 +1,7 @@
 """Settings: which layer wins, and what is refused, by name."""
 
 import dataclasses
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,13 @@ def test_a_layer_replaces_only_what_it_names(tmp_path: Path) -> None:
     assert settings.limits == dataclasses.replace(DEFAULTS, drain_s=3, queue_size_max=7)
 
 
+@pytest.mark.parametrize(
+    ("told", "expected"), [("", sys.platform), ("darwin", "darwin"), ("linux", "linux")], ids=["own", "darwin", "linux"]
+)
+def test_whose_commands_are_asked_can_be_forced(tmp_path: Path, told: str, expected: str) -> None:
+    assert read({"THUNDERLINE_NODE_PLATFORM": told}, home=tmp_path).platform == expected
+
+
 # config.toml, environment -> words that the one line must hold.
 REFUSED: dict[str, tuple[str, dict[str, str], list[str]]] = {
     "an unknown key of the file": ("[gateway]\nprot = 1\n", {}, ["config.toml", "'prot'", "[gateway]", "port"]),
@@ -57,6 +65,7 @@ REFUSED: dict[str, tuple[str, dict[str, str], list[str]]] = {
     "a file that is no TOML": ("[gateway\n", {}, ["config.toml"]),
     "an unknown limit": ("[limits]\nhurry_s = 1\n", {}, ["config.toml", "'hurry_s'", "[limits]"]),
     "a negative limit": ("[limits]\ndrain_s = -1\n", {}, ["config.toml", "drain_s", "-1"]),
+    "a platform that is none": ('[node]\nplatform = "beos"\n', {}, ["config.toml", "platform", "'beos'"]),
     "a limit that is text": ('[limits]\ndrain_s = "soon"\n', {}, ["config.toml", "drain_s", "'soon'"]),
     "a port that is none": ("[gateway]\nport = 65536\n", {}, ["config.toml", "port", "65536"]),
     "a gRPC port without room for its metrics": ("[runner]\nport = 65500\n", {}, ["[runner] port", "65500"]),

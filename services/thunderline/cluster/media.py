@@ -1,5 +1,6 @@
 """The medium of a network interface, from what the system says of it. Pure."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -20,6 +21,14 @@ class Medium(Enum):
 ORDER = (Medium.LOOPBACK, Medium.THUNDERBOLT, Medium.ETHERNET, Medium.WIFI, Medium.OTHER, Medium.VPN)
 VPN_PREFIXES = ("utun", "tun", "tap", "wg", "ppp", "tailscale", "ipsec", "zt")
 VPN_KINDS = {"tun", "tap", "wireguard", "ppp"}
+# macOS: what AirDrop and its like make of the radio. No hardware port is listed for them.
+WIFI_PREFIXES = ("awdl", "llw")
+WIFI_PORT = "Wi-Fi"
+# macOS: a receptacle for cables to other Macs is "Thunderbolt 3" and no word more; a dock's card is "Thunderbolt
+# Ethernet Slot 0", and all receptacles joined are "Thunderbolt Bridge".
+CABLE_PORT = re.compile(r"thunderbolt \d+", re.IGNORECASE)
+# "Ethernet Adapter (en4)", "USB 10/100/1000 LAN", "USB Dock", "USB 2.5GbE", "AX88179A" (the chip of many adapters).
+WIRED_PORT = re.compile(r"\b(ethernet|lan|dock|gigabit|\d+gbe|ax88\w+)\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +41,8 @@ class Hardware:
     kind: str = ""
     is_wireless: bool = False
     members: Sequence[str] = ()
+    # macOS: what it calls the hardware port, "Thunderbolt 3". "" where it lists none, or has not told yet.
+    port: str = ""
 
 
 def medium(one: Hardware, all_of_node: Mapping[str, Hardware], overrides: Mapping[str, Medium] | None = None) -> Medium:
@@ -51,8 +62,13 @@ def medium(one: Hardware, all_of_node: Mapping[str, Hardware], overrides: Mappin
         return max(media, key=ORDER.index, default=Medium.OTHER)
     if one.driver == "thunderbolt-net":
         return Medium.THUNDERBOLT
-    if one.is_wireless:
+    if one.is_wireless or one.port == WIFI_PORT or one.name.startswith(WIFI_PREFIXES):
         return Medium.WIFI
+    if CABLE_PORT.fullmatch(one.port):
+        return Medium.THUNDERBOLT
+    if one.port:
+        # An iPhone, Bluetooth, what nobody knows yet: OTHER.
+        return Medium.ETHERNET if WIRED_PORT.search(one.port) else Medium.OTHER
     # A virtual cable says nothing about what is behind it.
     if one.kind in {"veth", "bridge", "dummy"} or not one.driver:
         return Medium.OTHER

@@ -2,13 +2,16 @@
 
 import contextlib
 import socket
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 
+from thunderline.cluster.machine_facts import MachineFacts
 from thunderline.cluster.media import Hardware, Medium, medium
+from thunderline.process.settings import DARWIN
 
 SYSFS = Path("/sys/class/net")
 ADDRESS_COUNT_MAX = 32
@@ -26,16 +29,22 @@ class Interface:
     mtu_bytes: int
 
 
-def interfaces(sysfs: Path = SYSFS, overrides: Mapping[str, Medium] | None = None) -> tuple[Interface, ...]:
+def interfaces(
+    sysfs: Path = SYSFS,
+    overrides: Mapping[str, Medium] | None = None,
+    machine: MachineFacts | None = None,
+    platform: str = sys.platform,
+) -> tuple[Interface, ...]:
     """Blocking, some milliseconds. An interface that goes while it is read is left out.
 
-    `overrides`: what [topology] media says, by name. Raises OSError: on macOS psutil reads all or none.
+    `overrides`: what [topology] media says, by name. `machine`: without it a Mac's media are not known but for a few
+    names, and are OTHER. Raises OSError: on macOS psutil reads all or none.
     """
     stats = psutil.net_if_stats()
     hardware = {}
     for name in stats:
         with contextlib.suppress(OSError):
-            hardware[name] = _hardware(sysfs / name)
+            hardware[name] = mac_hardware(name, machine) if platform == DARWIN else _hardware(sysfs / name)
     found = []
     for name, addresses in sorted(psutil.net_if_addrs().items()):
         if name not in hardware:
@@ -46,10 +55,17 @@ def interfaces(sysfs: Path = SYSFS, overrides: Mapping[str, Medium] | None = Non
     return tuple(found)
 
 
+def mac_hardware(name: str, machine: MachineFacts | None) -> Hardware:
+    """What a Mac's commands say of an interface."""
+    machine = machine or MachineFacts()
+    members = next((one.members for one in machine.bridges if one.interface == name), ())
+    return Hardware(name, members=members, port=dict(machine.hardware_ports).get(name, ""))
+
+
 def _hardware(folder: Path) -> Hardware:
-    """What sysfs says of an interface; elsewhere only its name is known. Raises OSError when it has just gone."""
+    """What sysfs says of an interface; without it only its name is known. Raises OSError when it has just gone."""
     if not folder.is_dir():
-        return Hardware(folder.name, driver="" if folder.name.startswith("lo") else "unknown")
+        return Hardware(folder.name)
     driver = folder / "device" / "driver"
     members = folder / "brif"
     kind = {LOOPBACK_TYPE: "loopback", TUN_TYPE: "tun"}.get(_text(folder / "type"), "")

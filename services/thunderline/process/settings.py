@@ -8,6 +8,7 @@ import argparse
 import dataclasses
 import json
 import os
+import sys
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,6 +22,8 @@ from thunderline.cluster.media import Medium
 from thunderline.cluster.seeds import seed_target
 
 PREFIX = "THUNDERLINE_"
+# As sys.platform has it.
+DARWIN = "darwin"
 # What `cluster init` and `cluster join` write, in the form of config.toml.
 JOINED = "cluster/joined.toml"
 # Variables with our prefix that are no settings: the home itself, and what the supervisor gives its roles.
@@ -49,6 +52,12 @@ class Node(Section):
     bind: str = Field("127.0.0.1", description="address on which the gRPC roles listen")
     metrics_bind: str = Field("127.0.0.1", description="address on which metrics are served")
     log_level: str = Field("info", pattern="^(debug|info|warning|error)$", description="least level that is logged")
+    platform: str = Field(
+        "",
+        pattern="^(darwin|linux)?$",
+        description="system whose commands are asked about this machine, darwin or linux, for stand-ins in PATH; empty "
+        "means its own",
+    )
 
 
 class Discovery(Section):
@@ -166,6 +175,11 @@ class Settings:
     def media(self) -> dict[str, Medium]:
         """By interface, what [topology] media says."""
         return {name: Medium[kind] for name, _, kind in (one.partition("=") for one in self.topology.media)}
+
+    @property
+    def platform(self) -> str:
+        """As sys.platform: whose commands and words are read here. What the kernel can do is not asked of this."""
+        return self.node.platform or sys.platform
 
     @property
     def models(self) -> Path:
