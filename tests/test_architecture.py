@@ -54,6 +54,7 @@ PURE = {
     "runner/signatures.py",
     "runner/stop_strings.py",
     "runner/validate.py",
+    "process/macos/commands.py",
     "rpc/moves.py",
     "scheduler/actions.py",
     "scheduler/adoption.py",

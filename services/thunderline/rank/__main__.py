@@ -95,6 +95,8 @@ def probe(computes: blas.Blas) -> dict[str, object]:
     return {
         "device": "gpu" if gpu else "cpu",
         "backends": [name for name in ("ring", "jaccl", "nccl", "mpi") if mx.distributed.is_available(name)],
+        # What Metal recommends to keep at once; a CPU says nothing.
+        "working_set_bytes": int(mx.device_info().get("max_recommended_working_set_size", 0)),
         "blas": str(computes),
         "blas_is_fast": computes.is_fast,
         "mlx": version("mlx"),

@@ -18,6 +18,7 @@ from thunderline.process.macos.commands import (
     RunState,
     commands,
     due,
+    holds,
 )
 from thunderline.process.macos.outputs import Output
 
@@ -118,6 +119,12 @@ def test_an_interface_that_comes_and_goes_is_followed_within_bounds() -> None:
 def test_what_hangs_is_never_asked_more_often_than_its_period() -> None:
     for line, count in timeline(PERIOD_S, changes_every_s=1.0, state=HUNG).items():
         assert count == 1, line
+
+
+def test_a_last_answer_holds_for_three_periods_of_its_command() -> None:
+    for one in MAC:
+        assert holds(one, 100.0, 100.0 + 2.5 * one.every_s), one.line
+        assert not holds(one, 100.0, 100.0 + 3 * one.every_s), one.line
 
 
 def test_the_order_is_that_of_the_commands() -> None:

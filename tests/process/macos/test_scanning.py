@@ -2,7 +2,8 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,8 @@ from discovery.little_discovery import until
 from process.macos.little_mac import ANSWERS, HANGS_AFTER_S, LittleMac, quick, restless
 from thunderline.cluster.machine_facts import Bridge, MachineFacts, RdmaState, ScanWarning
 from thunderline.process.macos import outputs
-from thunderline.process.macos.commands import MAC, commands
-from thunderline.process.macos.outputs import MISSING
+from thunderline.process.macos.commands import MAC, Command, commands
+from thunderline.process.macos.outputs import MISSING, Output
 from thunderline.process.macos.scanning import Asked, Scanner, scan_once
 
 # A dozen processes, on a machine that does other things too.
@@ -51,6 +52,15 @@ async def known(scanner: Scanner) -> MachineFacts:
 
 def warnings(facts: MachineFacts, command: str) -> list[str]:
     return [one.what for one in facts.warnings if one.command == command]
+
+
+def told(scanner: Scanner, command: str) -> list[str]:
+    return warnings(scanner.facts or MachineFacts(), command)
+
+
+def unhurried(platform: str, known: Mapping[str, Output]) -> tuple[Command, ...]:
+    """They ask again after a moment in which one can hang."""
+    return tuple(replace(one, every_s=HANGS_AFTER_S + 1) for one in quick(platform, known))
 
 
 async def test_what_all_commands_say_together_is_what_it_knows(mac: LittleMac) -> None:
@@ -92,12 +102,26 @@ async def test_while_one_hangs_the_others_are_asked_on_and_it_is_never_there_twi
         assert HUNG in warnings(await known(scanner), outputs.RDMA_PORTS)
 
 
+async def test_one_that_hangs_later_has_its_last_answer_hold_for_a_while(mac: LittleMac) -> None:
+    async with scanning(mac, unhurried) as scanner:
+        assert (await known(scanner)).rdma is RdmaState.DISABLED
+        mac.does("rdma_ctl", "sleep 1000")
+        await until("it hangs", lambda: told(scanner, outputs.RDMA_STATUS) == [HUNG], SOON_S)
+        assert scanner.facts is not None
+        assert scanner.facts.rdma is RdmaState.DISABLED
+        await until("it holds no more", lambda: (scanner.facts or MachineFacts()).rdma is RdmaState.UNKNOWN, SOON_S)
+        assert told(scanner, outputs.RDMA_STATUS) == [HUNG]
+        mac.prints({outputs.RDMA_STATUS: "enabled\n"})
+        await until("it answers again", lambda: (scanner.facts or MachineFacts()).rdma is RdmaState.ENABLED, SOON_S)
+        assert told(scanner, outputs.RDMA_STATUS) == []
+
+
 async def test_one_that_is_missing_costs_a_warning_until_it_is_there(mac: LittleMac) -> None:
     (mac.folder / "pmset").unlink()
     async with scanning(mac, restless) as scanner:
         assert warnings(await known(scanner), outputs.POWER) == [MISSING]
         mac.prints({outputs.POWER: ANSWERS[outputs.POWER]})
-        await until("it is found", lambda: warnings(scanner.facts or MachineFacts(), outputs.POWER) == [], SOON_S)
+        await until("it is found", lambda: told(scanner, outputs.POWER) == [], SOON_S)
         assert scanner.facts is not None
         assert (scanner.facts.sleep_after_min, scanner.facts.starts_after_power_failure) == (0, True)
 
