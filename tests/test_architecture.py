@@ -55,6 +55,7 @@ PURE = {
     "runner/stop_strings.py",
     "runner/validate.py",
     "process/macos/commands.py",
+    "rpc/machine_facts.py",
     "rpc/moves.py",
     "scheduler/actions.py",
     "scheduler/adoption.py",

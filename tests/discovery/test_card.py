@@ -4,6 +4,7 @@ import asyncio
 import errno
 import itertools
 import json
+import sys
 from pathlib import Path
 
 import psutil
@@ -11,9 +12,9 @@ import pytest
 
 from discovery.little_discovery import little_card, until
 from thunderline.cluster import NodeId
+from thunderline.cluster.machine_facts import Bridge, MachineFacts, RdmaState, ThunderboltPort
 from thunderline.cluster.media import Medium
 from thunderline.discovery import wire
-from thunderline.discovery.__main__ import keep_card
 from thunderline.discovery.card import Origin, card, joining, next_incarnation, ports, versions
 from thunderline.discovery.differences import digest
 from thunderline.discovery.membership import Membership
@@ -22,6 +23,7 @@ from thunderline.process import settings as settings_module
 from thunderline.process.authority import Announced
 from thunderline.process.entry import CannotStart
 from thunderline.process.interfaces import Interface, interfaces
+from thunderline.rpc.machine_facts import from_proto
 from thunderline.v1 import cluster_pb2
 
 NODE, OTHER = NodeId("0b1c2d3e-0000-4000-8000-000000000001"), "0b1c2d3e-0000-4000-8000-000000000002"
@@ -108,6 +110,49 @@ def test_it_announces_whom_it_trusts(tmp_path: Path) -> None:
 def test_versions_do_not_need_the_packages(tmp_path: Path) -> None:
     assert dict(versions())["python"].count(".") == 2
     assert list(versions()) == sorted(versions())
+
+
+MAC = '[node]\nplatform = "darwin"\n'
+STUDIO = MachineFacts(
+    model="Mac15,14",
+    chip="Apple M3 Ultra",
+    os_version="26.2",
+    os_build="25C56",
+    rdma=RdmaState.ENABLED,
+    ports=(ThunderboltPort(uuid="0B1C2D3E-0000-4000-8000-00000000A001", receptacle="1", interface="en2"),),
+    bridges=(Bridge("bridge0", ("en2",)),),
+    hardware_ports=(("en2", "Thunderbolt 1"),),
+)
+
+
+def test_what_the_nodes_commands_tell_is_on_it(tmp_path: Path) -> None:
+    own = card(origin(tmp_path, MAC), ALL, Announced(), STUDIO)
+    wire.checked_card(own)
+    assert from_proto(own.machine) == STUDIO
+    assert (own.chip, dict(wire.to_card(own).versions)["system"]) == ("Apple M3 Ultra", "macOS 26.2 25C56")
+    assert own.operating_system.startswith("darwin ")
+
+
+def test_before_they_tell_it_says_so_and_whose_system_it_is(tmp_path: Path) -> None:
+    own = card(origin(tmp_path, MAC), ALL, Announced())
+    assert not own.HasField("machine")
+    assert own.operating_system.startswith("darwin ")
+    assert own.chip
+    # They have been asked, and none of them has told anything.
+    silent = card(origin(tmp_path, MAC), ALL, Announced(), MachineFacts())
+    assert silent.HasField("machine")
+    assert (silent.chip, silent.versions) == (own.chip, own.versions)
+    assert card(origin(tmp_path), ALL, Announced()).operating_system.startswith(f"{sys.platform} ")
+
+
+def test_a_machine_that_tells_far_too_much_still_has_a_card_that_others_take(tmp_path: Path) -> None:
+    long = "x" * 10_000
+    port = ThunderboltPort(bus=long, devices=(long,) * 100)
+    much = MachineFacts(
+        model=long, chip="\x1b[2J", os_version=long, ports=(port,) * 100, hardware_ports=((long, long),) * 99
+    )
+    own = card(origin(tmp_path, MAC), ALL, Announced(), much)
+    assert wire.checked_card(own).node_id == NODE
 
 
 def test_starts_are_counted_on_disk(tmp_path: Path) -> None:

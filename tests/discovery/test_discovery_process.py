@@ -16,6 +16,7 @@ import httpx
 import psutil
 
 from discovery.little_discovery import free_port, until
+from process.macos.little_mac import LittleMac
 from thunderline.client import DiscoveryClient
 from thunderline.cluster.errors import Unreachable
 from thunderline.discovery.memory import FILE, remembered
@@ -41,6 +42,7 @@ class Process:
     seeds: list[str] = field(default_factory=list)
     port: int = field(default_factory=free_discovery_port)
     running: "subprocess.Popen[bytes] | None" = None
+    environment: dict[str, str] = field(default_factory=dict)
 
     @property
     def target(self) -> str:
@@ -55,7 +57,7 @@ class Process:
         with (self.home / "err").open("ab") as errors:
             self.running = subprocess.Popen(
                 [str(program), "discovery", "--home", str(self.home), "--port", str(self.port), *seeds],
-                env={**inherited, **limits},
+                env={**inherited, **limits, **self.environment},
                 stderr=errors,
             )
 
@@ -190,3 +192,49 @@ async def test_the_command_line_shows_the_nodes(tmp_path: Path) -> None:
         assert len(tree["members"]) == 2
         # The second has a seed, the first has none: told, and expected.
         assert [one["name"] for one in tree["differences"] if one["expected"]] == ["discovery.seeds"]
+
+
+async def test_a_mac_tells_of_itself_while_one_of_its_commands_hangs(tmp_path: Path) -> None:
+    mac = LittleMac(tmp_path / "mac")
+    mac.folder.mkdir()
+    mac.prints()
+    mac.does("ibv_devinfo", mac.remembering("echo $$ >>$PIDS; sleep 1000"))
+    environment = {"PATH": mac.environ["PATH"], "THUNDERLINE_NODE_PLATFORM": "darwin"}
+    one = Process(tmp_path / "a", environment=environment)
+    one.start()
+    try:
+        first = (await one.until("it answers", alive(1))).members[0].card
+        # Before it can know anything.
+        assert first.operating_system.startswith("darwin ")
+        assert not first.HasField("machine")
+        roster = await one.until("it has looked", lambda roster: roster.members[0].card.HasField("machine"))
+        card = roster.members[0].card
+        assert (card.machine.model, card.chip) == ("Mac15,14", "Apple M3 Ultra")
+        assert [told.what for told in card.machine.warnings if told.command == "ibv_devinfo"] == [
+            "took longer than 5 s"
+        ]
+        assert card.revision > first.revision
+        await one.until("the heavy one too", lambda roster: roster.members[0].card.machine.mlx_told)
+        assert one.end(signal.SIGTERM) == 0
+        await until("nothing of its commands is left", lambda: not mac.living())
+    finally:
+        if one.running is not None and one.running.poll() is None:
+            one.end()
+
+
+async def test_a_mac_that_is_told_to_stop_takes_its_commands_along(tmp_path: Path) -> None:
+    mac = LittleMac(tmp_path / "mac")
+    mac.folder.mkdir()
+    mac.prints()
+    for name in ("ibv_devinfo", "system_profiler", "thunderline"):
+        mac.does(name, mac.remembering("trap '' TERM; echo $$ >>$PIDS; sleep 1000"))
+    one = Process(tmp_path / "a", environment={"PATH": mac.environ["PATH"], "THUNDERLINE_NODE_PLATFORM": "darwin"})
+    one.start()
+    try:
+        await until("they hang", lambda: len(mac.living()) == 3, WAIT_S)
+        assert one.end(signal.SIGTERM) == 0
+        assert not mac.living()
+    finally:
+        if one.running is not None and one.running.poll() is None:
+            one.end()
+    assert "Traceback" not in one.said

@@ -70,6 +70,19 @@ BAD: dict[str, tuple[str, Callable[[Card], None]]] = {
     "a version without a name": ("card.versions.name", add("versions", value="1")),
     "33 settings": ("card.settings", add("settings", 33, name="n")),
     "a setting over two lines": ("card.settings.value", add("settings", name="n", value="a\nb")),
+    "17 Thunderbolt ports": (
+        "card.machine",
+        lambda card: card.machine.ports.extend([cluster_pb2.ThunderboltPort()] * 17),
+    ),
+    "a dock that moves the cursor": (
+        "card.machine",
+        lambda card: card.machine.ports.add().devices.append("dock\x1b[2J"),
+    ),
+    "a speed below zero": ("card.machine", lambda card: setattr(card.machine.ports.add(), "speed_gbps", -1)),
+    "a machine that fills the card": (
+        "card.machine",
+        lambda card: card.machine.warnings.extend([cluster_pb2.ScanWarning(what="x" * 1024)] * 32),
+    ),
     "three authorities": ("card.trusted_authorities", extend("trusted_authorities", "a", "b", "c")),
 }
 

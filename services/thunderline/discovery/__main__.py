@@ -27,6 +27,7 @@ from thunderline.process.authority import announced
 from thunderline.process.entry import CannotStart, run_role
 from thunderline.process.home import node_id
 from thunderline.process.interfaces import interfaces
+from thunderline.process.macos.scanning import Scanner
 from thunderline.process.rereading import Rereading
 from thunderline.process.settings import Settings
 from thunderline.process.trust import Wallet
@@ -50,25 +51,30 @@ log = logging.getLogger(__name__)
 class OwnCard:
     """Reads the card of this start. Blocking."""
 
-    def __init__(self, settings: Settings, wallet: Wallet) -> None:
+    def __init__(self, settings: Settings, wallet: Wallet, scanner: Scanner) -> None:
         """Raises CannotStart."""
         life = Life(next_incarnation(settings.home), uuid.uuid4().hex)
         self.origin = Origin(node_id(settings.home), life, settings)
         self._wallet = wallet
+        self._scanner = scanner
 
     def read(self) -> cluster_pb2.NodeCard:
-        """Raises OSError; CannotStart when this node is another one now."""
+        """With what the scanner knows by now. Raises OSError; CannotStart when this node is another one now."""
         settings = self.origin.settings
         if node_id(settings.home) != self.origin.node_id:
             raise CannotStart(f"{settings.home / 'node.json'} names another node now: start it again to be that one")
-        found = interfaces(overrides=settings.media)
-        return card(self.origin, found, announced(settings.home, self._wallet))
+        machine = self._scanner.facts
+        found = interfaces(overrides=settings.media, machine=machine, platform=settings.platform)
+        # Without the media, which follow from what it finds.
+        self._scanner.saw(tuple((one.name, one.is_up, one.addresses) for one in found))
+        return card(self.origin, found, announced(settings.home, self._wallet), machine)
 
 
 async def keep_card(
     read: Callable[[], cluster_pb2.NodeCard], members: Membership, every_s: float = LOOK_EVERY_S
 ) -> None:
-    """Renews it when an interface comes, goes or changes, or the authorities do. `read`: see OwnCard."""
+    """Renews it when an interface comes, goes or changes, or the authorities do, or the scanner finds something else.
+    `read`: see OwnCard."""
     known, reading = wire.whole(members.own), Rereading("this node's card", read)
     while True:
         await asyncio.sleep(every_s)
@@ -126,7 +132,8 @@ async def serve(settings: Settings) -> None:
         secured = wallet if wallet.identity() is not None else None
     except Unauthenticated as error:
         raise CannotStart(error.message) from None
-    own = OwnCard(settings, wallet)
+    scanner = Scanner(settings)
+    own = OwnCard(settings, wallet, scanner)
     members = begun(settings, own)
     node, host = own.origin.node_id, settings.host
     ways = Ways(target(host, settings.topology.port), wallet, node)
@@ -150,6 +157,7 @@ async def serve(settings: Settings) -> None:
                 running = [
                     tasks.create_task(exchanging.run(), name="exchanging"),
                     tasks.create_task(keep_card(own.read, members), name="card"),
+                    tasks.create_task(scanner.run(), name="scanner"),
                     tasks.create_task(keep_books(settings, members), name="books"),
                     tasks.create_task(ways.run(), name="ways"),
                     tasks.create_task(renewing.run(), name="renewing"),

@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 
 from thunderline.cluster import NodeId
+from thunderline.cluster.machine_facts import MachineFacts
 from thunderline.cluster.reachable import Face, addresses
 from thunderline.discovery.differences import digest
 from thunderline.discovery.values import Life
@@ -21,6 +22,7 @@ from thunderline.process.home import write_atomically
 from thunderline.process.interfaces import Interface
 from thunderline.process.settings import Settings
 from thunderline.process.version import VERSION, full_version, version_of
+from thunderline.rpc import machine_facts
 from thunderline.v1 import cluster_pb2
 
 # A machine of many containers has hundreds, most of them down.
@@ -50,9 +52,13 @@ class Origin:
     settings: Settings
 
 
-def card(origin: Origin, interfaces: Sequence[Interface], trust: Announced) -> cluster_pb2.NodeCard:
-    """Without a revision: whoever keeps it counts."""
+def card(
+    origin: Origin, interfaces: Sequence[Interface], trust: Announced, machine: MachineFacts | None = None
+) -> cluster_pb2.NodeCard:
+    """Without a revision: whoever keeps it counts. `machine`: what this node's commands have told; None until then."""
     settings, node_id = origin.settings, origin.node_id
+    known = machine_facts.to_proto(machine or MachineFacts())
+    system = f"macOS {known.os_version} {known.os_build}".strip() if known.os_version else ""
     said = joining(settings, node_id)
     shown = sorted(interfaces, key=lambda one: not one.is_up)[:INTERFACE_COUNT_MAX]
     faces = [Face(one.medium, one.addresses, one.is_up) for one in interfaces]
@@ -63,9 +69,9 @@ def card(origin: Origin, interfaces: Sequence[Interface], trust: Announced) -> c
         hostname=socket.gethostname()[:TEXT_MAX],
         cluster_name=settings.cluster.name,
         version=VERSION,
-        versions=named(versions()),
-        operating_system=f"{platform.system().lower()} {platform.release()}"[:TEXT_MAX],
-        chip=_chip()[:TEXT_MAX],
+        versions=named(versions(system)),
+        operating_system=f"{settings.platform} {platform.release()}"[:TEXT_MAX],
+        chip=(known.chip or _chip())[:TEXT_MAX],
         memory_bytes=psutil.virtual_memory().total,
         interfaces=[to_proto(one) for one in sorted(shown, key=lambda one: one.name)],
         addresses=addresses(settings.node.bind, faces),
@@ -79,6 +85,7 @@ def card(origin: Origin, interfaces: Sequence[Interface], trust: Announced) -> c
         trusted_authorities=trust.trusted,
         certificate_authority=trust.signed_by,
         signing_authority=trust.signing,
+        machine=known if machine is not None else None,
     )
 
 
@@ -125,17 +132,21 @@ def joining(settings: Settings, node_id: NodeId) -> tuple[tuple[str, str], ...]:
     return tuple((name, str(value)[:1024]) for name, value in sorted(found.items()))
 
 
+def versions(system: str = "") -> tuple[tuple[str, str], ...]:
+    """Of what runs here, as it was when this was asked first. Nothing is imported for it. `system`: where it is known
+    better than from files."""
+    found = {**_installed(), "system": system or _build()}
+    return tuple((name, value[:TEXT_MAX]) for name, value in sorted(found.items()) if value)
+
+
 @functools.cache
-def versions() -> tuple[tuple[str, str], ...]:
-    """Of what runs here, as it was when this was asked first. Nothing is imported for it."""
-    found = {
+def _installed() -> dict[str, str]:
+    return {
         "thunderline": full_version(),
         "mlx": version_of("mlx"),
         "mlx-lm": version_of("mlx-lm"),
         "python": platform.python_version(),
-        "system": _build(),
     }
-    return tuple((name, value[:TEXT_MAX]) for name, value in sorted(found.items()) if value)
 
 
 def named(pairs: Sequence[tuple[str, str]]) -> list[cluster_pb2.NamedValue]:
@@ -152,6 +163,7 @@ def to_proto(one: Interface) -> cluster_pb2.NetworkInterface:
     )
 
 
+@functools.cache
 def _build() -> str:
     """The system with its build: "macOS 26.1 25B78", or "Debian GNU/Linux 12 (bookworm) 6.18.0"."""
     try:

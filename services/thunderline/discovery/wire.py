@@ -14,6 +14,7 @@ from thunderline.cluster.errors import InvalidRequest
 from thunderline.discovery.differences import Kind, differences, sentence
 from thunderline.discovery.peers import ADDRESS_COUNT_MAX, LEAD_COUNT_MAX, Greeting, Lead
 from thunderline.discovery.values import Card, Life, View
+from thunderline.rpc import machine_facts
 from thunderline.v1 import cluster_pb2, discovery_pb2
 
 CARD_BYTES_MAX = 64 * 1024
@@ -100,6 +101,8 @@ def checked_card(told: cluster_pb2.NodeCard) -> Card:
             _check_text(one.value, f"card.{name}.value", 0, 1024)
     for fingerprint in told.trusted_authorities:
         _check_text(fingerprint, "card.trusted_authorities", 1, 64)
+    broken = machine_facts.problem(told.machine)
+    _check(not broken, "card.machine", broken)
     return to_card(told)
 
 

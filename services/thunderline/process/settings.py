@@ -172,14 +172,14 @@ class Settings:
         return "127.0.0.1" if self.node.bind in ("0.0.0.0", "::") else self.node.bind
 
     @property
-    def media(self) -> dict[str, Medium]:
-        """By interface, what [topology] media says."""
-        return {name: Medium[kind] for name, _, kind in (one.partition("=") for one in self.topology.media)}
-
-    @property
     def platform(self) -> str:
         """As sys.platform: whose commands and words are read here. What the kernel can do is not asked of this."""
         return self.node.platform or sys.platform
+
+    @property
+    def media(self) -> dict[str, Medium]:
+        """By interface, what [topology] media says."""
+        return {name: Medium[kind] for name, _, kind in (one.partition("=") for one in self.topology.media)}
 
     @property
     def models(self) -> Path:
