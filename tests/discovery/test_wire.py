@@ -173,6 +173,14 @@ def test_a_greeting_arrives_as_it_was_sent() -> None:
     assert request.sent_at.ToMicroseconds() == 1_700_000_000_250_000
 
 
+def test_what_a_machine_tells_arrives_as_it_was_sent() -> None:
+    told = little_card(7401)
+    told.machine.ports.add(receptacle="3", is_connected=False)
+    told.machine.rdma = 99  # type: ignore[assignment]
+    assert wire.whole(wire.checked_card(told)).machine == told.machine
+    assert not wire.whole(wire.checked_card(little_card(7401))).HasField("machine")
+
+
 def test_what_a_newer_node_adds_to_its_card_is_handed_on() -> None:
     newer = little_card(7401).SerializeToString() + b"\xfa\x7f\x03new"
     card = wire.checked_card(Card.FromString(newer))

@@ -5,6 +5,8 @@ import uuid
 import pytest
 
 from thunderline.cluster import NodeId
+from thunderline.cluster.machine_facts import ThunderboltPort
+from thunderline.cluster.media import Medium
 from thunderline.cluster.members import MemberState
 from thunderline.topology.members import Members, Peer, begun_again, members
 from thunderline.v1 import cluster_pb2, discovery_pb2
@@ -113,3 +115,50 @@ def test_who_has_begun_again(before: discovery_pb2.Member, after: discovery_pb2.
 
 def test_a_new_peer_has_nothing_to_begin_again() -> None:
     assert begun_again(found(), found(member(B, ["10.0.0.2"]))) == ()
+
+
+def own_card(system: str, machine: cluster_pb2.MachineFacts | None) -> Members:
+    mine = member(A, ["10.0.0.1"])
+    mine.card.operating_system = system
+    mine.card.interfaces.add(name="en9", medium=99)
+    mine.card.interfaces.add(name="utun4", medium=cluster_pb2.MEDIUM_VPN)
+    if machine is not None:
+        mine.card.machine.CopyFrom(machine)
+    other = member(B, ["10.0.0.2"])
+    other.card.operating_system = "darwin 25.2.0"
+    other.card.interfaces.add(name="en12", medium=cluster_pb2.MEDIUM_WIFI)
+    other.card.machine.ports.add(receptacle="6")
+    return members(discovery_pb2.Roster(members=[mine, other], complete=True), A)
+
+
+NOTHING = cluster_pb2.MachineFacts()
+PORT = cluster_pb2.MachineFacts(ports=[cluster_pb2.ThunderboltPort(receptacle="1", interface="en5", rdma_port=99)])  # type: ignore[arg-type]
+MEDIA = {"en5": Medium.THUNDERBOLT, "utun4": Medium.VPN}
+# The own card's system and machine: the own ports, whether one waits for them, and media.
+OWN: dict[
+    str, tuple[str, cluster_pb2.MachineFacts | None, tuple[ThunderboltPort, ...] | None, bool, dict[str, Medium]]
+] = {
+    "a Mac that has not looked yet": ("darwin 25.2.0", None, None, True, MEDIA),
+    "a Mac that has looked": ("darwin 25.2.0", PORT, (ThunderboltPort(receptacle="1", interface="en5"),), False, MEDIA),
+    "a Mac without a port": ("darwin 25.2.0", NOTHING, (), False, MEDIA),
+    "another system, which does not look": ("linux 6.18.0", None, None, False, {}),
+    "another system, which has": ("linux 6.18.0", NOTHING, (), False, {}),
+    "a system with a similar name": ("darwinix 1", None, None, False, {}),
+}
+
+
+@pytest.mark.parametrize(("system", "machine", "ports", "awaits", "media"), OWN.values(), ids=OWN.keys())
+def test_what_the_own_card_says_of_the_machine(
+    system: str,
+    machine: cluster_pb2.MachineFacts | None,
+    ports: tuple[ThunderboltPort, ...] | None,
+    awaits: bool,
+    media: dict[str, Medium],
+) -> None:
+    told = own_card(system, machine)
+    assert (told.ports, told.awaits_machine, told.media) == (ports, awaits, media)
+
+
+def test_without_an_own_card_nothing_is_known_and_nothing_awaited() -> None:
+    told = members(discovery_pb2.Roster(members=[member(B, ["10.0.0.2"])]), A)
+    assert (told.ports, told.awaits_machine, told.media) == (None, False, {})

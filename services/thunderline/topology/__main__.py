@@ -69,6 +69,9 @@ class Role:
         before, after = self.knowledge.members, members(roster, self.knowledge.node)
         if after == before:
             return
+        if not after.awaits_machine:
+            # A discovery that has begun again knows nothing of them for some seconds.
+            self.ends.learn(after.media)
         self.echo.members = frozenset(after.peers)
         self.knowledge.follow(after)
         self.prober.follow(after)
@@ -85,7 +88,8 @@ class Role:
 async def running(settings: Settings) -> AsyncIterator[Role]:
     """Serves for the time of the block; then watches end, and calls under way get their time."""
     wallet = Wallet(settings.home, settings.cluster.name)
-    role = Role(settings, wallet, await asyncio.to_thread(Ends, settings.media))
+    ends = await asyncio.to_thread(Ends, settings.media, platform=settings.platform)
+    role = Role(settings, wallet, ends)
     address = target(settings.node.bind, settings.topology.port)
     with contextlib.ExitStack() as stack:
         stack.callback(role.ends.close)

@@ -8,10 +8,13 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from thunderline.cluster.media import Medium
 from thunderline.cluster.paths import End
 from thunderline.process.interfaces import Interface, interfaces
+from thunderline.process.settings import DARWIN
+from thunderline.topology.mac_routes import MacRoutes
 from thunderline.topology.routes import Routes
 
 # A name that is not known yet is looked for at once, but not more often.
@@ -24,15 +27,21 @@ _CONTROL = struct.Struct("@Nii")
 
 
 class Ends:
-    """`overrides`: what the settings say of interfaces, by name. `read` raises OSError."""
+    """`overrides`: what the settings say of interfaces, by name. `platform`: as sys.platform. `read` raises OSError."""
 
     def __init__(
-        self, overrides: Mapping[str, Medium], read: Callable[[], tuple[Interface, ...]] | None = None
+        self,
+        overrides: Mapping[str, Medium],
+        read: Callable[[], tuple[Interface, ...]] | None = None,
+        platform: str = sys.platform,
     ) -> None:
-        self._read = read or functools.partial(interfaces, overrides=overrides)
-        self._routes = Routes()
+        self._overrides = overrides
+        self._read = read or functools.partial(interfaces, overrides=overrides, platform=platform)
+        self._routes: Routes | MacRoutes = MacRoutes() if platform == DARWIN else Routes()
         self._lock = threading.Lock()
         self._looked_s = 0.0
+        # What this node's own card says, by name.
+        self._media: Mapping[str, Medium] = {}
         self.interfaces: tuple[Interface, ...] = ()
         self._by_name: dict[str, End] = {}
         self._owners: dict[str, str] = {}
@@ -42,13 +51,28 @@ class Ends:
         """Reads the interfaces anew: whether one came, went or changed. Blocking, some milliseconds. Raises OSError."""
         with self._lock:
             self._looked_s = time.monotonic()
-            found = self._read()
-            if found == self.interfaces:
-                return False
-            self.interfaces = found
-            self._by_name = {one.name: End(one.name, one.medium) for one in found}
-            self._owners = {address: one.name for one in found for address in one.addresses}
-            return True
+            return self._become(self._read())
+
+    def learn(self, media: Mapping[str, Medium]) -> None:
+        """What this node's own card says of its interfaces, where nothing else tells of them."""
+        with self._lock:
+            if media != self._media:
+                self._media = media
+                self._become(self.interfaces)
+
+    def _medium(self, one: Interface) -> Medium:
+        """By the card where it tells; the settings win."""
+        return one.medium if one.name in self._overrides else self._media.get(one.name, one.medium)
+
+    def _become(self, read: tuple[Interface, ...]) -> bool:
+        found = tuple(replace(one, medium=self._medium(one)) for one in read)
+        if found == self.interfaces:
+            return False
+        self.interfaces = found
+        self._by_name = {one.name: End(one.name, one.medium) for one in found}
+        self._owners = {address: one.name for one in found for address in one.addresses}
+        self._routes.forget()
+        return True
 
     def close(self) -> None:
         self._routes.close()

@@ -2,16 +2,21 @@
 
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from thunderline.cluster import NodeId
 from thunderline.cluster.addresses import is_address, is_probed, parse
+from thunderline.cluster.machine_facts import ThunderboltPort
+from thunderline.cluster.media import Medium
 from thunderline.cluster.members import MemberState
+from thunderline.rpc.machine_facts import port_from_proto
 from thunderline.v1 import cluster_pb2, discovery_pb2
 
 # A card comes from another node: it may say anything.
 ADDRESS_COUNT_MAX = 32
 PORTS = range(1, 65536)
+# How the operating system of a Mac begins on its card.
+MAC = "darwin "
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +47,12 @@ class Members:
     names: Mapping[NodeId, str] = field(default_factory=dict)
     # Ids by which two nodes live: whose report is whose nobody can tell.
     twins: frozenset[NodeId] = frozenset()
+    # This node's own Thunderbolt ports, by its own card; None while its discovery has not looked yet.
+    ports: tuple[ThunderboltPort, ...] | None = None
+    # Its discovery will look, and has not yet.
+    awaits_machine: bool = False
+    # Of its own interfaces, by name, where only discovery knows them: on a Mac.
+    media: Mapping[str, Medium] = field(default_factory=dict)
 
     @property
     def present(self) -> frozenset[NodeId]:
@@ -74,7 +85,19 @@ def members(roster: discovery_pb2.Roster, own: NodeId) -> Members:
     }
     names = {NodeId(card.node_id): card.hostname for card in known}
     twins = frozenset(NodeId(one.node_id) for one in roster.twins)
-    return Members(peers, roster.complete, owners, names, twins & {own, *peers})
+    told = Members(peers, roster.complete, owners, names, twins & {own, *peers})
+    return told if mine is None else _with_own(told, mine.card)
+
+
+def _with_own(told: Members, card: cluster_pb2.NodeCard) -> Members:
+    """With what this node's own card says of its hardware."""
+    is_mac, has_looked = card.operating_system.startswith(MAC), card.HasField("machine")
+    return replace(
+        told,
+        ports=tuple(port_from_proto(one) for one in card.machine.ports) if has_looked else None,
+        awaits_machine=is_mac and not has_looked,
+        media={one.name: medium for one in card.interfaces if (medium := _medium(one.medium))} if is_mac else {},
+    )
 
 
 def _peer(node: NodeId, card: cluster_pb2.NodeCard, state: MemberState, same_machine: bool) -> Peer | None:
@@ -100,6 +123,13 @@ def begun_again(before: Members, after: Members) -> tuple[NodeId, ...]:
 def _state(number: int) -> MemberState | None:
     try:
         return MemberState(number)
+    except ValueError:
+        return None
+
+
+def _medium(number: int) -> Medium | None:
+    try:
+        return Medium(number)
     except ValueError:
         return None
 

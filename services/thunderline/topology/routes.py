@@ -39,6 +39,9 @@ class Routes:
             self._drop()
             return ""
 
+    def forget(self) -> None:
+        """The interfaces are others; it remembers nothing."""
+
     def close(self) -> None:
         """For good: a thread that still answers a probe learns nothing more."""
         self._is_closed = True
