@@ -47,8 +47,14 @@ PROOFS = {
         "tests/lab/test_echo.py",
     ],
     "lab_cost": ["tests/lab/test_cost.py"],
+    "lab_macs": ["tests/lab/test_macos.py"],
+    "lab_scanning": ["tests/lab/test_scanning_cost.py"],
     "architectures": ["tests/audit/test_every_architecture.py"],
 }
+# What tests read that is not Python.
+DATA = dict.fromkeys(
+    ("lab_macs", "lab_scanning"), ("tests/macos/stand_in", "tests/macos/machines", "tests/macos/situations")
+)
 SOURCES = ("services", "clients", "protos")
 SUFFIXES = (".py", ".pyi", ".proto")
 # Fixtures of all tests; those of a folder are in its own conftest.py.
@@ -63,7 +69,8 @@ def digest(name: str, root: Path = ROOT) -> str:
     found = {path for folder in SOURCES for path in (root / folder).rglob("*") if path.suffix in SUFFIXES}
     tests = {path for test in PROOFS[name] for path in _files(root / test)}
     total = hashlib.sha256()
-    for path in sorted(found | tests | helpers(tests, root)):
+    data = {path for one in DATA.get(name, ()) for path in (root / one, *(root / one).rglob("*")) if path.is_file()}
+    for path in sorted(found | tests | helpers(tests, root) | data):
         content = hashlib.sha256(path.read_bytes()).hexdigest()
         total.update(f"{path.relative_to(root).as_posix()} {content}\n".encode())
     return total.hexdigest()

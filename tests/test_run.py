@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import time
 from pathlib import Path
 
@@ -90,6 +91,19 @@ def test_a_changed_source_needs_a_new_proof(root: Path, name: str) -> None:
 def test_what_a_proof_does_not_use_may_change(root: Path, name: str) -> None:
     (root / name).write_text("changed")
     assert proofs.is_current("kills", root)
+
+
+def test_changed_data_of_its_tests_needs_a_new_proof(root: Path) -> None:
+    for name, folders in proofs.DATA.items():
+        for test in proofs.PROOFS[name]:
+            (root / test).parent.mkdir(parents=True, exist_ok=True)
+            (root / test).write_text("")
+        for folder in folders:
+            before = proofs.digest(name, root)
+            (root / folder / "some/where").mkdir(parents=True)
+            (root / folder / "some/where/ifconfig.txt").write_text("data")
+            assert proofs.digest(name, root) != before
+            shutil.rmtree(root / folder)
 
 
 def test_a_renamed_source_needs_a_new_proof(root: Path) -> None:
