@@ -7,8 +7,10 @@ from enum import Enum
 
 from thunderline.cluster import NodeId
 from thunderline.cluster.links import Link, LinkState
+from thunderline.cluster.machine_facts import ThunderboltPort
 from thunderline.cluster.media import Medium
 from thunderline.cluster.paths import UNKNOWN, Path
+from thunderline.cluster.rails import Rail
 
 # Starts count from the time, in seconds since 1970. Below what the wire takes, so that one above it is still believed.
 START_MAX = 2**53 - 2**20
@@ -95,7 +97,7 @@ class CableEnd:
 
 @dataclass(frozen=True, slots=True, order=True)
 class Cable:
-    """A direct cable between two nodes, the same from both sides: `one` sorts before `other`. Make it by `cable`."""
+    """A cable between two nodes, the same from both sides: `one` sorts before `other`. Make it by `cable`."""
 
     one: CableEnd
     other: CableEnd
@@ -108,8 +110,11 @@ class Cable:
     def nodes(self) -> tuple[NodeId, NodeId]:
         return self.one.node, self.other.node
 
+    def is_same(self, other: "Cable") -> bool:
+        return self.one.is_same(other.one) and self.other.is_same(other.other)
+
     def shares_an_end(self, other: "Cable") -> bool:
-        """Then they were never plugged in at the same time."""
+        """Then they were never plugged in at the same time, but for cables of one hub."""
         return any(mine.is_same(theirs) for mine in self.ends for theirs in other.ends)
 
 
@@ -131,6 +136,9 @@ class Graph:
     incomplete: tuple[NodeId, ...] = ()
     # The newest report of each node.
     seen: tuple[tuple[NodeId, Version], ...] = ()
+    # The Thunderbolt ports of each node that tells of any, and what they join for RDMA.
+    ports: tuple[tuple[NodeId, tuple[ThunderboltPort, ...]], ...] = ()
+    rails: tuple[Rail, ...] = ()
 
     def between(self, from_node: NodeId, to_node: NodeId) -> tuple[Link, ...]:
         return tuple(one for one in self.links if (one.from_node, one.to_node) == (from_node, to_node))
@@ -145,11 +153,11 @@ def is_covered(older: Graph, newer: Graph) -> bool:
 def unsettled(graph: Graph, nodes: Iterable[NodeId]) -> tuple[tuple[NodeId, NodeId], ...]:
     """The directed pairs of these nodes for which a placement waits, at most as long as it likes.
 
-    One waits until every address has been answered or has failed twice, and until a pair with a remembered cable has
-    a THUNDERBOLT link.
+    One waits until every address has been answered or has failed twice, and until a pair with a rail or a remembered
+    cable has a THUNDERBOLT link.
     """
     wanted = sorted(set(nodes))
-    joined = {frozenset(one.nodes) for one in graph.cables}
+    joined = {frozenset(one.nodes) for one in graph.cables} | {frozenset(one.nodes) for one in graph.rails}
     waits = []
     for pair in [(one, other) for one in wanted for other in wanted if one != other]:
         tries = [one for one in graph.tried if (one.from_node, one.to_node) == pair]
