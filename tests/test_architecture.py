@@ -77,6 +77,7 @@ PURE = {
     "topology/health.py",
     "topology/knowledge.py",
     "topology/members.py",
+    "topology/ports.py",
     "topology/probes.py",
     "topology/reports.py",
     "topology/talk.py",
@@ -85,6 +86,7 @@ PURE = {
     "topology/wording.py",
     "cli/bench/cells.py",
     "cli/findings/*",
+    "cli/rails.py",
     "client/resume.py",
 }
 IMPURE = {"grpc", "asyncio", "mlx", "mlx_lm", "time", "logging", "os", "subprocess", "socket", "threading"}

@@ -2,6 +2,7 @@
 
 from thunderline.cluster import NodeId
 from thunderline.cluster.links import Link, LinkState
+from thunderline.cluster.machine_facts import SeenMac, ThunderboltPort
 from thunderline.cluster.media import Medium
 from thunderline.cluster.paths import End, Path
 
@@ -53,4 +54,26 @@ def link(
         int(rtt_ms * 1000),
         Path(leaves, end(medium), end(medium), leaves),
         ADDRESSES[medium][1],
+    )
+
+
+def port(
+    uuid: str,
+    interface: str,
+    *sees: str,
+    receptacle: str = "",
+    speed_gbps: int = 80,
+    behind: tuple[str, ...] = (),
+    devices: tuple[str, ...] = (),
+) -> ThunderboltPort:
+    """`sees`: UUIDs of the ports at the other end. Of a name like "a4" the 4 is the receptacle."""
+    return ThunderboltPort(
+        uuid=uuid,
+        receptacle=receptacle or uuid[1:],
+        interface=interface,
+        rdma_device=f"rdma_{interface}" if interface else "",
+        is_connected=bool(sees or devices),
+        speed_gbps=speed_gbps if sees else 0,
+        macs=tuple(SeenMac(one, "Mac Studio", "Mac15,14", behind) for one in sees),
+        devices=devices,
     )

@@ -14,7 +14,7 @@ from thunderline.topology.knowledge import EARLY_COUNT_MAX, RTT_PERIOD_COUNT, Kn
 from thunderline.topology.members import Members, Peer
 from thunderline.topology.probes import Row, Rows
 from thunderline.topology.reports import Report
-from topology.scenes import ADDRESSES, A, B, C, straight
+from topology.scenes import ADDRESSES, A, B, C, port, straight
 
 TB, ETH, VPN = Medium.THUNDERBOLT, Medium.ETHERNET, Medium.VPN
 PERIOD_S = 2.0
@@ -248,3 +248,64 @@ def test_an_older_report_changes_nothing() -> None:
     known.take([told_by(B, Version(2, 1), (A, TB))])
     assert not known.take([told_by(B, Version(1, 99))])
     assert known.reports[B].version == Version(2, 1)
+
+
+A4, B2 = port("a4", "en5", "b2"), port("b2", "en5", "a4")
+
+
+def test_own_ports_are_told_as_the_own_card_tells_them_and_stay_while_it_does_not() -> None:
+    known = knowing(peer(B))
+    known.tell({}, {}, (), 0.0)
+    known.follow(replace(roster(peer(B)), ports=(A4,)))
+    assert known.tell({}, {}, (), 0.1)
+    assert known.report.ports == (A4,)
+    # Discovery has just started again.
+    known.follow(roster(peer(B)))
+    assert not known.tell({}, {}, (), 0.2)
+    known.follow(replace(roster(peer(B)), ports=()))
+    assert known.tell({}, {}, (), 0.3)
+    assert not known.report.ports
+
+
+def test_a_mac_has_not_told_all_until_it_has_looked_at_its_ports() -> None:
+    known = knowing(peer(B))
+    known.follow(replace(roster(peer(B)), awaits_machine=True))
+    known.tell(rows(row(TB)), {}, (), 0.0)
+    assert not known.report.is_complete
+    known.follow(replace(roster(peer(B)), ports=()))
+    known.tell(rows(row(TB)), {}, (), 0.1)
+    assert known.report.is_complete
+
+
+def test_ports_of_both_ends_make_a_rail_and_name_the_cable() -> None:
+    known = knowing(peer(B))
+    known.follow(replace(roster(peer(B)), ports=(A4,)))
+    known.take([replace(told_by(B, Version(1, 1), (A, TB)), ports=(B2,))])
+    known.tell(rows(row(TB)), {}, (), 0.0)
+    known.renew(NOON_S)
+    assert [(one.one.device, one.other.device) for one in known.graph.rails] == [("rdma_en5", "rdma_en5")]
+    (cable,) = known.cables
+    assert [(end.interface, end.port_uuid, end.receptacle) for end in cable.ends] == [
+        ("en5", "a4", "4"),
+        ("en5", "b2", "2"),
+    ]
+
+
+def test_a_cable_keeps_its_ports_while_the_role_has_just_started_and_knows_none() -> None:
+    known = knowing(peer(B))
+    known.follow(replace(roster(peer(B)), ports=(A4,)))
+    known.take([replace(told_by(B, Version(1, 1), (A, TB)), ports=(B2,))])
+    known.tell(rows(row(TB)), {}, (), 0.0)
+    known.renew(NOON_S)
+    again = Knowledge(A, 2, known.cables, PERIOD_S)
+    again.follow(replace(roster(peer(B)), awaits_machine=True))
+    again.take([told_by(B, Version(2, 1), (A, TB))])
+    again.tell(rows(row(TB)), {}, (), 0.0)
+    again.renew(NOON_S + 5)
+    assert again.cables == dict.fromkeys(known.cables, NOON_S + 5)
+
+
+def test_another_port_of_a_peer_is_urgent_news() -> None:
+    known = knowing(peer(B))
+    known.take([told_by(B, Version(1, 1), (A, TB))])
+    assert known.take([replace(told_by(B, Version(1, 2), (A, TB)), ports=(B2,))]) is News.OF_LINKS

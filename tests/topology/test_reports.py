@@ -22,6 +22,7 @@ from thunderline.cluster.graph import (
     unsettled,
 )
 from thunderline.cluster.links import LinkState, Mark
+from thunderline.cluster.machine_facts import RdmaPortState, ThunderboltPort
 from thunderline.cluster.media import Medium
 from thunderline.cluster.paths import End, Path
 from thunderline.topology.probes import Echoed, Row, answered, failed, heard, rows_for
@@ -37,7 +38,7 @@ from thunderline.topology.reports import (
     to_send,
     told,
 )
-from topology.scenes import ADDRESSES, A, B, C, end, straight
+from topology.scenes import ADDRESSES, A, B, C, end, port, straight
 
 S, M = LinkState, Medium
 TB, ETH, VPN = M.THUNDERBOLT, M.ETHERNET, M.VPN
@@ -88,10 +89,11 @@ def report(
     cables: tuple[Cable, ...] = (),
     is_complete: bool = True,
     tells: tuple[NodeId, ...] = (),
+    ports: tuple[ThunderboltPort, ...] = (),
 ) -> Report:
     tries = tuple(one for one in rows if isinstance(one, Tried))
     hears_of = tuple(one for one in rows if isinstance(one, Heard))
-    return Report(node, version, tries, hears_of, cables, is_complete, tells)
+    return Report(node, version, tries, hears_of, cables, is_complete, tells, ports)
 
 
 def seen(*reports: Report) -> Graph:
@@ -219,6 +221,11 @@ REPORT = st.builds(
     st.lists(HEARD, max_size=3).map(tuple),
     st.just(()),
     st.booleans(),
+    st.just(()),
+    st.lists(
+        st.builds(port, st.sampled_from(["a1", "a2", "b1"]), st.just("en5"), st.sampled_from(["a1", "b1", ""])),
+        max_size=2,
+    ).map(tuple),
 )
 MANY = st.lists(REPORT, max_size=6)
 
@@ -263,6 +270,7 @@ def test_a_newer_start_replaces_a_higher_number() -> None:
         assert merge({}, order) == {A: new}
 
 
+A4, B2 = port("a4", "en5", "b2"), port("b2", "en5")
 V2, V3 = Version(1, 2), Version(1, 3)
 # A's reports of itself and of C, what B is known to have: which of them A sends to B.
 RELAYS: dict[str, tuple[tuple[Report, ...], dict[NodeId, Version], tuple[NodeId, ...]]] = {
@@ -306,6 +314,12 @@ NEWS: dict[str, tuple[Report, Report, bool]] = {
     "all is known": (report(A, is_complete=False), report(A), True),
     "a cable": (report(A), report(A, cables=(cable(CableEnd(A, "en5"), CableEnd(B, "en5")),)), True),
     "a stream": (report(A), report(A, tells=(B,)), True),
+    "a port": (report(A), report(A, ports=(A4,)), True),
+    "an RDMA device that is ACTIVE": (
+        report(A, ports=(A4,)),
+        report(A, ports=(replace(A4, rdma_port=RdmaPortState.ACTIVE),)),
+        True,
+    ),
 }
 
 
@@ -313,6 +327,10 @@ NEWS: dict[str, tuple[Report, Report, bool]] = {
 def test_a_report_is_told_when_it_decides_something(last: Report, now: Report, is_news: bool) -> None:
     found = next_report(last, now)
     assert found == (replace(now, version=Version(1, 2)) if is_news else last)
+
+
+def test_nobody_waits_for_what_a_port_tells() -> None:
+    assert is_urgent(report(A, tried()), report(A, tried(), ports=(A4,)))
 
 
 def test_a_lost_burst_of_a_link_that_stands_is_told_without_hurry() -> None:
@@ -349,6 +367,7 @@ def test_what_is_known_becomes_a_report() -> None:
     # Of B_LAN nothing came back: anybody may have said B's name.
     assert {one.from_address: one.is_proven for one in found.heard} == {B_CABLE: True}
     assert found.is_complete
+    assert told(A, V1, rows, arrivals, (), knows_peers=True, ports=[A4]) == replace(found, ports=(A4,))
     assert not told(A, V1, rows, arrivals, (), knows_peers=False).is_complete
     # One lost burst of a link that stands leaves all known.
     missed = failed(cable_row, Outcome.TIMED_OUT, 110)
@@ -406,12 +425,32 @@ SETTLED: dict[str, tuple[Report, Report, list[tuple[NodeId, NodeId]]]] = {
     "a cable that is not back yet": (report(A, LAN, cables=CABLES), report(B, BACK), [(A, B)]),
     "a cable that is": (report(A, LAN, tried(), cables=CABLES), report(B, BACK), []),
     "a cable that is DOWN": (report(A, LAN, LOST, cables=CABLES), report(B, BACK), [(A, B)]),
+    "a rail whose cable carries nothing yet": (report(A, LAN, ports=(A4,)), report(B, BACK, ports=(B2,)), [(A, B)]),
+    "a rail": (report(A, LAN, tried(), ports=(A4,)), report(B, BACK, ports=(B2,)), []),
+    "a port that sees a Mac that is no node": (report(A, LAN, ports=(A4,)), report(B, BACK), []),
 }
 
 
 @pytest.mark.parametrize(("a", "b", "waits"), SETTLED.values(), ids=SETTLED.keys())
 def test_a_placement_waits_for(a: Report, b: Report, waits: list[tuple[NodeId, NodeId]]) -> None:
     assert list(unsettled(seen(a, b), BOTH)) == waits
+
+
+def test_a_graph_has_the_ports_of_all_who_are_there_and_their_rails() -> None:
+    reports = [report(A, ports=(A4,)), report(B, ports=(B2,)), report(C, ports=(port("c1", "en1"),))]
+    found = seen(*reports)
+    assert found.ports == ((A, (A4,)), (B, (B2,)))
+    [rail] = found.rails
+    assert (rail.one.port_uuid, rail.other.port_uuid, rail.is_one_sided) == ("a4", "b2", True)
+    assert graph(merge({}, reports), (A, C), (A, C)).rails == ()
+    # Whose ports those of twins are nobody knows.
+    assert graph(merge({}, reports), BOTH, BOTH, twins=[B]).rails == ()
+
+
+def test_a_cable_that_two_nodes_remember_is_one_and_has_todays_names() -> None:
+    known = cable(CableEnd(A, "en9", "a4", "4"), CableEnd(B, "en5", "b2", "2"))
+    reports = [report(A, cables=(known,), ports=(A4,)), report(B, cables=CABLES)]
+    assert seen(*reports).cables == (cable(CableEnd(A, "en5", "a4", "4"), CableEnd(B, "en5", "b2", "2")),)
 
 
 def test_a_node_alone_waits_for_nobody() -> None:

@@ -1,4 +1,6 @@
-"""The topology as callers get it: an order, a choice and a reason for each link; every try; lost cables."""
+"""The topology as callers get it: an order, a choice and a reason for each link; every try; lost cables; rails."""
+
+from dataclasses import replace
 
 import pytest
 from prometheus_client import REGISTRY
@@ -6,13 +8,16 @@ from prometheus_client import REGISTRY
 from thunderline.cluster.graph import CableEnd, Graph, Outcome, Tried, Version, cable
 from thunderline.cluster.links import Link, LinkState, Mark
 from thunderline.cluster.media import Medium
+from thunderline.cluster.paths import End, Path
+from thunderline.cluster.rails import rails
 from thunderline.process.interfaces import Interface
 from thunderline.topology import measures
 from thunderline.topology.knowledge import Knowledge
 from thunderline.topology.members import Members
-from thunderline.topology.telling import Teller
+from thunderline.topology.ports import Told, ports_of
+from thunderline.topology.telling import Teller, cable_of
 from thunderline.v1 import cluster_pb2, topology_pb2
-from topology.scenes import ADDRESSES, NAMES, A, B, link, straight
+from topology.scenes import ADDRESSES, NAMES, A, B, C, link, port, straight
 
 TB, ETH, VPN = Medium.THUNDERBOLT, Medium.ETHERNET, Medium.VPN
 CABLE = cable(CableEnd(A, "en5", "", "2"), CableEnd(B, "en5"))
@@ -92,6 +97,75 @@ def test_what_did_not_change_is_the_same_and_what_did_is_not() -> None:
     assert [one.chosen for one in after.links] == [False, True]
     known.members = Members(owners={(B, ADDRESSES[ETH][0]): "en9"})
     assert "belongs to en9" in teller.topology(known, [], {}, complete=True).links[0].why
+
+
+A4, B2 = port("a4", "en5", "b2"), port("b2", "en3", "a4", speed_gbps=40)
+HUBS = ("Hub", "Dock")
+NO_UUIDS = (
+    (A, (replace(A4, uuid="", macs=port("", "", "", behind=HUBS).macs),)),
+    (B, (replace(B2, uuid="", macs=()),)),
+)
+# What ports tell, the interfaces of a link from A to B: receptacles, speed, hubs; None where no cable is known.
+OF_LINKS: dict[str, tuple[Told, str, str, tuple[str, str, int, tuple[str, ...]] | None]] = {
+    "both ends tell": (((A, (A4,)), (B, (B2,))), "en5", "en3", ("4", "2", 40, ())),
+    "one node tells of its ports": (((A, (A4,)),), "en5", "en3", ("4", "", 80, ())),
+    "the dialled node does": (((B, (B2,)),), "en5", "en3", ("", "2", 40, ())),
+    "hubs between": (
+        ((A, (port("a4", "en5", "b2", behind=HUBS),)), (B, (B2,))),
+        "en5",
+        "en3",
+        ("4", "2", 40, HUBS),
+    ),
+    "hubs that only the other end sees": (
+        ((A, (A4,)), (B, (port("b2", "en3", "a4", behind=HUBS[::-1]),))),
+        "en5",
+        "en3",
+        ("4", "2", 80, HUBS),
+    ),
+    "ports without UUIDs": (NO_UUIDS, "en5", "en3", ("4", "2", 40, HUBS)),
+    "a bridge over the only cable": (((A, (A4,)), (B, (B2,))), "bridge0", "bridge0", ("4", "2", 40, ())),
+    "nobody tells of ports": ((), "en5", "en3", None),
+    "other interfaces than the ports'": (((A, (A4,)), (B, (B2,))), "en0", "en0", None),
+    "a port here, and there none": (((A, (A4,)), (B, (B2,))), "en5", "en0", None),
+    "a third node's bridge between": (
+        ((A, (port("a4", "en5", "c1"),)), (B, (B2,)), (C, (port("c1", "en1", "a4"),))),
+        "en5",
+        "en3",
+        None,
+    ),
+}
+
+
+@pytest.mark.parametrize(("told_ports", "leaves", "arrives", "expected"), OF_LINKS.values(), ids=OF_LINKS.keys())
+def test_a_link_is_told_with_its_cable(
+    told_ports: Told, leaves: str, arrives: str, expected: tuple[str, str, int, tuple[str, ...]] | None
+) -> None:
+    medium = ETH if leaves == "en0" else TB
+    there = replace(link(TB, 0.05), path=Path(End(leaves, medium), End(arrives, ETH if arrives == "en0" else TB)))
+    found = cable_of(there, ports_of(told_ports))
+    assert (
+        found and (found.local_receptacle, found.peer_receptacle, found.speed_gbps, tuple(found.behind))
+    ) == expected
+
+
+def test_the_way_back_is_told_from_its_own_end() -> None:
+    ports = ports_of(((A, (port("a4", "en5", "b2", behind=HUBS),)), (B, (B2,))))
+    back = replace(link(TB, 0.05), from_node=B, to_node=A, path=Path(End("en3", TB), End("en5", TB)))
+    found = cable_of(back, ports)
+    assert found is not None
+    assert (found.local_receptacle, found.peer_receptacle, tuple(found.behind)) == ("2", "4", HUBS[::-1])
+
+
+def test_ports_come_with_the_links_the_cables_and_the_rails() -> None:
+    teller, known = Teller(), knowing(replace(link(TB, 0.05), path=Path(End("en5", TB), End("en3", TB))))
+    before = teller.topology(known, [], {}, complete=True)
+    assert not before.links[0].HasField("cable") and not before.rails
+    told_ports = ((A, (A4,)), (B, (B2,)))
+    known.graph = replace(known.graph, ports=told_ports, rails=rails(dict(told_ports)))
+    after = teller.topology(known, [], {}, complete=True)
+    assert after.links[0].cable.local_receptacle == "4"
+    assert [(one.one.device, one.other.device, one.speed_gbps) for one in after.rails] == [("rdma_en5", "rdma_en3", 40)]
+    assert "the port of studio sees a Mac" in after.cables[0].sentence
 
 
 def shown(name: str, medium: Medium) -> float | None:

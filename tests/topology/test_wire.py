@@ -9,11 +9,13 @@ from thunderline.cluster import NodeId
 from thunderline.cluster.errors import InvalidRequest
 from thunderline.cluster.graph import START_MAX, CableEnd, Outcome, Tried, Version, cable
 from thunderline.cluster.links import LinkState
+from thunderline.cluster.machine_facts import RdmaPortState, SeenMac, ThunderboltPort
 from thunderline.cluster.media import Medium
 from thunderline.cluster.paths import Path
+from thunderline.cluster.rails import Rail, RailEnd
 from thunderline.topology import wire
 from thunderline.topology.reports import Heard, Report
-from thunderline.v1 import topology_pb2
+from thunderline.v1 import cluster_pb2, topology_pb2
 from topology.scenes import ADDRESSES, A, B, end, straight
 
 TB = Medium.THUNDERBOLT
@@ -27,6 +29,22 @@ REPORT = Report(
     (cable(CableEnd(A, "en5", "uuid", "2"), CableEnd(B, "en4")),),
     True,
     (B,),
+    (
+        ThunderboltPort(
+            "thunderboltusb4_bus_2",
+            "uuid",
+            "2",
+            "en5",
+            "rdma_en5",
+            RdmaPortState.ACTIVE,
+            is_connected=True,
+            speed_gbps=80,
+            macs=(SeenMac("uuid-b", "MacBook Pro", "Mac16,5", ("Hub",)),),
+            devices=("Hub",),
+        ),
+        ThunderboltPort(uuid="other", is_connected=False, speed_max_gbps=120),
+        ThunderboltPort(),
+    ),
 )
 
 
@@ -50,11 +68,13 @@ def test_outcomes_have_the_names_of_the_contract() -> None:
 
 Breaks = Callable[[topology_pb2.NodeReport], object]
 LONG = "x" * 65
+# Of what a port tells more is taken.
+VERY_LONG = "x" * 257
 BROKEN: dict[str, Breaks] = {
     "a long id": lambda told: setattr(told, "node_id", LONG),
     "a long address": lambda told: setattr(told.attempts[0], "address", LONG),
     "a long interface": lambda told: setattr(told.attempts[0].path.leaves, "interface", LONG),
-    "a long receptacle": lambda told: setattr(told.cables[0].one, "receptacle", LONG),
+    "a long receptacle": lambda told: setattr(told.cables[0].one, "receptacle", VERY_LONG),
     "a negative version": lambda told: setattr(told.version, "number", -1),
     "a version that cannot grow": lambda told: setattr(told.version, "start", 2**63 - 1),
     "a start that leaves no room": lambda told: setattr(told.version, "start", START_MAX + 1),
@@ -70,7 +90,8 @@ BROKEN: dict[str, Breaks] = {
     "a medium of a later version": lambda told: setattr(told.attempts[0].path.arrives, "medium", 99),
     "too many tries": lambda told: told.attempts.extend([told.attempts[0]] * wire.PART_COUNT_MAX),
     "too many probes": lambda told: told.heard.extend([told.heard[0]] * wire.PART_COUNT_MAX),
-    "too many cables": lambda told: told.cables.extend([told.cables[0]] * wire.PART_COUNT_MAX),
+    "too many cables": lambda told: told.cables.extend([told.cables[0]] * wire.CABLE_COUNT_MAX),
+    "too many ports": lambda told: told.ports.extend([told.ports[0]] * wire.PORT_COUNT_MAX),
     "too many streams": lambda told: told.tells_node_ids.extend(["a"] * wire.PEER_COUNT_MAX),
 }
 
@@ -81,6 +102,29 @@ def test_a_report_that_breaks_a_bound_is_refused(break_: Breaks) -> None:
     break_(told)
     with pytest.raises(InvalidRequest):
         wire.report_from_proto(told)
+
+
+def test_a_cable_of_the_longest_texts_that_a_port_may_tell_is_taken() -> None:
+    """Otherwise an odd port of one node would have the reports of its neighbours refused."""
+    told = wire.report_to_proto(REPORT)
+    long = VERY_LONG[1:]
+    told.ports[0].uuid = told.ports[0].interface = long
+    told.cables[0].one.port_uuid = told.cables[0].one.interface = long
+    found = wire.report_from_proto(told)
+    assert found.ports[0].uuid == found.cables[0].one.port_uuid == long
+
+
+def test_a_rail_is_told_with_both_its_ends() -> None:
+    one = RailEnd(A, "rdma_en5", "en5", "uuid-a", "4", RdmaPortState.ACTIVE)
+    other = RailEnd(B, "rdma_en3", "en3", "uuid-b", "2", RdmaPortState.DOWN)
+    told = wire.rail_to_proto(Rail(one, other, 80, ("Hub",), is_one_sided=True))
+    assert (told.one.node_id, told.one.device, told.one.interface) == (A, "rdma_en5", "en5")
+    assert (told.other.port_uuid, told.other.receptacle) == ("uuid-b", "2")
+    assert [end.state for end in (told.one, told.other)] == [
+        cluster_pb2.RDMA_PORT_STATE_ACTIVE,
+        cluster_pb2.RDMA_PORT_STATE_DOWN,
+    ]
+    assert (told.speed_gbps, list(told.behind), told.one_sided) == (80, ["Hub"], True)
 
 
 def test_an_empty_report_is_one() -> None:

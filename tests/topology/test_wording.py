@@ -8,8 +8,9 @@ from thunderline.cluster.graph import CableEnd, Outcome, Tried, cable
 from thunderline.cluster.links import Link, LinkState, Mark
 from thunderline.cluster.media import Medium
 from thunderline.cluster.paths import Path
+from thunderline.topology.ports import Told, ports_of
 from thunderline.topology.wording import OUTCOMES, Owners, attempt, cable_lost, milliseconds, why
-from topology.scenes import A, B, end, link, straight
+from topology.scenes import A, B, end, link, port, straight
 
 S, M = LinkState, Medium
 TB, ETH, WIFI, VPN, OTHER = M.THUNDERBOLT, M.ETHERNET, M.WIFI, M.VPN, M.OTHER
@@ -159,6 +160,49 @@ def test_a_lost_cable_says_what_to_do() -> None:
     assert cable_lost(gone, [OVERLAY], {A: "studio"}) == (
         "CABLE_LOST: the cable between en5 of studio (receptacle 4) and en3 of b carries nothing; they talk over VPN "
         "at 50 ms. Plug it in again at both ends, or see whether these interfaces are up and have an address"
+    )
+
+
+AGAIN = (
+    "end what runs over it (a Mac can panic when a cable with an active link is pulled), unplug it, wait 10 s and plug "
+    "it in again"
+)
+UNSEEN = f"To have it back, {AGAIN}; then see whether these interfaces are up and have an address"
+# What the ports tell: what is said of them, and the remedy.
+PORTS: dict[str, tuple[Told, str, str]] = {
+    "nothing is plugged in at either end": (
+        ((A, (port("a4", "en5"),)), (B, (port("b2", "en3"),))),
+        "the port of studio sees nothing plugged in; the port of mini sees nothing plugged in",
+        UNSEEN,
+    ),
+    "one port is told": (((A, (port("a4", "en5"),)),), "the port of studio sees nothing plugged in", UNSEEN),
+    "one still sees the other": (
+        ((A, (port("a4", "en5", "b2"),)), (B, (port("b2", "en3"),))),
+        "the port of studio sees a Mac (Mac Studio); the port of mini sees nothing plugged in",
+        f"It is plugged in: see whether these interfaces are up and have an address; if they have, {AGAIN}",
+    ),
+    "another Mac, and a dock": (
+        ((A, (port("a4", "en5", "x1"),)), (B, (port("b2", "en3", devices=("Dock 9", "Disk")),))),
+        "the port of studio sees a Mac (Mac Studio); the port of mini sees Dock 9, Disk, and no Mac",
+        UNSEEN,
+    ),
+    "something, and whether anything it does not say": (
+        (
+            (A, (replace(port("a4", "en5"), is_connected=True),)),
+            (B, (replace(port("b2", "en3"), is_connected=None),)),
+        ),
+        "the port of studio sees something plugged in, and no Mac",
+        UNSEEN,
+    ),
+}
+
+
+@pytest.mark.parametrize(("told", "seen", "remedy"), PORTS.values(), ids=PORTS.keys())
+def test_a_lost_cable_says_what_its_ports_see(told: Told, seen: str, remedy: str) -> None:
+    gone = cable(CableEnd(A, "en5", "a4", "4"), CableEnd(B, "en3", "b2", "2"))
+    assert cable_lost(gone, [OVERLAY], {A: "studio", B: "mini"}, ports_of(told)) == (
+        "CABLE_LOST: the cable between en5 of studio (receptacle 4) and en3 of mini (receptacle 2) carries nothing; "
+        f"they talk over VPN at 50 ms; {seen}. {remedy}"
     )
 
 

@@ -10,10 +10,12 @@ from enum import IntEnum
 from thunderline.cluster import NodeId
 from thunderline.cluster.graph import START_MAX, Cable, Graph, Version
 from thunderline.cluster.links import Link, LinkId, choose
+from thunderline.cluster.machine_facts import ThunderboltPort
 from thunderline.topology import reports as reporting
 from thunderline.topology import wire
 from thunderline.topology.cables import cables_of, remembered
 from thunderline.topology.members import Members
+from thunderline.topology.ports import NOTHING_TOLD, ports_of
 from thunderline.topology.probes import Arrivals, Rows
 from thunderline.topology.reports import Report, Reports
 from thunderline.v1 import topology_pb2
@@ -45,6 +47,8 @@ class Knowledge:
         self.start = start
         self.cables = dict(cables)
         self.members = Members()
+        # Own Thunderbolt ports: the last that the own card told.
+        self.ports: tuple[ThunderboltPort, ...] = ()
         self.report = Report(node, Version(start, 0))
         self.reports: Reports = {node: self.report}
         self.graph = Graph()
@@ -63,10 +67,13 @@ class Knowledge:
         # What the graph was made from, and the cables in it that end here.
         self._made_from: tuple[Reports, Members] | None = None
         self._here: tuple[Cable, ...] = ()
+        self._told_ports = NOTHING_TOLD
 
     def follow(self, members: Members) -> None:
         """The roster is another one: who has left is not told of, and its report waits for it."""
         self.members = members
+        if members.ports is not None:
+            self.ports = members.ports
         known = {node: one for node, one in self.reports.items() if node == self.node or node in members.peers}
         for node, report in self.reports.items():
             if node not in known:
@@ -90,9 +97,7 @@ class Knowledge:
         self._now_s = now_s
         if self._goes_above():
             return True
-        cables = [one for one in self.cables if self.node in one.nodes]
-        now = reporting.told(self.node, self.report.version, rows, arrivals, cables, self.members.is_complete, tells)
-        after = reporting.next_report(self.report, now)
+        after = reporting.next_report(self.report, self.told(rows, arrivals, tells))
         if after == self.report:
             return False
         if now_s - self._told_s < self._rtt_pace_s and not reporting.is_urgent(self.report, after):
@@ -100,6 +105,15 @@ class Knowledge:
         self._told_s = now_s
         self._put_own(after)
         return True
+
+    def told(self, rows: Rows, arrivals: Arrivals, tells: Collection[NodeId]) -> Report:
+        """What is known now, with the version of the last report.
+
+        A Mac that has not looked at its ports yet cannot tell which cables are there.
+        """
+        cables = [one for one in self.cables if self.node in one.nodes]
+        knows = self.members.is_complete and not self.members.awaits_machine
+        return reporting.told(self.node, self.report.version, rows, arrivals, cables, knows, tells, self.ports)
 
     def take(self, reports: Iterable[Report]) -> News:
         """What a peer has told. Of no member, and of one of two twins, it is kept until it is one, for a few."""
@@ -126,7 +140,7 @@ class Knowledge:
         if self._made_from is None or any(new is not old for new, old in zip(grounds, self._made_from, strict=True)):
             self._made_from = grounds
             is_changed = self._choose(self.graph_now())
-        self.cables = remembered(self.cables, self._here, wall_s)
+        self.cables = remembered(self.cables, self._here, wall_s, self._told_ports)
         if is_changed:
             self.touch()
         return is_changed
@@ -138,9 +152,11 @@ class Knowledge:
         best = {pair: choose(links, self.chosen.get(pair)) for pair, links in by_pair.items()}
         chosen = {pair: link.id for pair, link in best.items() if link is not None}
         is_changed = (graph, chosen) != (self.graph, self.chosen)
+        if graph.ports != self.graph.ports:
+            self._told_ports = ports_of(graph.ports)
         self.graph, self.chosen = graph, chosen
         self.by_pair = {pair: tuple(links) for pair, links in by_pair.items()}
-        self._here = tuple(one for one in cables_of(graph.links, {}) if self.node in one.nodes)
+        self._here = tuple(one for one in cables_of(graph.links, self._told_ports) if self.node in one.nodes)
         return is_changed
 
     def graph_now(self) -> Graph:

@@ -4,7 +4,7 @@ A node's newest report replaces its older ones, so reports may come in any order
 heard the same has the same graph.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Set
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 
 from thunderline.cluster import NodeId
@@ -19,9 +19,12 @@ from thunderline.cluster.links import (
     LinkState,
     Mark,
 )
+from thunderline.cluster.machine_facts import ThunderboltPort
 from thunderline.cluster.media import Medium
 from thunderline.cluster.paths import End, Path, link_medium
-from thunderline.topology.cables import lost
+from thunderline.cluster.rails import rails_over
+from thunderline.topology.cables import as_now, distinct, lost
+from thunderline.topology.ports import ports_of
 from thunderline.topology.probes import Arrivals, Row, Rows
 
 
@@ -56,6 +59,8 @@ class Report:
     is_complete: bool = False
     # Peers to which a stream stands: they need nobody to pass its reports on.
     tells: tuple[NodeId, ...] = ()
+    # Its own Thunderbolt ports.
+    ports: tuple[ThunderboltPort, ...] = ()
 
 
 Reports = Mapping[NodeId, Report]
@@ -69,10 +74,11 @@ def told(
     cables: Collection[Cable],
     knows_peers: bool,
     tells: Collection[NodeId] = (),
+    ports: Sequence[ThunderboltPort] = (),
 ) -> Report:
     """What is known now, as a report. `knows_peers`: the roster is complete, so there are rows for all.
 
-    `tells`: peers with which a stream stands.
+    `tells`: peers with which a stream stands; `ports`: those of this node.
     """
     tried = sorted((_tried(node, row, arrivals) for row in rows.values() if row.is_told), key=_tried_key)
     found = []
@@ -94,7 +100,8 @@ def told(
         found.append(heard)
     found.sort(key=lambda one: (one.from_node, one.address, one.from_address))
     is_complete = knows_peers and all(one.is_settled for one in tried)
-    return Report(node, version, tuple(tried), tuple(found), tuple(sorted(cables)), is_complete, tuple(sorted(tells)))
+    kept = tuple(sorted(cables))
+    return Report(node, version, tuple(tried), tuple(found), kept, is_complete, tuple(sorted(tells)), tuple(ports))
 
 
 def _tried(node: NodeId, row: Row, arrivals: Arrivals) -> Tried:
@@ -207,7 +214,7 @@ def graph(
 ) -> Graph:
     """`present`: ALIVE and SUSPECT members; what others have said, or is said of others, is over.
 
-    `twins`: those of which there are two. Nobody acts on what is missing there.
+    `twins`: those of which there are two. Nobody acts on what is missing there, nor knows whose ports are told.
 
     A node's own word on its probes counts before what its peers hear of them: if its topology is away its peers hear
     nothing, though the network is as it was.
@@ -232,19 +239,23 @@ def graph(
         for each in sorted(tried.keys() | heard.keys())
     ]
     links = tuple(link for link in found if link is not None)
-    cables = {
-        cable
+    told_ports = tuple((node, report.ports) for node, report in known.items() if report.ports and node not in twins)
+    ports = ports_of(told_ports)
+    cables = distinct(
+        as_now(cable, ports)
         for report in known.values()
         for cable in report.cables
         if report.node in cable.nodes and set(cable.nodes) <= there
-    }
+    )
     return Graph(
         links,
         tuple(sorted(tried.values(), key=_tried_key)),
-        tuple(sorted(cables)),
-        lost(cables, links, set(alive) - set(incomplete)),
+        cables,
+        lost(cables, links, set(alive) - set(incomplete), ports),
         tuple(incomplete),
         tuple((node, report.version) for node, report in known.items()),
+        told_ports,
+        rails_over(ports.plugged),
     )
 
 

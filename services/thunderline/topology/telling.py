@@ -5,9 +5,12 @@ from collections.abc import Iterable, Mapping
 from thunderline.cluster import NodeId
 from thunderline.cluster.graph import Graph, Tried
 from thunderline.cluster.links import Link, LinkId, Mark, link_key, tier
+from thunderline.cluster.machine_facts import ThunderboltPort
+from thunderline.cluster.rails import PortAt, speed_of
 from thunderline.process.interfaces import Interface
 from thunderline.topology import wire, wording
 from thunderline.topology.knowledge import Knowledge, Pair
+from thunderline.topology.ports import NOTHING_TOLD, Ports, Told, ports_of
 from thunderline.v1 import cluster_pb2, topology_pb2
 
 MARKS = {
@@ -25,6 +28,8 @@ class Teller:
     def __init__(self) -> None:
         self._links: dict[Pair, tuple[Grounds, list[topology_pb2.Link]]] = {}
         self._owners: Mapping[tuple[NodeId, str], str] = {}
+        self._told_ports: Told = ()
+        self._ports = NOTHING_TOLD
         self._attempts: dict[LinkId, tuple[Tried, topology_pb2.AddressAttempt]] = {}
 
     def topology(
@@ -36,20 +41,27 @@ class Teller:
     ) -> topology_pb2.Topology:
         """`tried_at_s`: of own rows, by peer and address, of the wall clock."""
         graph, node = knowledge.graph, knowledge.node
+        self._look_up(knowledge)
         return topology_pb2.Topology(
             node_id=node,
             interfaces=[interface_to_proto(one) for one in interfaces],
             links=self._all_links(knowledge),
             complete=complete,
             attempts=self._all_attempts(graph, node, tried_at_s),
-            cables=_cables(knowledge),
+            cables=_cables(knowledge, self._ports),
             incomplete_node_ids=graph.incomplete,
             version=wire.version_to_proto(knowledge.version),
+            rails=[wire.rail_to_proto(one) for one in graph.rails],
         )
 
+    def _look_up(self, knowledge: Knowledge) -> None:
+        """What the sentences of every link may need."""
+        owners, told_ports = knowledge.members.owners, knowledge.graph.ports
+        if (owners, told_ports) != (self._owners, self._told_ports):
+            self._links, self._owners, self._told_ports = {}, owners, told_ports
+            self._ports = ports_of(told_ports)
+
     def _all_links(self, knowledge: Knowledge) -> list[topology_pb2.Link]:
-        if knowledge.members.owners != self._owners:
-            self._links, self._owners = {}, knowledge.members.owners
         tries: dict[Pair, list[Tried]] = {}
         for one in knowledge.graph.tried:
             tries.setdefault((one.from_node, one.to_node), []).append(one)
@@ -79,7 +91,10 @@ class Teller:
     def _pair(self, links: tuple[Link, ...], chosen: LinkId | None, back: tuple[Tried, ...]) -> list[topology_pb2.Link]:
         """The best first."""
         ordered = sorted(links, key=link_key)
-        return [link_to_proto(one, chosen, wording.why(one, links, chosen, self._owners, back)) for one in ordered]
+        return [
+            link_to_proto(one, chosen, wording.why(one, links, chosen, self._owners, back), cable_of(one, self._ports))
+            for one in ordered
+        ]
 
 
 def interface_to_proto(one: Interface) -> cluster_pb2.NetworkInterface:
@@ -92,7 +107,9 @@ def interface_to_proto(one: Interface) -> cluster_pb2.NetworkInterface:
     )
 
 
-def link_to_proto(link: Link, chosen: LinkId | None, why: str) -> topology_pb2.Link:
+def link_to_proto(
+    link: Link, chosen: LinkId | None, why: str, cable: topology_pb2.LinkCable | None = None
+) -> topology_pb2.Link:
     return topology_pb2.Link(
         from_node_id=link.from_node,
         to_node_id=link.to_node,
@@ -108,7 +125,37 @@ def link_to_proto(link: Link, chosen: LinkId | None, why: str) -> topology_pb2.L
         chosen=link.id == chosen,
         why=why,
         path=wire.path_to_proto(link.path),
+        cable=cable,
     )
+
+
+def cable_of(link: Link, ports: Ports) -> topology_pb2.LinkCable | None:
+    """None where no port tells of it, or what they tell cannot be."""
+    mine, theirs = ports.passed(link)
+    told = [port for port in (mine, theirs) if port is not None]
+    # Who tells of its ports, and of none that the link passes, has no end of a cable there.
+    is_elsewhere = (mine is None and link.from_node in ports.nodes) or (theirs is None and link.to_node in ports.nodes)
+    if not told or is_elsewhere or ports.contradict(link, mine, theirs):
+        return None
+    known = None
+    if mine is not None and theirs is not None:
+        known = ports.cable(PortAt(link.from_node, mine), PortAt(link.to_node, theirs))
+    if known is None:
+        # A node without UUIDs, or without ports: packets pass there, so what the port sees is the other end.
+        behind = _hubs(mine) or _hubs(theirs)[::-1]
+    else:
+        behind = known.behind if known.one.node == link.from_node else known.behind[::-1]
+    return topology_pb2.LinkCable(
+        local_receptacle=mine.receptacle if mine else "",
+        peer_receptacle=theirs.receptacle if theirs else "",
+        speed_gbps=speed_of(*told),
+        behind=behind,
+    )
+
+
+def _hubs(port: ThunderboltPort | None) -> tuple[str, ...]:
+    """Before the only Mac that it sees; of several nobody can tell which it is."""
+    return port.macs[0].behind if port is not None and len(port.macs) == 1 else ()
 
 
 def _attempt(one: Tried) -> topology_pb2.AddressAttempt:
@@ -117,12 +164,12 @@ def _attempt(one: Tried) -> topology_pb2.AddressAttempt:
     return told
 
 
-def _cables(knowledge: Knowledge) -> list[topology_pb2.Cable]:
+def _cables(knowledge: Knowledge, ports: Ports) -> list[topology_pb2.Cable]:
     graph, found = knowledge.graph, []
     for one in graph.cables:
         told = wire.cable_to_proto(one)
         if one in graph.lost_cables:
             told.lost = True
-            told.sentence = wording.cable_lost(one, graph.links, knowledge.members.names)
+            told.sentence = wording.cable_lost(one, graph.links, knowledge.members.names, ports)
         found.append(told)
     return found

@@ -9,12 +9,18 @@ from thunderline.cluster.graph import START_MAX, Cable, CableEnd, Outcome, Tried
 from thunderline.cluster.links import LinkState
 from thunderline.cluster.media import Medium
 from thunderline.cluster.paths import End, Path
+from thunderline.cluster.rails import Rail, RailEnd
+from thunderline.rpc.machine_facts import TEXT_LENGTH_MAX as PORT_TEXT_LENGTH_MAX
+from thunderline.rpc.machine_facts import port_from_proto, port_to_proto
 from thunderline.topology.reports import Heard, Report
 from thunderline.v1 import cluster_pb2, topology_pb2
 
 # Of one message, and of each part of one report.
 REPORT_COUNT_MAX = 64
 PART_COUNT_MAX = 4096
+# Between two nodes no more are remembered than were plugged in at once.
+CABLE_COUNT_MAX = 512
+PORT_COUNT_MAX = 16
 PEER_COUNT_MAX = 1024
 # Node ids have 36 characters, addresses 45.
 TEXT_LENGTH_MAX = 64
@@ -33,6 +39,7 @@ def report_to_proto(report: Report) -> topology_pb2.NodeReport:
         cables=[cable_to_proto(one) for one in report.cables],
         complete=report.is_complete,
         tells_node_ids=report.tells,
+        ports=[port_to_proto(one) for one in report.ports],
     )
 
 
@@ -41,8 +48,9 @@ def report_from_proto(told: topology_pb2.NodeReport) -> Report:
     node = NodeId(_text(told.node_id))
     _few(told.attempts, PART_COUNT_MAX)
     _few(told.heard, PART_COUNT_MAX)
-    _few(told.cables, PART_COUNT_MAX)
+    _few(told.cables, CABLE_COUNT_MAX)
     _few(told.tells_node_ids, PEER_COUNT_MAX)
+    _few(told.ports, PORT_COUNT_MAX)
     return Report(
         node,
         version_from_proto(told.version),
@@ -51,6 +59,7 @@ def report_from_proto(told: topology_pb2.NodeReport) -> Report:
         tuple(_cable(one) for one in told.cables),
         told.complete,
         tuple(NodeId(_text(one)) for one in told.tells_node_ids),
+        tuple(port_from_proto(one) for one in told.ports),
     )
 
 
@@ -174,9 +183,30 @@ def _cable(told: topology_pb2.Cable) -> Cable:
 
 
 def _cable_end(told: topology_pb2.CableEnd) -> CableEnd:
-    texts = (told.node_id, told.interface, told.port_uuid, told.receptacle)
-    node, *rest = (_text(one) for one in texts)
-    return CableEnd(NodeId(node), *rest)
+    # As long as a port may tell them.
+    texts = [_text(one, PORT_TEXT_LENGTH_MAX) for one in (told.interface, told.port_uuid, told.receptacle)]
+    return CableEnd(NodeId(_text(told.node_id)), *texts)
+
+
+def rail_to_proto(one: Rail) -> topology_pb2.Rail:
+    return topology_pb2.Rail(
+        one=_rail_end_to_proto(one.one),
+        other=_rail_end_to_proto(one.other),
+        speed_gbps=one.speed_gbps,
+        behind=one.behind,
+        one_sided=one.is_one_sided,
+    )
+
+
+def _rail_end_to_proto(end: RailEnd) -> topology_pb2.RailEnd:
+    return topology_pb2.RailEnd(
+        node_id=end.node,
+        device=end.device,
+        interface=end.interface,
+        port_uuid=end.port_uuid,
+        receptacle=end.receptacle,
+        state=end.state.value,  # type: ignore[arg-type]
+    )
 
 
 def _state(told: "topology_pb2.LinkState.ValueType") -> LinkState:
@@ -186,9 +216,9 @@ def _state(told: "topology_pb2.LinkState.ValueType") -> LinkState:
         raise InvalidRequest(f"unknown state {told} of a link", param="state") from None
 
 
-def _text(told: str) -> str:
-    if len(told) > TEXT_LENGTH_MAX:
-        raise InvalidRequest(f"a text of {len(told)} characters; at most {TEXT_LENGTH_MAX}", param="reports")
+def _text(told: str, length_max: int = TEXT_LENGTH_MAX) -> str:
+    if len(told) > length_max:
+        raise InvalidRequest(f"a text of {len(told)} characters; at most {length_max}", param="reports")
     if not told.isprintable():
         # It is shown and logged.
         raise InvalidRequest("a text that cannot be printed", param="reports")

@@ -17,7 +17,9 @@ from thunderline.cluster.links import (
     link_key,
     tier,
 )
+from thunderline.cluster.machine_facts import ThunderboltPort
 from thunderline.cluster.media import Medium
+from thunderline.topology.ports import NOTHING_TOLD, Ports
 
 Limits = Mapping[Medium, int]
 # By node and address: the interface that the node's card gives to the address.
@@ -145,16 +147,40 @@ def attempt(one: Tried) -> str:
     return f"{words} ({errnos.errorcode.get(one.errno, one.errno)})" if one.errno else words
 
 
-def cable_lost(cable: Cable, links: Collection[Link], names: Mapping[NodeId, str]) -> str:
-    """One line with the remedy. `links`: all of the graph."""
+def cable_lost(cable: Cable, links: Collection[Link], names: Mapping[NodeId, str], ports: Ports = NOTHING_TOLD) -> str:
+    """One line; behind its first full stop the remedy. `links`: all of the graph."""
     ends = " and ".join(_end(end, names) for end in cable.ends)
     pair = set(cable.nodes)
     left = in_order(one for one in links if {one.from_node, one.to_node} == pair)
-    instead = f"; they talk over {left[0].medium.name} at {milliseconds(left[0].rtt_us)}" if left else ""
-    return (
-        f"CABLE_LOST: the cable between {ends} carries nothing{instead}. Plug it in again at both ends, or see whether "
-        "these interfaces are up and have an address"
+    parts = [f"CABLE_LOST: the cable between {ends} carries nothing"]
+    parts += [f"they talk over {left[0].medium.name} at {milliseconds(left[0].rtt_us)}"] if left else []
+    told = [(end, port) for end in cable.ends if (port := ports.at(end)) is not None]
+    parts += [f"the port of {names.get(end.node, end.node)} sees {seen}" for end, port in told if (seen := _seen(port))]
+    return f"{'; '.join(parts)}. {_remedy(cable, ports, bool(told))}"
+
+
+def _seen(port: ThunderboltPort) -> str:
+    """Empty where it does not say."""
+    if port.macs:
+        names = ", ".join(dict.fromkeys(mac.name for mac in port.macs if mac.name))
+        return f"a Mac ({names})" if names else "a Mac"
+    if port.devices:
+        return f"{', '.join(port.devices)}, and no Mac"
+    return {True: "something plugged in, and no Mac", False: "nothing plugged in", None: ""}[port.is_connected]
+
+
+def _remedy(cable: Cable, ports: Ports, is_told: bool) -> str:
+    """Two Macs that lost a cable in a crash, with nobody near it, had it back by unplugging it for 10 s."""
+    look = "see whether these interfaces are up and have an address"
+    if not is_told:
+        return f"Plug it in again at both ends, or {look}"
+    again = (
+        "end what runs over it (a Mac can panic when a cable with an active link is pulled), unplug it, wait 10 s and "
+        "plug it in again"
     )
+    if ports.is_plugged_in(cable):
+        return f"It is plugged in: {look}; if they have, {again}"
+    return f"To have it back, {again}; then {look}"
 
 
 def _end(end: CableEnd, names: Mapping[NodeId, str]) -> str:

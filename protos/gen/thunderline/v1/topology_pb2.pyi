@@ -549,7 +549,9 @@ class NodeReport(_message.Message):
     @_builtins.property
     def heard(self) -> _containers.RepeatedCompositeFieldContainer[Global___HeardProbe]: ...
     @_builtins.property
-    def cables(self) -> _containers.RepeatedCompositeFieldContainer[Global___Cable]: ...
+    def cables(self) -> _containers.RepeatedCompositeFieldContainer[Global___Cable]:
+        """At most 512."""
+
     @_builtins.property
     def tells_node_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Peers to which a stream of this node stands: others need not pass its reports on to them."""
