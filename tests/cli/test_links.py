@@ -43,6 +43,7 @@ def test_a_row_is_a_link() -> None:
         "to": "mini",
         "medium": "THUNDERBOLT",
         "interface": "en5 to en4",
+        "cable": "",
         "address": "192.168.4.2",
         "RTT": "0.052 ms",
         "health": "UP",
@@ -61,7 +62,17 @@ def test_a_slow_cable_says_as_what_it_counts_and_an_unknown_interface_is_a_quest
         state=topology_pb2.LINK_STATE_DEGRADED,
     )
     row = links.link_row(slow, NAMES)
-    assert (row[2], row[3], row[5:8]) == ("THUNDERBOLT (as WIFI)", "? to ?", ("40.2 ms", "DEGRADED", ""))
+    assert (row[2], row[3], row[6:9]) == ("THUNDERBOLT (as WIFI)", "? to ?", ("40.2 ms", "DEGRADED", ""))
+
+
+def test_the_column_of_cables_is_there_when_a_link_has_one() -> None:
+    cable = topology_pb2.LinkCable(local_receptacle="3", peer_receptacle="2", speed_gbps=80)
+    of_macs = topology_pb2.Link(from_node_id=A, to_node_id=B, cable=cable)
+    rows = [links.link_row(one, NAMES) for one in (CABLE, of_macs)]
+    columns, shown = links.without_empty("cable", links.COLUMNS, rows)
+    assert columns == links.COLUMNS and [row[columns.index("cable")] for row in shown] == ["", "3→2, 80 Gb/s direct"]
+    columns, shown = links.without_empty("cable", links.COLUMNS, rows[:1])
+    assert "cable" not in columns and dict(zip(columns, shown[0], strict=True))["address"] == "192.168.4.2"
 
 
 def test_a_row_of_all_is_an_address_with_its_last_try() -> None:
@@ -91,8 +102,11 @@ def test_how_nodes_are_called(hostnames: dict[str, str], shown: set[str], expect
 @pytest.mark.parametrize("name", ["mini", B, "bbbb"], ids=["its name", "its id", "the begin of its id"])
 def test_only_links_of_one_node(name: str) -> None:
     other = topology_pb2.Link(from_node_id=A, to_node_id=C)
-    topology = topology_pb2.Topology(node_id=A, links=[CABLE, other])
+    ends = [topology_pb2.RailEnd(node_id=one) for one in (A, B, C)]
+    rails = [topology_pb2.Rail(one=ends[0], other=end) for end in ends[1:]]
+    topology = topology_pb2.Topology(node_id=A, links=[CABLE, other], rails=rails)
     assert list(links.only(topology, name, NAMES).links) == [CABLE]
+    assert list(links.only(topology, name, NAMES).rails) == rails[:1]
     assert len(links.only(topology, "", NAMES).links) == 2
 
 

@@ -53,6 +53,13 @@ def test_one_that_was_not_heard_has_its_first_address_and_one_without_versions_w
     assert (row["system"], row["thunderline"], row["mlx"]) == ("darwin 25", "0.2.0", "not said")
 
 
+def test_a_mac_is_told_with_its_model() -> None:
+    mac = member("bob", "b")
+    mac.card.machine.model = "Mac15,14"
+    row = dict(zip(nodes.COLUMNS, nodes.row(mac, "a", NOW), strict=True))
+    assert row["chip"] == "M4 (Mac15,14)"
+
+
 def test_what_is_odd_is_told_in_lines_and_what_is_expected_is_not() -> None:
     ada = member("ada", "a")
     roster = discovery_pb2.Roster(

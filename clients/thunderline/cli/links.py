@@ -14,12 +14,13 @@ from google.protobuf.message import Message
 from thunderline.cli import saying
 from thunderline.cli.asking import Home, Json, ask, own_node, refuse, run
 from thunderline.cli.links_in_use import Pair, pairs_in_use
+from thunderline.cli.rails import RAIL_COLUMNS, cable_text, rail_row
 from thunderline.client import DiscoveryClient, TopologyClient
 from thunderline.client.reaching import scheduler_of
 from thunderline.cluster.errors import ClusterError, LinkInUse
 from thunderline.v1 import cluster_pb2, topology_pb2
 
-COLUMNS = ("from", "to", "medium", "interface", "address", "RTT", "health", "chosen", "why")
+COLUMNS = ("from", "to", "medium", "interface", "cable", "address", "RTT", "health", "chosen", "why")
 ALL_COLUMNS = ("from", "to", "address", "last try", "result", "errno", "health", "RTT", "from address")
 MEASURED_COLUMNS = (
     "from", "to", "medium", "address", "probes", "min", "avg", "max", "stddev", "lost", "bandwidth", "why not"
@@ -69,9 +70,28 @@ def links(
         rows = [attempt_row(one, names, now) for one in wanted.attempts]
         saying.table("addresses", ALL_COLUMNS, rows, "no other node is known yet")
     else:
-        saying.table("links", COLUMNS, [link_row(one, names) for one in wanted.links], NOBODY)
+        _show(wanted, names)
     for line in lines(wanted, names):
         saying.out.print(line, markup=False)
+
+
+def _show(topology: topology_pb2.Topology, names: Mapping[str, str]) -> None:
+    """Rails only where there are any."""
+    columns, rows = without_empty("cable", COLUMNS, [link_row(one, names) for one in topology.links])
+    saying.table("links", columns, rows, NOBODY)
+    if topology.rails:
+        saying.table("rails", RAIL_COLUMNS, [rail_row(one, names) for one in topology.rails], "")
+
+
+def without_empty(
+    column: str, columns: Sequence[str], rows: Sequence[Sequence[str]]
+) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Without this column if no row has anything there."""
+    index = columns.index(column)
+    if any(row[index] for row in rows):
+        return tuple(columns), [tuple(row) for row in rows]
+    left = [(*row[:index], *row[index + 1 :]) for row in (columns, *rows)]
+    return left[0], left[1:]
 
 
 async def _names(home: Any, topology: topology_pb2.Topology) -> dict[str, str]:
@@ -126,6 +146,8 @@ def only(topology: topology_pb2.Topology, node: str, names: Mapping[str, str]) -
         kept = [one for one in getattr(topology, part) if ids & {one.from_node_id, one.to_node_id}]
         found.ClearField(part)
         getattr(found, part).extend(kept)
+    found.ClearField("rails")
+    found.rails.extend(one for one in topology.rails if ids & {one.one.node_id, one.other.node_id})
     return found
 
 
@@ -136,6 +158,7 @@ def link_row(link: topology_pb2.Link, names: Mapping[str, str]) -> tuple[str, ..
         names[link.to_node_id],
         medium if counts_as in (medium, "") else f"{medium} (as {counts_as})",
         " to ".join(name or "?" for name in (link.local_interface, link.peer_interface)),
+        cable_text(link.cable) if link.HasField("cable") else "",
         link.peer_address,
         milliseconds(link.rtt_us),
         state_name(link.state),
