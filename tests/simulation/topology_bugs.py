@@ -9,6 +9,7 @@ from thunderline.cluster.graph import Cable, Graph, Outcome, Version
 from thunderline.cluster.links import RTT_LIMITS_US, Link, LinkId, LinkState, in_order
 from thunderline.cluster.media import Medium
 from thunderline.cluster.paths import End, Path
+from thunderline.cluster.rails import Rail, RailEnd
 from thunderline.topology import probes, reports
 from thunderline.topology.cables import cables_of
 from thunderline.topology.health import Health
@@ -50,8 +51,7 @@ class TellsEveryRtt(Known):
     def tell(self, rows: Rows, arrivals: Arrivals, tells: Collection[NodeId], now_s: float) -> bool:
         if super().tell(rows, arrivals, tells, now_s):
             return True
-        cables = [one for one in self.cables if self.node in one.nodes]
-        now = reports.told(self.node, self.report.version, rows, arrivals, cables, self.members.is_complete, tells)
+        now = self.told(rows, arrivals, tells)
         if now == self.report:
             return False
         version = self.report.version
@@ -127,7 +127,7 @@ class LosesCablesTooSoon(Known):
 
     def graph_now(self) -> Graph:
         graph = super().graph_now()
-        here = cables_of(graph.links, {})
+        here = cables_of(graph.links)
         return replace(graph, lost_cables=tuple(one for one in graph.cables if one not in here))
 
 
@@ -136,9 +136,43 @@ class ForgetsCables(Known):
 
     def renew(self, wall_s: float) -> bool:
         found = super().renew(wall_s)
-        here = cables_of(self.graph.links, {})
+        here = cables_of(self.graph.links)
         self.cables = {one: seen_s for one, seen_s in self.cables.items() if one in here}
         return found
+
+
+class PairsPortsByTheirOrder(Known):
+    """Where several cables join two Macs: the first with the first."""
+
+    def graph_now(self) -> Graph:
+        graph = super().graph_now()
+        by_pair: dict[tuple[NodeId, NodeId], list[Rail]] = {}
+        for one in graph.rails:
+            by_pair.setdefault(one.nodes, []).append(one)
+        found = []
+        for rails in by_pair.values():
+            ends = [sorted(end, key=lambda one: int(one.receptacle)) for end in zip(*map(_ends, rails), strict=True)]
+            found += [replace(rails[0], one=one, other=other) for one, other in zip(*ends, strict=True)]
+        return replace(graph, rails=tuple(found))
+
+
+class NeedsBothEnds(Known):
+    """What only one end sees is no rail."""
+
+    def graph_now(self) -> Graph:
+        graph = super().graph_now()
+        return replace(graph, rails=tuple(one for one in graph.rails if not one.is_one_sided))
+
+
+class LooksAtPortsOnce(Known):
+    """What the first look at the own ports showed stays."""
+
+    def follow(self, members: Members) -> None:
+        super().follow(replace(members, ports=None) if self.ports else members)
+
+
+def _ends(one: Rail) -> tuple[RailEnd, RailEnd]:
+    return one.one, one.other
 
 
 def choosing(choose: Callable[[tuple[Link, ...], LinkId | None, LinkId | None], LinkId | None]) -> type[Known]:
@@ -266,4 +300,7 @@ BUGS: dict[str, Core] = {
     "data goes by IPv6": Core(data_path=data_by_the_order),
     "a cable is lost although nothing else joins its ends": Core(LosesCablesTooSoon),
     "a cable that is out is forgotten": Core(ForgetsCables),
+    "ports of two Macs are paired by their order": Core(PairsPortsByTheirOrder),
+    "a rail that only one end sees is none": Core(NeedsBothEnds),
+    "ports are looked at once": Core(LooksAtPortsOnce),
 }

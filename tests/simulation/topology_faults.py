@@ -77,6 +77,8 @@ class Faults:
         if discovery and host.discovers:
             host.discovers = False
             self.world.later(away_s, away_s, partial(self.world.start_discovery, host))
+        if topology and discovery:
+            self.world.macs.reboot(host.index)
         self.world.disturb(host.index)
 
     def _freeze(self, host: Host) -> None:
@@ -137,6 +139,7 @@ class Faults:
         if net.medium is Medium.THUNDERBOLT:
             host = self.chance.choice(net.members)
             net.moves[host] = net.moves.get(host, 0) + 1
+            self.world.macs.plugged(net)
             self.world.changed(net)
 
     def _change_hands(self, net: Net) -> None:

@@ -11,6 +11,7 @@ from thunderline.cluster import NodeId, links
 from thunderline.cluster.graph import Cable, Graph, Outcome, Version
 from thunderline.cluster.limits import DEFAULTS
 from thunderline.cluster.links import Link, LinkId, LinkState
+from thunderline.cluster.machine_facts import ThunderboltPort
 from thunderline.cluster.members import MemberState
 from thunderline.cluster.paths import Path
 from thunderline.discovery import roster as rosters
@@ -118,11 +119,14 @@ class Host:
         # Its machine.
         self.ahead_s, self.wall_ahead_s = 0.0, 0.0
         self.frozen_until_s = NEVER_S
+        self.is_mac = False
         # Its discovery and its topology; `run` counts the starts of that, for what is on its way.
         self.discovers, self.up, self.run = False, False, 0
         self.serves_s = self.disturbed_s = NEVER_S
         self.card = Card(self.node, Life(0, ""), "ours")
         self.roster: Roster | None = None
+        # On its card: the Thunderbolt ports of a Mac, once its discovery has looked.
+        self.ports: tuple[ThunderboltPort, ...] | None = None
         # For the laws: what it has told and shown in all its lives.
         self.highest_report, self.highest_shown = Version(0, 0), Version(0, 0)
         self._clear()
@@ -142,7 +146,7 @@ class Host:
         # What of its probes, members and streams is not in its report; which reports its streams have had.
         self.is_dirty = self.has_rtts = True
         self.sent: Mapping[NodeId, Report] = {}
-        self._read: tuple[object, object] = (None, None)
+        self._read: tuple[object, ...] = ()
         self._seen: tuple[object, object] = (None, None)
         # For the laws: each row's tries, who was heard, or is back, and has to be tried at
         # once, and what was chosen after what.
@@ -168,7 +172,7 @@ class Host:
 
     def start_discovery(self, addresses: tuple[str, ...], now_s: float) -> None:
         self.incarnation += 1
-        self.discovers, self.serves_s = True, now_s
+        self.discovers, self.serves_s, self.ports = True, now_s, None
         self.card = Card(self.node, Life(self.incarnation, ""), "ours", addresses=addresses)
         self.roster = rosters.start(self.card, self.known_cards, self.clock_s(now_s))
 
@@ -222,15 +226,16 @@ class Host:
     def _follow_roster(self, now_s: float) -> None:
         """Its discovery may be away: then what it said last stands."""
         roster = self.roster
-        if roster is None or self._read == (roster.members, roster.complete):
+        if roster is None or self._read == (roster.members, roster.complete, self.ports):
             return
-        self._read = (roster.members, roster.complete)
+        self._read = (roster.members, roster.complete, self.ports)
         peers = {
             node: Peer(node, one.state, (one.card.life.incarnation, ""), one.card.addresses, 7412, 7402)
             for node, one in roster.members.items()
             if node != self.node and one.state is not MemberState.LEFT
         }
-        before, self.members = self.members, Members(peers, roster.complete)
+        awaits = self.is_mac and self.ports is None
+        before, self.members = self.members, Members(peers, roster.complete, ports=self.ports, awaits_machine=awaits)
         self._arrange()
         for node in members.begun_again(before, self.members):
             self.rows = self.core.begun_again(self.rows, node)
@@ -312,11 +317,8 @@ class Host:
     @property
     def has_news(self) -> bool:
         """That it will tell when the time has come."""
-        last, cables = self.known.report, [one for one in self.known.cables if self.node in one.nodes]
-        now = reports.told(
-            self.node, last.version, self.rows, self.arrivals, cables, self.members.is_complete, self._joined
-        )
-        return reports.next_report(last, now) is not last
+        last = self.known.report
+        return reports.next_report(last, self.known.told(self.rows, self.arrivals, self._joined)) is not last
 
     def news(self) -> dict[NodeId, Report]:
         """What its streams have not had yet."""

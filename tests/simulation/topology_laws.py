@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 
 from simulation.topology_host import MISSED, PERIOD_S, REFUSED, Broken, Host, Told
 from simulation.topology_networks import Way
+from simulation.topology_ports import agree, ends_of
 from thunderline.cluster import NodeId
 from thunderline.cluster.addresses import address_key, is_ipv4, is_private, is_vpn
-from thunderline.cluster.graph import Graph
+from thunderline.cluster.graph import Cable, Graph
 from thunderline.cluster.links import RTT_LIMITS_US, Link, LinkId, LinkState, Mark
 from thunderline.cluster.media import ORDER, Medium
 from thunderline.topology.probes import ASKED_GAP_S, SILENT_PERIOD_COUNT, Row
@@ -39,8 +40,10 @@ LAWS = (
     "what answers is left only for what is clearly better",
     "data goes by IPv4, and by no VPN while anything else is UP",
     "CABLE_LOST of a cable that carried something and carries nothing, between nodes that are alive by another way",
-    "a cable that was seen is remembered",
+    "a cable that was seen is remembered, by its ports where they are told",
+    "a rail joins ports that one cable has joined, and no port without a hub has two",
     "in peace the graph is the same everywhere, complete, and holds exactly what works, as it works",
+    "in peace all have the same rails: one for each cable between Macs, one-sided where one of the two sees nobody",
     "in peace the first of the link order is chosen, and no placement waits but for a cable",
     "in peace no choice goes back and forth, also where RTTs scatter around a limit",
     "in peace nothing is news, and every address is probed once a period",
@@ -113,6 +116,8 @@ def _of_its_report(world: "World", host: Host) -> None:
         return
     if host.roster is None or not host.roster.complete:
         raise Broken(f"{host.node} says that it knows all, and its roster is not complete")
+    if host.is_mac and host.ports is None:
+        raise Broken(f"{host.node} says that it knows all, and has not looked at its ports")
     # What is UP or DEGRADED is held against its tries by `of_a_try`.
     stands = {(one.to_node, one.address) for one in report.tried if one.state in (S.UP, S.DEGRADED)}
     for key in tried - stands:
@@ -161,7 +166,7 @@ def _of_links(world: "World", host: Host, graph: Graph) -> None:
             if link.medium not in back:
                 raise Broken(f"{host.node} has {link}, which has crossed {media}")
     for cable in graph.lost_cables:
-        if cable not in world.crossed_cables:
+        if not any(cable.is_same(one) for one in world.crossed_cables):
             raise Broken(f"{cable} is lost for {host.node}, and never carried anything")
         if not set(cable.nodes) <= host.members.alive | {host.node}:
             raise Broken(f"{cable} is lost for {host.node}, and its ends are not alive")
@@ -175,15 +180,26 @@ def _of_links(world: "World", host: Host, graph: Graph) -> None:
             if is_there and one.medium is M.THUNDERBOLT and Mark.ASYMMETRIC_ROUTE not in one.marks:
                 raise Broken(f"{cable} is lost for {host.node}, and carries {one}")
     for cable, carries in world.networks.cables(world.names).items():
-        if carries and host.node in cable.nodes and _shows(graph, *(end.interface for end in cable.ends)):
-            if cable not in host.cables:
+        if carries and host.node in cable.nodes and _shows(graph, cable) and agree(graph, cable):
+            if not any(cable.is_same(one) for one in host.cables):
                 raise Broken(f"{host.node} sees {cable}, and does not remember it")
             world.seen_cables.add(cable)
+    _of_rails(world, host, graph)
 
 
-def _shows(graph: Graph, one: str, other: str) -> bool:
+def _of_rails(world: "World", host: Host, graph: Graph) -> None:
+    """Of a hub's port two may be told for a moment, by who has looked and who has not since it was moved."""
+    if not world.macs.joined.issuperset(pair for pair, _ in ends_of(graph.rails)):
+        raise Broken(f"{host.node} has rails of different cables: {graph.rails}")
+    direct = [end.port_uuid for one in graph.rails if not one.behind for end in (one.one, one.other)]
+    if len(direct) != len(set(direct)):
+        raise Broken(f"{host.node} has two rails at one port: {graph.rails}")
+
+
+def _shows(graph: Graph, cable: Cable) -> bool:
+    ends = {(end.node, end.interface) for end in cable.ends}
     return any(
-        {link.local_interface, link.remote_interface} == {one, other}
+        {(link.from_node, link.local_interface), (link.to_node, link.remote_interface)} == ends
         and link.medium is M.THUNDERBOLT
         and link.state is not S.DOWN
         and Mark.ASYMMETRIC_ROUTE not in link.marks

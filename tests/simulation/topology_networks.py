@@ -1,7 +1,7 @@
 """Media between simulated hosts: who reaches whom, by which interfaces and how fast, as routes and walls are now."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, field
 
 from thunderline.cluster import NodeId
@@ -45,9 +45,25 @@ class Net:
     # The last number of each host's address, and how often its end was moved to another port.
     numbers: dict[int, int] = field(default_factory=dict)
     moves: dict[int, int] = field(default_factory=dict)
+    # Of a cable: its hosts whose ports tell of themselves, hubs from the first host to the other, and what interfaces
+    # are called where that is not after the net.
+    macs: Set[int] = frozenset()
+    hubs: tuple[str, ...] = ()
+    labels: dict[int, str] = field(default_factory=dict)
+
+    def label(self, host: int) -> str:
+        return self.labels.get(host, self.name)
 
     def end(self, host: int) -> End:
-        return End(f"{self.name}.{self.moves.get(host, 0)}", self.medium)
+        return End(f"{self.label(host)}.{self.moves.get(host, 0)}", self.medium)
+
+    def uuid(self, host: int, number: int | None = None) -> str:
+        """Of the port where its end is, or was after so many moves."""
+        moves = self.moves.get(host, 0) if number is None else number
+        return f"{self.name}.{moves}@{host}" if host in self.macs else ""
+
+    def cable(self, names: Sequence[NodeId]) -> Cable:
+        return cable(*(CableEnd(names[host], self.end(host).interface, self.uuid(host)) for host in self.members))
 
     def addresses(self, host: int) -> tuple[str, ...]:
         number = self.numbers[host]
@@ -146,9 +162,7 @@ class Networks:
         found = {}
         for net in self.nets:
             if net.medium is M.THUNDERBOLT and not any((one, net.name) in self.detours for one in net.members):
-                one, other = net.members
-                ends = [CableEnd(names[host], net.end(host).interface) for host in (one, other)]
-                found[cable(*ends)] = self._carries(net, one, other)
+                found[net.cable(names)] = self._carries(net, *net.members)
         return found
 
 

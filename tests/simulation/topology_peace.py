@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from simulation.topology_host import PERIOD_S, TIMEOUT_S, Host
 from simulation.topology_networks import Way
+from simulation.topology_ports import ends_of
 from thunderline.cluster import NodeId
 from thunderline.cluster.addresses import is_vpn
 from thunderline.cluster.graph import Graph, Outcome
@@ -130,10 +131,14 @@ def _wrong_cables(world: "World", graph: Graph, present: frozenset[NodeId]) -> s
     joined = {frozenset(link.id[:2]) for link in graph.links if link.state is not S.DOWN}
     for one, carries in cables.items():
         pair = frozenset(one.nodes)
-        is_lost = one in world.seen_cables and not carries and pair not in moved and pair in joined and pair <= present
-        if is_lost and one not in graph.lost_cables:
+        was_seen = any(one.is_same(seen) for seen in world.seen_cables)
+        is_lost = was_seen and not carries and pair not in moved and pair in joined and pair <= present
+        if is_lost and not any(one.is_same(lost) for lost in graph.lost_cables):
             return f"{one} is not said to be lost"
-    excused = {frozenset(one.nodes) for one in graph.cables}
+    rails = world.macs.rails(world.names, present)
+    if ends_of(graph.rails) != rails or len(graph.rails) != len(rails):
+        return f"its rails are {graph.rails}, and there are {rails}"
+    excused = {frozenset(one.nodes) for one in graph.cables} | {frozenset(one.nodes) for one in graph.rails}
     tried = {(one.from_node, one.to_node) for one in graph.tried}
     waits = waits_for(graph, sorted(present)) if len(present) < 20 else ()
     if wrong := [pair for pair in waits if frozenset(pair) not in excused and pair in tried]:

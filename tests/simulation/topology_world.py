@@ -2,8 +2,9 @@
 
 Cables, LANs, Wi-Fi and VPNs between them; walls that one side cannot dial through, detours, cuts, slowness and jitter,
 partitions, restarts of either role and of machines, sleep, strangers at the echo, addresses that change hands, and
-reports that are late, come twice or get lost with their stream. Probes, reports, graph and choice are the real ones,
-or those that a test passes; who is there is told by the real roster of discovery.
+reports that are late, come twice or get lost with their stream. Some are Macs, which tell of their Thunderbolt ports.
+Probes, reports, graph and choice are the real ones, or those that a test passes; who is there is told by the real
+roster of discovery.
 """
 
 import errno as errnos
@@ -17,9 +18,10 @@ from simulation import topology_laws
 from simulation.topology_faults import Faults, heals
 from simulation.topology_host import HEARTBEAT_S, TIMEOUT_S, Core, Graphs, Host
 from simulation.topology_networks import Net, Networks, Way
+from simulation.topology_ports import Macs
 from simulation.topology_streams import Streams
 from thunderline.cluster import NodeId
-from thunderline.cluster.graph import Cable, CableEnd, Outcome, Version, cable
+from thunderline.cluster.graph import Cable, Outcome, Version
 from thunderline.cluster.links import LinkId
 from thunderline.cluster.media import Medium
 from thunderline.topology.probes import Echoed, Row
@@ -51,7 +53,10 @@ class World:
         # The order of ids is not that of the addresses.
         self.names = [NodeId(f"{chance.getrandbits(32):08x}-{index}") for index in range(count)]
         self.networks = Networks(chance, count, self.is_plain)
+        self.macs = Macs(seed, self.networks, count, self.is_plain)
         self.hosts = [Host(index, self.names, core, self.graphs) for index in range(count)]
+        for index in self.macs.hosts:
+            self.hosts[index].is_mac = True
         # Who makes a graph of what it has heard. That of a hundred nodes takes its time, and is the same for all.
         self.lookers = self.hosts[:: count // 3] if self.is_large else self.hosts
         self._order = itertools.count()
@@ -152,6 +157,8 @@ class World:
 
     def _step(self, host: Host) -> None:
         host.tick_roster(self.now_s)
+        if host.is_mac:
+            self.macs.look(host, self.now_s, self.faults)
         if not host.up:
             return
         for row in host.look(self.now_s, self.tick_s):
@@ -225,12 +232,11 @@ class World:
         return (other.up or other.discovers) and other.is_awake(self.now_s)
 
     def _hear(self, host: Host, other: Host, address: str, way: Way) -> None:
-        leaves, arrives, returns = way.path.leaves, way.path.arrives, way.path.returns
-        assert leaves is not None and arrives is not None
+        arrives, returns = way.path.arrives, way.path.returns
+        assert arrives is not None
         self.crossed.setdefault(LinkId(host.node, other.node, address), set()).add(way.medium)
         if way.out is way.back and way.medium is Medium.THUNDERBOLT:
-            ends = CableEnd(host.node, leaves.interface), CableEnd(other.node, arrives.interface)
-            self.crossed_cables.add(cable(*ends))
+            self.crossed_cables.add(way.out.cable(self.names))
         clock_s = other.clock_s(self.now_s)
         rtt_us = self.networks.rtt_us(way)
         echoed = Echoed(host.node, address, way.local_address, arrives, returns, rtt_us, clock_s)
