@@ -11,7 +11,7 @@ import pytest
 from thunderline.cluster.errors import Draining, NotFound
 from thunderline.rpc.channel import dial
 from thunderline.rpc.errors import from_call
-from thunderline.v1 import topology_pb2, topology_pb2_grpc
+from thunderline.v1 import cluster_pb2, topology_pb2, topology_pb2_grpc
 from topology.little_network import HERE, Node, free_ports, living, nodes, pairs, roster, together, until
 
 UP, DOWN = topology_pb2.LINK_STATE_UP, topology_pb2.LINK_STATE_DOWN
@@ -47,6 +47,33 @@ async def test_the_way_back_is_seen_too_and_so_nothing_is_one_sided(tmp_path: Pa
 
         told = await lives[0].until("all ends of both paths", whole)
         assert all(not link.marks for link in told.links)
+
+
+async def test_ports_on_the_cards_of_two_macs_are_one_rail_for_both(tmp_path: Path) -> None:
+    one, other = nodes(tmp_path, 2)
+    cards = [node.card() for node in (one, other)]
+    for card, uuid, receptacle in zip(cards, ("uuid-a", "uuid-b"), ("4", "2"), strict=True):
+        card.operating_system = "darwin 25.2.0"
+        port = card.machine.ports.add(uuid=uuid, receptacle=receptacle, interface="en5", rdma_device="rdma_en5")
+        port.rdma_port, port.speed_gbps = cluster_pb2.RDMA_PORT_STATE_ACTIVE, 80
+    # The second does not see the first.
+    cards[0].machine.ports[0].macs.add(port_uuid="uuid-b", behind=["Hub"])
+    unlooked = cluster_pb2.NodeCard()
+    unlooked.CopyFrom(cards[1])
+    unlooked.ClearField("machine")
+    async with living(one, roster(*cards)) as first, living(other, roster(cards[0], unlooked)) as second:
+        # Its own discovery has not looked at its ports yet.
+        told = await first.until("both directions", lambda told: pairs(told) == both(one, other))
+        assert list(told.incomplete_node_ids) == [other.node] and not told.rails
+        second.discovery.tell(roster(*cards))
+        for life in (first, second):
+            told = await life.until("a rail", lambda told: told.rails and not told.incomplete_node_ids)
+            (rail,) = told.rails
+            assert [(end.node_id, end.port_uuid, end.receptacle) for end in (rail.one, rail.other)] == [
+                (one.node, "uuid-a", "4"),
+                (other.node, "uuid-b", "2"),
+            ]
+            assert (rail.speed_gbps, list(rail.behind), rail.one_sided) == (80, ["Hub"], True)
 
 
 async def test_one_stream_joins_two_nodes_that_can_both_dial(tmp_path: Path) -> None:
