@@ -139,6 +139,21 @@ async def test_who_is_cancelled_ends_it_first(tmp_path: Path) -> None:
     assert not mac.living()
 
 
+@pytest.mark.parametrize("turns", range(30))
+async def test_who_is_cancelled_while_it_is_started_ends_it_too(tmp_path: Path, turns: int) -> None:
+    """After so many turns of the loop; a child has its pipes by then, or not yet."""
+    mac = LittleMac(tmp_path)
+    mac.does("little", mac.remembering("trap '' TERM; echo $$ >>$PIDS; sleep 1000"))
+    running = asyncio.create_task(ran(["little"], ANSWERS_S, mac.environ))
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    running.cancel()
+    done, _ = await asyncio.wait({running}, timeout=SLACK_S)
+    assert done
+    assert running.cancelled()
+    assert not mac.living()
+
+
 async def test_many_that_hang_hang_side_by_side(tmp_path: Path) -> None:
     mac = LittleMac(tmp_path)
     mac.does("little", "sleep 1000")

@@ -82,7 +82,6 @@ async def ran(words: Sequence[str], timeout_s: float, environ: Mapping[str, str]
     """The first word is looked for in PATH each time: what is installed later is found. Raises nothing that the command
     brings about. Cancelled, it ends the command first."""
     environ = os.environ if environ is None else environ
-    loop = asyncio.get_running_loop()
     # A folder of PATH may lie on a network disk that hangs.
     program = await asyncio.to_thread(shutil.which, words[0], path=environ.get("PATH"))
     if program is None:
@@ -94,17 +93,7 @@ async def ran(words: Sequence[str], timeout_s: float, environ: Mapping[str, str]
         return Ran(_unstarted(error), _settled())
     try:
         try:
-            transport, child = await loop.subprocess_exec(
-                _Child,
-                program,
-                *words[1:],
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.PIPE,
-                start_new_session=True,
-                pass_fds=(reading,),
-                env={**environ, **LANGUAGE, LIFELINE: str(reading)},
-            )
+            transport, child = await _started(program, words[1:], reading, environ)
         except OSError as error:
             return Ran(_unstarted(error), _settled())
         finally:
@@ -117,6 +106,32 @@ async def ran(words: Sequence[str], timeout_s: float, environ: Mapping[str, str]
             await _end(transport, child)
     finally:
         os.close(writing)
+
+
+async def _started(
+    program: str, arguments: Sequence[str], lifeline: int, environ: Mapping[str, str]
+) -> tuple[asyncio.SubprocessTransport, _Child]:
+    """Raises OSError."""
+    starting = asyncio.ensure_future(
+        asyncio.get_running_loop().subprocess_exec(
+            _Child,
+            program,
+            *arguments,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            start_new_session=True,
+            pass_fds=(lifeline,),
+            env={**environ, **LANGUAGE, LIFELINE: str(lifeline)},
+        )
+    )
+    try:
+        return await asyncio.shield(starting)
+    except asyncio.CancelledError:
+        # Cancelled itself it would kill the process alone, and wait for those who hold its pipes.
+        with contextlib.suppress(OSError):
+            await _end(*await starting)
+        raise
 
 
 async def _end(transport: asyncio.SubprocessTransport, child: _Child) -> None:
