@@ -198,6 +198,12 @@ def stays_on_a_dead_link(links: tuple[Link, ...], held: LinkId | None, best: Lin
     return held if any(link.id == held and link.state is S.DOWN for link in links) else best
 
 
+def trusts_who_answers(links: tuple[Link, ...], held: LinkId | None, best: LinkId | None) -> LinkId | None:
+    """Whether or not the peer's card tells the address."""
+    answering = [replace(one, marks=frozenset()) for one in links if one.state is not S.DOWN]
+    return next((one.id for one in in_order(answering)), None)
+
+
 def never_comes_back(links: tuple[Link, ...], held: LinkId | None, best: LinkId | None) -> LinkId | None:
     """The VPN that helped out while the cable was away is kept."""
     return held if any(link.id == held and link.state is not S.DOWN for link in links) else best
@@ -295,6 +301,7 @@ BUGS: dict[str, Core] = {
     "a refusal is taken for silence": Core(failed=takes_a_refusal_for_silence),
     "the address tells the medium": Core(answered=trusts_the_address),
     "a DOWN link stays chosen": Core(choosing(stays_on_a_dead_link)),
+    "an address that no card tells is used": Core(choosing(trusts_who_answers)),
     "the better link is not taken again": Core(choosing(never_comes_back)),
     "of two near-equal links now the one, now the other is chosen": Core(choosing(takes_whatever_is_first)),
     "data goes by IPv6": Core(data_path=data_by_the_order),

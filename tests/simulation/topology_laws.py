@@ -208,7 +208,7 @@ def _shows(graph: Graph, cable: Cable) -> bool:
 
 
 def of_a_choice(links: Iterable[Link], chosen: Link | None, held: LinkId | None) -> None:
-    answering = [one for one in links if one.state is not S.DOWN]
+    answering = [one for one in links if _may_be_used(one)]
     if chosen is None or chosen not in answering:
         if answering or chosen is not None:
             raise Broken(f"{chosen} is chosen, and these answer: {answering}")
@@ -219,6 +219,11 @@ def of_a_choice(links: Iterable[Link], chosen: Link | None, held: LinkId | None)
     left = next((one for one in answering if one.id == held), None)
     if left is not None and left is not chosen and not beats(chosen, left):
         raise Broken(f"{left} is left for {chosen}, which is not clearly better")
+
+
+def _may_be_used(one: Link) -> bool:
+    """It answers, and its address is the peer's by more than what somebody said to an echo."""
+    return one.state is not S.DOWN and Mark.UNADVERTISED not in one.marks
 
 
 def beats(one: Link, other: Link) -> bool:
@@ -242,7 +247,7 @@ def _counts_as(link: Link, rtt_us: int) -> int:
 
 
 def of_data(links: Iterable[Link], path: Link | None) -> None:
-    usable = [one for one in links if one.state is not S.DOWN and is_ipv4(one.address)]
+    usable = [one for one in links if _may_be_used(one) and is_ipv4(one.address)]
     if path is None or path not in usable:
         if usable or path is not None:
             raise Broken(f"data goes by {path}, and these could carry it: {usable}")

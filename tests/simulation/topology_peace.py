@@ -101,18 +101,20 @@ def _wrong_graph(world: "World", host: Host, known: Mapping[tuple[int, int], set
     if found.keys() != wanted.keys():
         return f"{found.keys() - wanted.keys()} do not work, {wanted.keys() - found.keys()} do"
     for link_id, way in wanted.items():
-        if wrong := _wrong_link(found[link_id], way):
+        is_told = link_id.address in world.told_addresses(way.to)
+        if wrong := _wrong_link(found[link_id], way, is_told):
             return wrong
     return _wrong_cables(world, graph, present)
 
 
-def _wrong_link(link: Link, way: Way) -> str:
+def _wrong_link(link: Link, way: Way, is_told: bool) -> str:
+    """`is_told`: the peer's card tells its address."""
     medium = M.VPN if is_vpn(link.address) or is_vpn(way.local_address) else way.medium
     low, high = (sum(ends) / 2 for ends in zip(way.out.range_us, way.back.range_us, strict=True))
     limit_us = RTT_LIMITS_US.get(medium, 10**9)
     wrong_state = (link.state is S.DEGRADED and high < 0.8 * limit_us) or (link.state is S.UP and low > limit_us)
     is_asymmetric = way.out is not way.back
-    marks = {Mark.ASYMMETRIC_ROUTE} if is_asymmetric else set()
+    marks = ({Mark.ASYMMETRIC_ROUTE} if is_asymmetric else set()) | (set() if is_told else {Mark.UNADVERTISED})
     is_near = low / 1.25 - 110 <= link.rtt_us <= 1.25 * high + 110
     wrong = link.medium is not medium or wrong_state or link.marks != marks or not is_near
     return f"{link} should be {medium.name}, {marks}, {low:.0f} to {high:.0f} us" if wrong else ""

@@ -15,6 +15,7 @@ from thunderline.cluster.links import (
     SWITCH_GAIN_MIN_US,
     Link,
     LinkState,
+    Mark,
     choose,
     data_path,
     in_order,
@@ -273,3 +274,11 @@ def test_a_choice_is_made_once(links: list[Link], number: int) -> None:
 def test_a_rival_of_the_same_class_needs_its_margin() -> None:
     assert SWITCH_GAIN_MIN == 1.2 and SWITCH_GAIN_MIN_US == 100
     assert [RTT_LIMITS_US.get(one) for one in ORDER] == [None, 5_000, 10_000, 50_000, None, None]
+
+
+def test_an_address_that_the_peers_card_does_not_tell_is_never_used() -> None:
+    """Anybody may say a peer's name to an echo, and answer to it at an address of their own."""
+    told = link(ETH, 0.5)
+    said = replace(link(TB, 0.01, address="10.0.0.66"), marks=frozenset({Mark.UNADVERTISED}))
+    assert choose([said], None) is None and data_path([said]) is None
+    assert choose([said, told], said.id) == told == data_path([said, told])

@@ -385,9 +385,11 @@ def test_who_says_a_members_name_to_the_echo_makes_no_news() -> None:
     named = rows[B, "10.0.0.66"]
     rows[named.key] = failed(named, Outcome.TIMED_OUT, 110)
     assert told(A, V1, rows, arrivals, (), knows_peers=True) == before
-    # What has crossed once is told, and stays told.
+    # What has crossed once is told, and stays told; but whoever says B's name can answer to it too.
     rows[named.key] = failed(answered(named, 60, A_LAN, straight(ETH)), Outcome.TIMED_OUT, 110)
-    assert len(told(A, V1, rows, arrivals, (), knows_peers=True).tried) == 2
+    crossed = told(A, V1, rows, arrivals, (), knows_peers=True)
+    assert [one.is_advertised for one in crossed.tried] == [False, True]
+    assert [one.marks >= {Mark.UNADVERTISED} for one in seen(crossed, report(B)).between(A, B)] == [True, False]
     assert rows_for(rows, {B: [B_CABLE, "10.0.0.66"]}, arrivals)[named.key].is_advertised
 
 

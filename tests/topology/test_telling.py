@@ -59,7 +59,11 @@ def test_marks_are_told_by_their_names() -> None:
     one = link(TB, 0.05)
     odd = Link(*one.id, TB, LinkState.UP, 50, straight(TB), marks=frozenset(Mark))
     (found,) = told(knowing(odd)).links
-    assert list(found.marks) == [topology_pb2.LINK_MARK_ASYMMETRIC_ROUTE, topology_pb2.LINK_MARK_ONE_SIDED]
+    assert list(found.marks) == [
+        topology_pb2.LINK_MARK_ASYMMETRIC_ROUTE,
+        topology_pb2.LINK_MARK_ONE_SIDED,
+        topology_pb2.LINK_MARK_UNADVERTISED,
+    ]
     assert [topology_pb2.LinkMark.Name(one) for one in found.marks] == [f"LINK_MARK_{mark.name}" for mark in Mark]
 
 

@@ -65,6 +65,8 @@ class Tried:
     rtt_us: int = 0
     local_address: str = ""
     path: Path = UNKNOWN
+    # The peer's card tells the address.
+    is_advertised: bool = True
 
     @property
     def is_settled(self) -> bool:

@@ -41,6 +41,9 @@ class Mark(Enum):
 
     ASYMMETRIC_ROUTE = 1  # There and back take different interfaces.
     ONE_SIDED = 2  # Only one of its two nodes tells of it.
+    # The peer's card does not tell the address. Who says a peer's name to an echo can answer to it at its own: nothing
+    # is sent there.
+    UNADVERTISED = 3
 
 
 class LinkId(NamedTuple):
@@ -69,6 +72,10 @@ class Link:
     @property
     def id(self) -> LinkId:
         return LinkId(self.from_node, self.to_node, self.address)
+
+    @property
+    def is_usable(self) -> bool:
+        return self.state is not LinkState.DOWN and Mark.UNADVERTISED not in self.marks
 
     @property
     def local_interface(self) -> str:
@@ -123,9 +130,9 @@ def link_key(link: Link, limits_us: Mapping[Medium, int] = RTT_LIMITS_US) -> Lin
 
 
 def in_order(links: Iterable[Link], limits_us: Mapping[Medium, int] = RTT_LIMITS_US) -> list[Link]:
-    """Those that answer, the best first."""
-    answering = [one for one in links if one.state is not LinkState.DOWN]
-    return sorted(answering, key=lambda one: link_key(one, limits_us))
+    """Those that can be used, the best first."""
+    usable = [one for one in links if one.is_usable]
+    return sorted(usable, key=lambda one: link_key(one, limits_us))
 
 
 def data_path(links: Iterable[Link], limits_us: Mapping[Medium, int] = RTT_LIMITS_US) -> Link | None:
@@ -142,7 +149,7 @@ def choose(
     faster by that much. The margin holds also where an RTT decides as what a DEGRADED link counts, so nothing flaps
     there either; and every change is an improvement in the order, so there is no going round.
     """
-    answering = [one for one in links if one.state is not LinkState.DOWN]
+    answering = [one for one in links if one.is_usable]
     if len(answering) <= 1:
         return answering[0] if answering else None
     answering = in_order(answering, limits_us)

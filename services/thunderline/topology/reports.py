@@ -117,6 +117,7 @@ def _tried(node: NodeId, row: Row, arrivals: Arrivals) -> Tried:
         rtt_us=row.health.rtt_us if row.health else 0,
         local_address=row.local_address,
         path=replace(row.path, comes_back=back.last.arrives) if back else row.path,
+        is_advertised=row.is_advertised,
     )
 
 
@@ -163,7 +164,7 @@ def _gist(one: Tried | Heard) -> tuple[object, ...]:
     link = one.from_node, one.to_node, one.address, one.state
     if isinstance(one, Heard):
         return *link, one.from_address, one.arrives, one.returns, one.is_proven
-    return *link, one.local_address, one.path, None if one.stands else _ended(one)
+    return *link, one.local_address, one.path, one.is_advertised, None if one.stands else _ended(one)
 
 
 def _missed(one: Tried | Heard, limits_us: Mapping[Medium, int]) -> int:
@@ -284,7 +285,11 @@ def _link(link_id: LinkId, tried: Tried | None, heard: list[Heard], peer_speaks:
         rtt_us=tried.rtt_us,
         path=tried.path,
         local_address=tried.local_address,
-        marks=_marks(tried.path, one_sided=not (heard or peer_speaks or tried.state is LinkState.DOWN)),
+        marks=_marks(
+            tried.path,
+            one_sided=not (heard or peer_speaks or tried.state is LinkState.DOWN),
+            unadvertised=not tried.is_advertised,
+        ),
     )
 
 
@@ -305,8 +310,12 @@ def _heard_key(heard: Heard) -> tuple[int, int, str]:
     return heard.state.value, heard.rtt_us, heard.from_address
 
 
-def _marks(path: Path, one_sided: bool) -> frozenset[Mark]:
-    found = {Mark.ASYMMETRIC_ROUTE: path.is_asymmetric, Mark.ONE_SIDED: one_sided}
+def _marks(path: Path, one_sided: bool, unadvertised: bool = False) -> frozenset[Mark]:
+    found = {
+        Mark.ASYMMETRIC_ROUTE: path.is_asymmetric,
+        Mark.ONE_SIDED: one_sided,
+        Mark.UNADVERTISED: unadvertised,
+    }
     return frozenset(mark for mark, holds in found.items() if holds)
 
 

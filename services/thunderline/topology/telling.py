@@ -16,6 +16,7 @@ from thunderline.v1 import cluster_pb2, topology_pb2
 MARKS = {
     Mark.ASYMMETRIC_ROUTE: topology_pb2.LINK_MARK_ASYMMETRIC_ROUTE,
     Mark.ONE_SIDED: topology_pb2.LINK_MARK_ONE_SIDED,
+    Mark.UNADVERTISED: topology_pb2.LINK_MARK_UNADVERTISED,
 }
 
 # All that the links of one pair of nodes are told from.

@@ -84,6 +84,7 @@ def tried_to_proto(one: Tried) -> topology_pb2.AddressAttempt:
         rtt_us=one.rtt_us,
         local_address=one.local_address,
         path=path_to_proto(one.path),
+        unadvertised=not one.is_advertised,
     )
 
 
@@ -103,6 +104,7 @@ def _tried(told: topology_pb2.AddressAttempt) -> Tried:
         _number(told.rtt_us, RTT_US_MAX),
         _text(told.local_address),
         _path(told.path),
+        not told.unadvertised,
     )
 
 

@@ -55,6 +55,8 @@ def _place(link: Link, links: Collection[Link], chosen: LinkId | None, limits_us
     """Where it stands in the order, and by which criterion."""
     if link.state is LinkState.DOWN:
         return "DOWN: it has answered before, and does not now"
+    if Mark.UNADVERTISED in link.marks:
+        return "UNADVERTISED: nothing is sent there, the peer's card does not tell this address"
     order = in_order(links, limits_us)
     if link.id != chosen:
         better = next((one for one in order if one.id == chosen), None)

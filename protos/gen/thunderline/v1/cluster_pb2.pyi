@@ -318,6 +318,7 @@ class NodeCard(_message.Message):
     CERTIFICATE_AUTHORITY_FIELD_NUMBER: _builtins.int
     SIGNING_AUTHORITY_FIELD_NUMBER: _builtins.int
     MACHINE_FIELD_NUMBER: _builtins.int
+    DEPARTED_NODE_IDS_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
     """A UUID kept on the node's disk."""
     incarnation: _builtins.int
@@ -368,6 +369,12 @@ class NodeCard(_message.Message):
     def machine(self) -> Global___MachineFacts:
         """Unset until the node has looked for the first time."""
 
+    @_builtins.property
+    def departed_node_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Only on the scheduler node: who was taken out of the cluster. No member takes their cards, of whatever start, until
+        a join token has let them in again. At most 256.
+        """
+
     def __init__(
         self,
         *,
@@ -392,10 +399,11 @@ class NodeCard(_message.Message):
         certificate_authority: _builtins.str = ...,
         signing_authority: _builtins.str = ...,
         machine: Global___MachineFacts | None = ...,
+        departed_node_ids: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["machine", b"machine"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "certificate_authority", b"certificate_authority", "chip", b"chip", "cluster_name", b"cluster_name", "endpoints", b"endpoints", "hostname", b"hostname", "incarnation", b"incarnation", "interfaces", b"interfaces", "is_scheduler_node", b"is_scheduler_node", "machine", b"machine", "memory_bytes", b"memory_bytes", "node_id", b"node_id", "operating_system", b"operating_system", "revision", b"revision", "settings", b"settings", "settings_digest", b"settings_digest", "signing_authority", b"signing_authority", "start_id", b"start_id", "trusted_authorities", b"trusted_authorities", "version", b"version", "versions", b"versions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "certificate_authority", b"certificate_authority", "chip", b"chip", "cluster_name", b"cluster_name", "departed_node_ids", b"departed_node_ids", "endpoints", b"endpoints", "hostname", b"hostname", "incarnation", b"incarnation", "interfaces", b"interfaces", "is_scheduler_node", b"is_scheduler_node", "machine", b"machine", "memory_bytes", b"memory_bytes", "node_id", b"node_id", "operating_system", b"operating_system", "revision", b"revision", "settings", b"settings", "settings_digest", b"settings_digest", "signing_authority", b"signing_authority", "start_id", b"start_id", "trusted_authorities", b"trusted_authorities", "version", b"version", "versions", b"versions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

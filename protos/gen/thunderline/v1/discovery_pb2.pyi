@@ -367,7 +367,9 @@ Global___PeerLead: _TypeAlias = PeerLead  # noqa: Y015
 
 @_typing.final
 class LeftLife(_message.Message):
-    """A life of a member that has left."""
+    """A life of a member that has left. What counts is its own word and the scheduler node's; anybody else's is taken only
+    of a member that is DEAD here, until its next card.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 

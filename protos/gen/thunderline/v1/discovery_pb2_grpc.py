@@ -78,15 +78,15 @@ class DiscoveryServiceServicer:
 
     def ExchangeCard(self, request, context):
         """Peer to peer, each second: it is the heartbeat. INVALID_ARGUMENT for a card that breaks a bound, UNAUTHENTICATED
-        for one of another node than the certificate's.
+        for one of another node than the certificate's, or of a node that was taken out of the cluster.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def LeaveCluster(self, request, context):
-        """A node leaves the cluster: all members are told, and forget it. Idempotent. A node may say so of itself, the
-        scheduler node of every other (of one that never comes back). NOT_FOUND for a node that is no member.
+        """A node leaves the cluster: all members are told, and forget it. Idempotent. Each node is asked by its own programs
+        alone: any of itself, the scheduler node of every other too. NOT_FOUND for a node that is no member.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -41,11 +41,11 @@ class DiscoveryServiceStub:
     """
     ExchangeCard: _grpc.UnaryUnaryMultiCallable[_discovery_pb2.ExchangeCardRequest, _discovery_pb2.ExchangeCardResponse]
     """Peer to peer, each second: it is the heartbeat. INVALID_ARGUMENT for a card that breaks a bound, UNAUTHENTICATED
-    for one of another node than the certificate's.
+    for one of another node than the certificate's, or of a node that was taken out of the cluster.
     """
     LeaveCluster: _grpc.UnaryUnaryMultiCallable[_discovery_pb2.LeaveClusterRequest, _discovery_pb2.LeaveClusterResponse]
-    """A node leaves the cluster: all members are told, and forget it. Idempotent. A node may say so of itself, the
-    scheduler node of every other (of one that never comes back). NOT_FOUND for a node that is no member.
+    """A node leaves the cluster: all members are told, and forget it. Idempotent. Each node is asked by its own programs
+    alone: any of itself, the scheduler node of every other too. NOT_FOUND for a node that is no member.
     """
 
 @_typing.type_check_only
@@ -61,11 +61,11 @@ class DiscoveryServiceAsyncStub(DiscoveryServiceStub):
     """
     ExchangeCard: _aio.UnaryUnaryMultiCallable[_discovery_pb2.ExchangeCardRequest, _discovery_pb2.ExchangeCardResponse]  # type: ignore[assignment]
     """Peer to peer, each second: it is the heartbeat. INVALID_ARGUMENT for a card that breaks a bound, UNAUTHENTICATED
-    for one of another node than the certificate's.
+    for one of another node than the certificate's, or of a node that was taken out of the cluster.
     """
     LeaveCluster: _aio.UnaryUnaryMultiCallable[_discovery_pb2.LeaveClusterRequest, _discovery_pb2.LeaveClusterResponse]  # type: ignore[assignment]
-    """A node leaves the cluster: all members are told, and forget it. Idempotent. A node may say so of itself, the
-    scheduler node of every other (of one that never comes back). NOT_FOUND for a node that is no member.
+    """A node leaves the cluster: all members are told, and forget it. Idempotent. Each node is asked by its own programs
+    alone: any of itself, the scheduler node of every other too. NOT_FOUND for a node that is no member.
     """
 
 class DiscoveryServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -96,7 +96,7 @@ class DiscoveryServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_discovery_pb2.ExchangeCardResponse, _abc.Awaitable[_discovery_pb2.ExchangeCardResponse]]:
         """Peer to peer, each second: it is the heartbeat. INVALID_ARGUMENT for a card that breaks a bound, UNAUTHENTICATED
-        for one of another node than the certificate's.
+        for one of another node than the certificate's, or of a node that was taken out of the cluster.
         """
 
     @_abc_1.abstractmethod
@@ -105,8 +105,8 @@ class DiscoveryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _discovery_pb2.LeaveClusterRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_discovery_pb2.LeaveClusterResponse, _abc.Awaitable[_discovery_pb2.LeaveClusterResponse]]:
-        """A node leaves the cluster: all members are told, and forget it. Idempotent. A node may say so of itself, the
-        scheduler node of every other (of one that never comes back). NOT_FOUND for a node that is no member.
+        """A node leaves the cluster: all members are told, and forget it. Idempotent. Each node is asked by its own programs
+        alone: any of itself, the scheduler node of every other too. NOT_FOUND for a node that is no member.
         """
 
 def add_DiscoveryServiceServicer_to_server(servicer: DiscoveryServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

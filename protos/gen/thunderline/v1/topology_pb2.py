@@ -26,19 +26,19 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from thunderline.v1 import cluster_pb2 as thunderline_dot_v1_dot_cluster__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dthunderline/v1/topology.proto\x12\x0ethunderline.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1cthunderline/v1/cluster.proto\"D\n\x07PathEnd\x12\x11\n\tinterface\x18\x01 \x01(\t\x12&\n\x06medium\x18\x02 \x01(\x0e\x32\x16.thunderline.v1.Medium\"\xb7\x01\n\x0bNetworkPath\x12\'\n\x06leaves\x18\x01 \x01(\x0b\x32\x17.thunderline.v1.PathEnd\x12(\n\x07\x61rrives\x18\x02 \x01(\x0b\x32\x17.thunderline.v1.PathEnd\x12(\n\x07returns\x18\x03 \x01(\x0b\x32\x17.thunderline.v1.PathEnd\x12+\n\ncomes_back\x18\x04 \x01(\x0b\x32\x17.thunderline.v1.PathEnd\"\xb6\x03\n\x04Link\x12\x14\n\x0c\x66rom_node_id\x18\x01 \x01(\t\x12\x12\n\nto_node_id\x18\x02 \x01(\t\x12\x17\n\x0flocal_interface\x18\x03 \x01(\t\x12\x15\n\rlocal_address\x18\x04 \x01(\t\x12\x14\n\x0cpeer_address\x18\x05 \x01(\t\x12&\n\x06medium\x18\x06 \x01(\x0e\x32\x16.thunderline.v1.Medium\x12(\n\x05state\x18\x07 \x01(\x0e\x32\x19.thunderline.v1.LinkState\x12\x0e\n\x06rtt_us\x18\x08 \x01(\x03\x12\x16\n\x0epeer_interface\x18\t \x01(\t\x12)\n\tcounts_as\x18\n \x01(\x0e\x32\x16.thunderline.v1.Medium\x12\'\n\x05marks\x18\x0b \x03(\x0e\x32\x18.thunderline.v1.LinkMark\x12\x0e\n\x06\x63hosen\x18\x0c \x01(\x08\x12\x0b\n\x03why\x18\r \x01(\t\x12)\n\x04path\x18\x0e \x01(\x0b\x32\x1b.thunderline.v1.NetworkPath\x12(\n\x05\x63\x61\x62le\x18\x0f \x01(\x0b\x32\x19.thunderline.v1.LinkCable\"b\n\tLinkCable\x12\x18\n\x10local_receptacle\x18\x01 \x01(\t\x12\x17\n\x0fpeer_receptacle\x18\x02 \x01(\t\x12\x12\n\nspeed_gbps\x18\x03 \x01(\x05\x12\x0e\n\x06\x62\x65hind\x18\x04 \x03(\t\"\x92\x01\n\x07RailEnd\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x02 \x01(\t\x12\x11\n\tinterface\x18\x03 \x01(\t\x12\x11\n\tport_uuid\x18\x04 \x01(\t\x12\x12\n\nreceptacle\x18\x05 \x01(\t\x12,\n\x05state\x18\x06 \x01(\x0e\x32\x1d.thunderline.v1.RdmaPortState\"\x8b\x01\n\x04Rail\x12$\n\x03one\x18\x01 \x01(\x0b\x32\x17.thunderline.v1.RailEnd\x12&\n\x05other\x18\x02 \x01(\x0b\x32\x17.thunderline.v1.RailEnd\x12\x12\n\nspeed_gbps\x18\x03 \x01(\x05\x12\x0e\n\x06\x62\x65hind\x18\x04 \x03(\t\x12\x11\n\tone_sided\x18\x05 \x01(\x08\"\xdc\x02\n\x0e\x41\x64\x64ressAttempt\x12\x14\n\x0c\x66rom_node_id\x18\x01 \x01(\t\x12\x12\n\nto_node_id\x18\x02 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12-\n\x07outcome\x18\x04 \x01(\x0e\x32\x1c.thunderline.v1.ProbeOutcome\x12\r\n\x05\x65rrno\x18\x05 \x01(\x05\x12\x15\n\rfailure_count\x18\x06 \x01(\x05\x12(\n\x05state\x18\x07 \x01(\x0e\x32\x19.thunderline.v1.LinkState\x12\x0e\n\x06rtt_us\x18\x08 \x01(\x03\x12\x15\n\rlocal_address\x18\t \x01(\t\x12)\n\x04path\x18\n \x01(\x0b\x32\x1b.thunderline.v1.NetworkPath\x12,\n\x08tried_at\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08sentence\x18\x0c \x01(\t\"\xea\x01\n\nHeardProbe\x12\x14\n\x0c\x66rom_node_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x14\n\x0c\x66rom_address\x18\x03 \x01(\t\x12(\n\x07\x61rrives\x18\x04 \x01(\x0b\x32\x17.thunderline.v1.PathEnd\x12(\n\x07returns\x18\x05 \x01(\x0b\x32\x17.thunderline.v1.PathEnd\x12(\n\x05state\x18\x06 \x01(\x0e\x32\x19.thunderline.v1.LinkState\x12\x0e\n\x06rtt_us\x18\x07 \x01(\x03\x12\x11\n\tis_proven\x18\x08 \x01(\x08\"U\n\x08\x43\x61\x62leEnd\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x11\n\tinterface\x18\x02 \x01(\t\x12\x11\n\tport_uuid\x18\x03 \x01(\t\x12\x12\n\nreceptacle\x18\x04 \x01(\t\"w\n\x05\x43\x61\x62le\x12%\n\x03one\x18\x01 \x01(\x0b\x32\x18.thunderline.v1.CableEnd\x12\'\n\x05other\x18\x02 \x01(\x0b\x32\x18.thunderline.v1.CableEnd\x12\x0c\n\x04lost\x18\x03 \x01(\x08\x12\x10\n\x08sentence\x18\x04 \x01(\t\"-\n\x0cGraphVersion\x12\r\n\x05start\x18\x01 \x01(\x03\x12\x0e\n\x06number\x18\x02 \x01(\x03\"\xaa\x02\n\nNodeReport\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12-\n\x07version\x18\x02 \x01(\x0b\x32\x1c.thunderline.v1.GraphVersion\x12\x30\n\x08\x61ttempts\x18\x03 \x03(\x0b\x32\x1e.thunderline.v1.AddressAttempt\x12)\n\x05heard\x18\x04 \x03(\x0b\x32\x1a.thunderline.v1.HeardProbe\x12%\n\x06\x63\x61\x62les\x18\x05 \x03(\x0b\x32\x15.thunderline.v1.Cable\x12\x10\n\x08\x63omplete\x18\x06 \x01(\x08\x12\x16\n\x0etells_node_ids\x18\x07 \x03(\t\x12.\n\x05ports\x18\x08 \x03(\x0b\x32\x1f.thunderline.v1.ThunderboltPort\"\xd2\x02\n\x08Topology\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x34\n\ninterfaces\x18\x02 \x03(\x0b\x32 .thunderline.v1.NetworkInterface\x12#\n\x05links\x18\x03 \x03(\x0b\x32\x14.thunderline.v1.Link\x12\x10\n\x08\x63omplete\x18\x04 \x01(\x08\x12\x30\n\x08\x61ttempts\x18\x05 \x03(\x0b\x32\x1e.thunderline.v1.AddressAttempt\x12%\n\x06\x63\x61\x62les\x18\x06 \x03(\x0b\x32\x15.thunderline.v1.Cable\x12\x1b\n\x13incomplete_node_ids\x18\x07 \x03(\t\x12-\n\x07version\x18\x08 \x01(\x0b\x32\x1c.thunderline.v1.GraphVersion\x12#\n\x05rails\x18\t \x03(\x0b\x32\x14.thunderline.v1.Rail\"\x14\n\x12GetTopologyRequest\"A\n\x13GetTopologyResponse\x12*\n\x08topology\x18\x01 \x01(\x0b\x32\x18.thunderline.v1.Topology\"\x16\n\x14WatchTopologyRequest\"C\n\x15WatchTopologyResponse\x12*\n\x08topology\x18\x01 \x01(\x0b\x32\x18.thunderline.v1.Topology\"X\n\x18WatchObservationsRequest\x12+\n\x07reports\x18\x01 \x03(\x0b\x32\x1a.thunderline.v1.NodeReport\x12\x0f\n\x07node_id\x18\x02 \x01(\t\"Y\n\x19WatchObservationsResponse\x12+\n\x07reports\x18\x01 \x03(\x0b\x32\x1a.thunderline.v1.NodeReport\x12\x0f\n\x07node_id\x18\x02 \x01(\t\"y\n\x12MeasureLinkRequest\x12\x14\n\x0cpeer_node_id\x18\x01 \x01(\t\x12\x14\n\x0cpeer_address\x18\x02 \x01(\t\x12\x11\n\tbandwidth\x18\x03 \x01(\x08\x12\x0e\n\x06in_use\x18\x04 \x01(\x08\x12\x14\n\x0c\x66rom_node_id\x18\x05 \x01(\t\"\x1b\n\x19PrepareMeasurementRequest\",\n\x1aPrepareMeasurementResponse\x12\x0e\n\x06permit\x18\x01 \x01(\x0c\"\xaa\x01\n\x13MeasureLinkResponse\x12\x0e\n\x06rtt_us\x18\x01 \x01(\x03\x12\x1c\n\x14\x62\x61ndwidth_bits_per_s\x18\x02 \x01(\x03\x12\x12\n\nrtt_min_us\x18\x03 \x01(\x03\x12\x12\n\nrtt_max_us\x18\x04 \x01(\x03\x12\x15\n\rrtt_stddev_us\x18\x05 \x01(\x03\x12\x12\n\nlost_count\x18\x06 \x01(\x05\x12\x12\n\nrtt_avg_us\x18\x07 \x01(\x03*h\n\tLinkState\x12\x1a\n\x16LINK_STATE_UNSPECIFIED\x10\x00\x12\x11\n\rLINK_STATE_UP\x10\x01\x12\x17\n\x13LINK_STATE_DEGRADED\x10\x02\x12\x13\n\x0fLINK_STATE_DOWN\x10\x03*^\n\x08LinkMark\x12\x19\n\x15LINK_MARK_UNSPECIFIED\x10\x00\x12\x1e\n\x1aLINK_MARK_ASYMMETRIC_ROUTE\x10\x01\x12\x17\n\x13LINK_MARK_ONE_SIDED\x10\x02*\xf3\x01\n\x0cProbeOutcome\x12\x1d\n\x19PROBE_OUTCOME_UNSPECIFIED\x10\x00\x12\x19\n\x15PROBE_OUTCOME_UNTRIED\x10\x01\x12\x1a\n\x16PROBE_OUTCOME_ANSWERED\x10\x02\x12\x19\n\x15PROBE_OUTCOME_REFUSED\x10\x03\x12\x1b\n\x17PROBE_OUTCOME_TIMED_OUT\x10\x04\x12\x1d\n\x19PROBE_OUTCOME_UNREACHABLE\x10\x05\x12\x1c\n\x18PROBE_OUTCOME_WRONG_NODE\x10\x06\x12\x18\n\x14PROBE_OUTCOME_FAILED\x10\x07\x32\xfc\x03\n\x0fTopologyService\x12V\n\x0bGetTopology\x12\".thunderline.v1.GetTopologyRequest\x1a#.thunderline.v1.GetTopologyResponse\x12^\n\rWatchTopology\x12$.thunderline.v1.WatchTopologyRequest\x1a%.thunderline.v1.WatchTopologyResponse0\x01\x12l\n\x11WatchObservations\x12(.thunderline.v1.WatchObservationsRequest\x1a).thunderline.v1.WatchObservationsResponse(\x01\x30\x01\x12V\n\x0bMeasureLink\x12\".thunderline.v1.MeasureLinkRequest\x1a#.thunderline.v1.MeasureLinkResponse\x12k\n\x12PrepareMeasurement\x12).thunderline.v1.PrepareMeasurementRequest\x1a*.thunderline.v1.PrepareMeasurementResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dthunderline/v1/topology.proto\x12\x0ethunderline.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1cthunderline/v1/cluster.proto\"D\n\x07PathEnd\x12\x11\n\tinterface\x18\x01 \x01(\t\x12&\n\x06medium\x18\x02 \x01(\x0e\x32\x16.thunderline.v1.Medium\"\xb7\x01\n\x0bNetworkPath\x12\'\n\x06leaves\x18\x01 \x01(\x0b\x32\x17.thunderline.v1.PathEnd\x12(\n\x07\x61rrives\x18\x02 \x01(\x0b\x32\x17.thunderline.v1.PathEnd\x12(\n\x07returns\x18\x03 \x01(\x0b\x32\x17.thunderline.v1.PathEnd\x12+\n\ncomes_back\x18\x04 \x01(\x0b\x32\x17.thunderline.v1.PathEnd\"\xb6\x03\n\x04Link\x12\x14\n\x0c\x66rom_node_id\x18\x01 \x01(\t\x12\x12\n\nto_node_id\x18\x02 \x01(\t\x12\x17\n\x0flocal_interface\x18\x03 \x01(\t\x12\x15\n\rlocal_address\x18\x04 \x01(\t\x12\x14\n\x0cpeer_address\x18\x05 \x01(\t\x12&\n\x06medium\x18\x06 \x01(\x0e\x32\x16.thunderline.v1.Medium\x12(\n\x05state\x18\x07 \x01(\x0e\x32\x19.thunderline.v1.LinkState\x12\x0e\n\x06rtt_us\x18\x08 \x01(\x03\x12\x16\n\x0epeer_interface\x18\t \x01(\t\x12)\n\tcounts_as\x18\n \x01(\x0e\x32\x16.thunderline.v1.Medium\x12\'\n\x05marks\x18\x0b \x03(\x0e\x32\x18.thunderline.v1.LinkMark\x12\x0e\n\x06\x63hosen\x18\x0c \x01(\x08\x12\x0b\n\x03why\x18\r \x01(\t\x12)\n\x04path\x18\x0e \x01(\x0b\x32\x1b.thunderline.v1.NetworkPath\x12(\n\x05\x63\x61\x62le\x18\x0f \x01(\x0b\x32\x19.thunderline.v1.LinkCable\"b\n\tLinkCable\x12\x18\n\x10local_receptacle\x18\x01 \x01(\t\x12\x17\n\x0fpeer_receptacle\x18\x02 \x01(\t\x12\x12\n\nspeed_gbps\x18\x03 \x01(\x05\x12\x0e\n\x06\x62\x65hind\x18\x04 \x03(\t\"\x92\x01\n\x07RailEnd\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x02 \x01(\t\x12\x11\n\tinterface\x18\x03 \x01(\t\x12\x11\n\tport_uuid\x18\x04 \x01(\t\x12\x12\n\nreceptacle\x18\x05 \x01(\t\x12,\n\x05state\x18\x06 \x01(\x0e\x32\x1d.thunderline.v1.RdmaPortState\"\x8b\x01\n\x04Rail\x12$\n\x03one\x18\x01 \x01(\x0b\x32\x17.thunderline.v1.RailEnd\x12&\n\x05other\x18\x02 \x01(\x0b\x32\x17.thunderline.v1.RailEnd\x12\x12\n\nspeed_gbps\x18\x03 \x01(\x05\x12\x0e\n\x06\x62\x65hind\x18\x04 \x03(\t\x12\x11\n\tone_sided\x18\x05 \x01(\x08\"\xf2\x02\n\x0e\x41\x64\x64ressAttempt\x12\x14\n\x0c\x66rom_node_id\x18\x01 \x01(\t\x12\x12\n\nto_node_id\x18\x02 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12-\n\x07outcome\x18\x04 \x01(\x0e\x32\x1c.thunderline.v1.ProbeOutcome\x12\r\n\x05\x65rrno\x18\x05 \x01(\x05\x12\x15\n\rfailure_count\x18\x06 \x01(\x05\x12(\n\x05state\x18\x07 \x01(\x0e\x32\x19.thunderline.v1.LinkState\x12\x0e\n\x06rtt_us\x18\x08 \x01(\x03\x12\x15\n\rlocal_address\x18\t \x01(\t\x12)\n\x04path\x18\n \x01(\x0b\x32\x1b.thunderline.v1.NetworkPath\x12,\n\x08tried_at\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08sentence\x18\x0c \x01(\t\x12\x14\n\x0cunadvertised\x18\r \x01(\x08\"\xea\x01\n\nHeardProbe\x12\x14\n\x0c\x66rom_node_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x14\n\x0c\x66rom_address\x18\x03 \x01(\t\x12(\n\x07\x61rrives\x18\x04 \x01(\x0b\x32\x17.thunderline.v1.PathEnd\x12(\n\x07returns\x18\x05 \x01(\x0b\x32\x17.thunderline.v1.PathEnd\x12(\n\x05state\x18\x06 \x01(\x0e\x32\x19.thunderline.v1.LinkState\x12\x0e\n\x06rtt_us\x18\x07 \x01(\x03\x12\x11\n\tis_proven\x18\x08 \x01(\x08\"U\n\x08\x43\x61\x62leEnd\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x11\n\tinterface\x18\x02 \x01(\t\x12\x11\n\tport_uuid\x18\x03 \x01(\t\x12\x12\n\nreceptacle\x18\x04 \x01(\t\"w\n\x05\x43\x61\x62le\x12%\n\x03one\x18\x01 \x01(\x0b\x32\x18.thunderline.v1.CableEnd\x12\'\n\x05other\x18\x02 \x01(\x0b\x32\x18.thunderline.v1.CableEnd\x12\x0c\n\x04lost\x18\x03 \x01(\x08\x12\x10\n\x08sentence\x18\x04 \x01(\t\"-\n\x0cGraphVersion\x12\r\n\x05start\x18\x01 \x01(\x03\x12\x0e\n\x06number\x18\x02 \x01(\x03\"\xaa\x02\n\nNodeReport\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12-\n\x07version\x18\x02 \x01(\x0b\x32\x1c.thunderline.v1.GraphVersion\x12\x30\n\x08\x61ttempts\x18\x03 \x03(\x0b\x32\x1e.thunderline.v1.AddressAttempt\x12)\n\x05heard\x18\x04 \x03(\x0b\x32\x1a.thunderline.v1.HeardProbe\x12%\n\x06\x63\x61\x62les\x18\x05 \x03(\x0b\x32\x15.thunderline.v1.Cable\x12\x10\n\x08\x63omplete\x18\x06 \x01(\x08\x12\x16\n\x0etells_node_ids\x18\x07 \x03(\t\x12.\n\x05ports\x18\x08 \x03(\x0b\x32\x1f.thunderline.v1.ThunderboltPort\"\xd2\x02\n\x08Topology\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x34\n\ninterfaces\x18\x02 \x03(\x0b\x32 .thunderline.v1.NetworkInterface\x12#\n\x05links\x18\x03 \x03(\x0b\x32\x14.thunderline.v1.Link\x12\x10\n\x08\x63omplete\x18\x04 \x01(\x08\x12\x30\n\x08\x61ttempts\x18\x05 \x03(\x0b\x32\x1e.thunderline.v1.AddressAttempt\x12%\n\x06\x63\x61\x62les\x18\x06 \x03(\x0b\x32\x15.thunderline.v1.Cable\x12\x1b\n\x13incomplete_node_ids\x18\x07 \x03(\t\x12-\n\x07version\x18\x08 \x01(\x0b\x32\x1c.thunderline.v1.GraphVersion\x12#\n\x05rails\x18\t \x03(\x0b\x32\x14.thunderline.v1.Rail\"\x14\n\x12GetTopologyRequest\"A\n\x13GetTopologyResponse\x12*\n\x08topology\x18\x01 \x01(\x0b\x32\x18.thunderline.v1.Topology\"\x16\n\x14WatchTopologyRequest\"C\n\x15WatchTopologyResponse\x12*\n\x08topology\x18\x01 \x01(\x0b\x32\x18.thunderline.v1.Topology\"X\n\x18WatchObservationsRequest\x12+\n\x07reports\x18\x01 \x03(\x0b\x32\x1a.thunderline.v1.NodeReport\x12\x0f\n\x07node_id\x18\x02 \x01(\t\"Y\n\x19WatchObservationsResponse\x12+\n\x07reports\x18\x01 \x03(\x0b\x32\x1a.thunderline.v1.NodeReport\x12\x0f\n\x07node_id\x18\x02 \x01(\t\"y\n\x12MeasureLinkRequest\x12\x14\n\x0cpeer_node_id\x18\x01 \x01(\t\x12\x14\n\x0cpeer_address\x18\x02 \x01(\t\x12\x11\n\tbandwidth\x18\x03 \x01(\x08\x12\x0e\n\x06in_use\x18\x04 \x01(\x08\x12\x14\n\x0c\x66rom_node_id\x18\x05 \x01(\t\"\x1b\n\x19PrepareMeasurementRequest\",\n\x1aPrepareMeasurementResponse\x12\x0e\n\x06permit\x18\x01 \x01(\x0c\"\xaa\x01\n\x13MeasureLinkResponse\x12\x0e\n\x06rtt_us\x18\x01 \x01(\x03\x12\x1c\n\x14\x62\x61ndwidth_bits_per_s\x18\x02 \x01(\x03\x12\x12\n\nrtt_min_us\x18\x03 \x01(\x03\x12\x12\n\nrtt_max_us\x18\x04 \x01(\x03\x12\x15\n\rrtt_stddev_us\x18\x05 \x01(\x03\x12\x12\n\nlost_count\x18\x06 \x01(\x05\x12\x12\n\nrtt_avg_us\x18\x07 \x01(\x03*h\n\tLinkState\x12\x1a\n\x16LINK_STATE_UNSPECIFIED\x10\x00\x12\x11\n\rLINK_STATE_UP\x10\x01\x12\x17\n\x13LINK_STATE_DEGRADED\x10\x02\x12\x13\n\x0fLINK_STATE_DOWN\x10\x03*z\n\x08LinkMark\x12\x19\n\x15LINK_MARK_UNSPECIFIED\x10\x00\x12\x1e\n\x1aLINK_MARK_ASYMMETRIC_ROUTE\x10\x01\x12\x17\n\x13LINK_MARK_ONE_SIDED\x10\x02\x12\x1a\n\x16LINK_MARK_UNADVERTISED\x10\x03*\xf3\x01\n\x0cProbeOutcome\x12\x1d\n\x19PROBE_OUTCOME_UNSPECIFIED\x10\x00\x12\x19\n\x15PROBE_OUTCOME_UNTRIED\x10\x01\x12\x1a\n\x16PROBE_OUTCOME_ANSWERED\x10\x02\x12\x19\n\x15PROBE_OUTCOME_REFUSED\x10\x03\x12\x1b\n\x17PROBE_OUTCOME_TIMED_OUT\x10\x04\x12\x1d\n\x19PROBE_OUTCOME_UNREACHABLE\x10\x05\x12\x1c\n\x18PROBE_OUTCOME_WRONG_NODE\x10\x06\x12\x18\n\x14PROBE_OUTCOME_FAILED\x10\x07\x32\xfc\x03\n\x0fTopologyService\x12V\n\x0bGetTopology\x12\".thunderline.v1.GetTopologyRequest\x1a#.thunderline.v1.GetTopologyResponse\x12^\n\rWatchTopology\x12$.thunderline.v1.WatchTopologyRequest\x1a%.thunderline.v1.WatchTopologyResponse0\x01\x12l\n\x11WatchObservations\x12(.thunderline.v1.WatchObservationsRequest\x1a).thunderline.v1.WatchObservationsResponse(\x01\x30\x01\x12V\n\x0bMeasureLink\x12\".thunderline.v1.MeasureLinkRequest\x1a#.thunderline.v1.MeasureLinkResponse\x12k\n\x12PrepareMeasurement\x12).thunderline.v1.PrepareMeasurementRequest\x1a*.thunderline.v1.PrepareMeasurementResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'thunderline.v1.topology_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_LINKSTATE']._serialized_start=3419
-  _globals['_LINKSTATE']._serialized_end=3523
-  _globals['_LINKMARK']._serialized_start=3525
-  _globals['_LINKMARK']._serialized_end=3619
-  _globals['_PROBEOUTCOME']._serialized_start=3622
-  _globals['_PROBEOUTCOME']._serialized_end=3865
+  _globals['_LINKSTATE']._serialized_start=3441
+  _globals['_LINKSTATE']._serialized_end=3545
+  _globals['_LINKMARK']._serialized_start=3547
+  _globals['_LINKMARK']._serialized_end=3669
+  _globals['_PROBEOUTCOME']._serialized_start=3672
+  _globals['_PROBEOUTCOME']._serialized_end=3915
   _globals['_PATHEND']._serialized_start=112
   _globals['_PATHEND']._serialized_end=180
   _globals['_NETWORKPATH']._serialized_start=183
@@ -52,39 +52,39 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RAIL']._serialized_start=1059
   _globals['_RAIL']._serialized_end=1198
   _globals['_ADDRESSATTEMPT']._serialized_start=1201
-  _globals['_ADDRESSATTEMPT']._serialized_end=1549
-  _globals['_HEARDPROBE']._serialized_start=1552
-  _globals['_HEARDPROBE']._serialized_end=1786
-  _globals['_CABLEEND']._serialized_start=1788
-  _globals['_CABLEEND']._serialized_end=1873
-  _globals['_CABLE']._serialized_start=1875
-  _globals['_CABLE']._serialized_end=1994
-  _globals['_GRAPHVERSION']._serialized_start=1996
-  _globals['_GRAPHVERSION']._serialized_end=2041
-  _globals['_NODEREPORT']._serialized_start=2044
-  _globals['_NODEREPORT']._serialized_end=2342
-  _globals['_TOPOLOGY']._serialized_start=2345
-  _globals['_TOPOLOGY']._serialized_end=2683
-  _globals['_GETTOPOLOGYREQUEST']._serialized_start=2685
-  _globals['_GETTOPOLOGYREQUEST']._serialized_end=2705
-  _globals['_GETTOPOLOGYRESPONSE']._serialized_start=2707
-  _globals['_GETTOPOLOGYRESPONSE']._serialized_end=2772
-  _globals['_WATCHTOPOLOGYREQUEST']._serialized_start=2774
-  _globals['_WATCHTOPOLOGYREQUEST']._serialized_end=2796
-  _globals['_WATCHTOPOLOGYRESPONSE']._serialized_start=2798
-  _globals['_WATCHTOPOLOGYRESPONSE']._serialized_end=2865
-  _globals['_WATCHOBSERVATIONSREQUEST']._serialized_start=2867
-  _globals['_WATCHOBSERVATIONSREQUEST']._serialized_end=2955
-  _globals['_WATCHOBSERVATIONSRESPONSE']._serialized_start=2957
-  _globals['_WATCHOBSERVATIONSRESPONSE']._serialized_end=3046
-  _globals['_MEASURELINKREQUEST']._serialized_start=3048
-  _globals['_MEASURELINKREQUEST']._serialized_end=3169
-  _globals['_PREPAREMEASUREMENTREQUEST']._serialized_start=3171
-  _globals['_PREPAREMEASUREMENTREQUEST']._serialized_end=3198
-  _globals['_PREPAREMEASUREMENTRESPONSE']._serialized_start=3200
-  _globals['_PREPAREMEASUREMENTRESPONSE']._serialized_end=3244
-  _globals['_MEASURELINKRESPONSE']._serialized_start=3247
-  _globals['_MEASURELINKRESPONSE']._serialized_end=3417
-  _globals['_TOPOLOGYSERVICE']._serialized_start=3868
-  _globals['_TOPOLOGYSERVICE']._serialized_end=4376
+  _globals['_ADDRESSATTEMPT']._serialized_end=1571
+  _globals['_HEARDPROBE']._serialized_start=1574
+  _globals['_HEARDPROBE']._serialized_end=1808
+  _globals['_CABLEEND']._serialized_start=1810
+  _globals['_CABLEEND']._serialized_end=1895
+  _globals['_CABLE']._serialized_start=1897
+  _globals['_CABLE']._serialized_end=2016
+  _globals['_GRAPHVERSION']._serialized_start=2018
+  _globals['_GRAPHVERSION']._serialized_end=2063
+  _globals['_NODEREPORT']._serialized_start=2066
+  _globals['_NODEREPORT']._serialized_end=2364
+  _globals['_TOPOLOGY']._serialized_start=2367
+  _globals['_TOPOLOGY']._serialized_end=2705
+  _globals['_GETTOPOLOGYREQUEST']._serialized_start=2707
+  _globals['_GETTOPOLOGYREQUEST']._serialized_end=2727
+  _globals['_GETTOPOLOGYRESPONSE']._serialized_start=2729
+  _globals['_GETTOPOLOGYRESPONSE']._serialized_end=2794
+  _globals['_WATCHTOPOLOGYREQUEST']._serialized_start=2796
+  _globals['_WATCHTOPOLOGYREQUEST']._serialized_end=2818
+  _globals['_WATCHTOPOLOGYRESPONSE']._serialized_start=2820
+  _globals['_WATCHTOPOLOGYRESPONSE']._serialized_end=2887
+  _globals['_WATCHOBSERVATIONSREQUEST']._serialized_start=2889
+  _globals['_WATCHOBSERVATIONSREQUEST']._serialized_end=2977
+  _globals['_WATCHOBSERVATIONSRESPONSE']._serialized_start=2979
+  _globals['_WATCHOBSERVATIONSRESPONSE']._serialized_end=3068
+  _globals['_MEASURELINKREQUEST']._serialized_start=3070
+  _globals['_MEASURELINKREQUEST']._serialized_end=3191
+  _globals['_PREPAREMEASUREMENTREQUEST']._serialized_start=3193
+  _globals['_PREPAREMEASUREMENTREQUEST']._serialized_end=3220
+  _globals['_PREPAREMEASUREMENTRESPONSE']._serialized_start=3222
+  _globals['_PREPAREMEASUREMENTRESPONSE']._serialized_end=3266
+  _globals['_MEASURELINKRESPONSE']._serialized_start=3269
+  _globals['_MEASURELINKRESPONSE']._serialized_end=3439
+  _globals['_TOPOLOGYSERVICE']._serialized_start=3918
+  _globals['_TOPOLOGYSERVICE']._serialized_end=4426
 # @@protoc_insertion_point(module_scope)

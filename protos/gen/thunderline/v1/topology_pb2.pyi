@@ -50,6 +50,8 @@ class _LinkMarkEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_LinkMark.Val
     LINK_MARK_UNSPECIFIED: _LinkMark.ValueType  # 0
     LINK_MARK_ASYMMETRIC_ROUTE: _LinkMark.ValueType  # 1
     LINK_MARK_ONE_SIDED: _LinkMark.ValueType  # 2
+    LINK_MARK_UNADVERTISED: _LinkMark.ValueType  # 3
+    """The peer's card does not tell the address: nothing is sent there."""
 
 class LinkMark(_LinkMark, metaclass=_LinkMarkEnumTypeWrapper):
     """What else there is to say of a link."""
@@ -57,6 +59,8 @@ class LinkMark(_LinkMark, metaclass=_LinkMarkEnumTypeWrapper):
 LINK_MARK_UNSPECIFIED: LinkMark.ValueType  # 0
 LINK_MARK_ASYMMETRIC_ROUTE: LinkMark.ValueType  # 1
 LINK_MARK_ONE_SIDED: LinkMark.ValueType  # 2
+LINK_MARK_UNADVERTISED: LinkMark.ValueType  # 3
+"""The peer's card does not tell the address: nothing is sent there."""
 Global___LinkMark: _TypeAlias = LinkMark  # noqa: Y015
 
 class _ProbeOutcome:
@@ -348,6 +352,7 @@ class AddressAttempt(_message.Message):
     PATH_FIELD_NUMBER: _builtins.int
     TRIED_AT_FIELD_NUMBER: _builtins.int
     SENTENCE_FIELD_NUMBER: _builtins.int
+    UNADVERTISED_FIELD_NUMBER: _builtins.int
     from_node_id: _builtins.str
     to_node_id: _builtins.str
     address: _builtins.str
@@ -362,6 +367,8 @@ class AddressAttempt(_message.Message):
     local_address: _builtins.str
     sentence: _builtins.str
     """One line: how the last try ended."""
+    unadvertised: _builtins.bool
+    """The peer's card does not tell the address: somebody was heard from there who said the peer's name."""
     @_builtins.property
     def path(self) -> Global___NetworkPath: ...
     @_builtins.property
@@ -383,10 +390,11 @@ class AddressAttempt(_message.Message):
         path: Global___NetworkPath | None = ...,
         tried_at: _timestamp_pb2.Timestamp | None = ...,
         sentence: _builtins.str = ...,
+        unadvertised: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["path", b"path", "tried_at", b"tried_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "errno", b"errno", "failure_count", b"failure_count", "from_node_id", b"from_node_id", "local_address", b"local_address", "outcome", b"outcome", "path", b"path", "rtt_us", b"rtt_us", "sentence", b"sentence", "state", b"state", "to_node_id", b"to_node_id", "tried_at", b"tried_at"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "errno", b"errno", "failure_count", b"failure_count", "from_node_id", b"from_node_id", "local_address", b"local_address", "outcome", b"outcome", "path", b"path", "rtt_us", b"rtt_us", "sentence", b"sentence", "state", b"state", "to_node_id", b"to_node_id", "tried_at", b"tried_at", "unadvertised", b"unadvertised"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
