@@ -135,12 +135,13 @@ RESULT = topology_pb2.MeasureLinkResponse(
 
 
 def test_a_measured_link_is_a_row_and_one_that_could_not_be_says_why() -> None:
-    row = dict(zip(links.MEASURED_COLUMNS, links.measured_row((CABLE, RESULT), NAMES), strict=True))
+    row = dict(zip(links.MEASURED_COLUMNS, links.measured_row(links.Measured(CABLE, RESULT), NAMES), strict=True))
     assert (row["min"], row["avg"], row["max"], row["stddev"]) == ("0.040 ms", "0.055 ms", "1.20 ms", "0.009 ms")
     assert (row["lost"], row["bandwidth"], row["why not"]) == ("0", "38.50 Gb/s", "")
-    failed = links.measured_row((CABLE, Unreachable("it is away")), NAMES)
+    away = links.Measured(CABLE, None, Unreachable("it is away"))
+    failed = links.measured_row(away, NAMES)
     assert (len(failed), failed[-1]) == (len(links.MEASURED_COLUMNS), "it is away")
-    found = links.measured_json([(CABLE, RESULT), (CABLE, Unreachable("it is away"))])["measured"]
+    found = links.measured_json([links.Measured(CABLE, RESULT), away])["measured"]
     assert found[0]["measurement"]["bandwidth_bits_per_s"] == "38500000000"
     assert found[1]["error"] == {"reason": "UNREACHABLE", "message": "it is away"}
 
@@ -150,9 +151,13 @@ class Deployments(scheduler_pb2_grpc.SchedulerServiceServicer):
 
     def __init__(self) -> None:
         self.found: list[cluster_pb2.Deployment] = []
+        # After it was asked once more.
+        self.next: list[cluster_pb2.Deployment] | None = None
 
     async def ListDeployments(self, request: Any, context: Any) -> scheduler_pb2.ListDeploymentsResponse:
-        return scheduler_pb2.ListDeploymentsResponse(deployments=self.found)
+        answer = scheduler_pb2.ListDeploymentsResponse(deployments=self.found)
+        self.found, self.next = self.found if self.next is None else self.next, None
+        return answer
 
     def register(self, server: grpc.aio.Server) -> None:
         scheduler_pb2_grpc.add_SchedulerServiceServicer_to_server(self, server)
@@ -211,7 +216,10 @@ async def test_bandwidth_is_never_measured_where_an_instance_serves_or_may_serve
             life.role.measuring.send_s = 0.2
             await life.until("both directions", lambda told: told.complete and len(pairs(told)) == 2)
         code, out, err = await run(one, "--measure", "--json", THUNDERLINE_SCHEDULER_PORT=port)
-        errors = [row["error"] for row in json.loads(out)["measured"]]
+        rows = json.loads(out)["measured"]
+        errors = [row["error"] for row in rows]
+        # Probes disturb nobody.
+        assert all(int(row["measurement"]["rtt_us"]) > 0 for row in rows)
         assert (code, {error["reason"] for error in errors}) == (1, {"LINK_IN_USE"}), err
         assert "an instance may serve over the link" in errors[0]["message"]
         async with serving(address, [], scheduler.register):
@@ -222,6 +230,10 @@ async def test_bandwidth_is_never_measured_where_an_instance_serves_or_may_serve
             scheduler.found = [ready(one.node, other.node)]
             code, out, err = await run(one, "--measure", "--json", THUNDERLINE_SCHEDULER_PORT=port)
             assert [row["error"]["reason"] for row in json.loads(out)["measured"]] == ["LINK_IN_USE"] * 2, err
+            # It is asked anew for each link: the second one is in use while the first is measured.
+            scheduler.found, scheduler.next = [], [ready(one.node, other.node)]
+            code, out, err = await run(one, "--measure", "--json", THUNDERLINE_SCHEDULER_PORT=port)
+            assert ["error" in row for row in json.loads(out)["measured"]] == [False, True], err
 
 
 async def test_no_topology_is_one_line(tmp_path: Path) -> None:

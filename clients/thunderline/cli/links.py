@@ -3,9 +3,10 @@
 import errno as errnos
 import json as json_texts
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Annotated, Any
+from functools import partial
+from typing import Annotated, Any, NamedTuple
 
 import typer
 from google.protobuf import json_format
@@ -31,8 +32,14 @@ ID_LENGTH = 8
 
 # Pairs of nodes, or why nobody can say.
 InUse = frozenset[Pair] | ClusterError
-# What was measured of a link, or why it could not be.
-Measured = tuple[topology_pb2.Link, topology_pb2.MeasureLinkResponse | ClusterError]
+
+
+class Measured(NamedTuple):
+    """What was measured of a link; `why_not`: why not all of it was, or nothing."""
+
+    link: topology_pb2.Link
+    result: topology_pb2.MeasureLinkResponse | None
+    why_not: ClusterError | None = None
 
 
 def links(
@@ -50,17 +57,17 @@ def links(
     wanted = only(topology, node, names)
     if measure:
         with saying.Progress() as progress:
-            in_use = run(_in_use(home), "")
+            look = partial(_in_use, home)
             found = ask(
-                home, "topology", TopologyClient, lambda client: measured(client, wanted, names, in_use, progress.say)
+                home, "topology", TopologyClient, lambda client: measured(client, wanted, names, look, progress.say)
             )
         if json:
             print(json_texts.dumps(measured_json(found), indent=2))
         else:
             rows = [measured_row(one, names) for one in found]
             saying.table("measured links", MEASURED_COLUMNS, rows, NOBODY)
-        if any(isinstance(result, ClusterError) for _, result in found):
-            refuse("not every link could be measured")
+        if any(one.why_not is not None for one in found):
+            refuse("not every link could be measured, or not its bandwidth")
         return
     if json:
         saying.as_json(wanted)
@@ -198,10 +205,13 @@ async def measured(
     client: TopologyClient,
     topology: topology_pb2.Topology,
     names: Mapping[str, str],
-    in_use: InUse,
+    look: Callable[[], Awaitable[InUse]],
     say: Callable[[str], None],
 ) -> list[Measured]:
-    """This node's links that answer, each way, one after the other: side by side they would slow each other."""
+    """This node's links that answer, each way, one after the other: side by side they would slow each other.
+
+    `look`: who uses which link now. It is asked anew for each: with many links the first answer is minutes old.
+    """
     wanted = [
         link
         for link in topology.links
@@ -210,41 +220,50 @@ async def measured(
     found: list[Measured] = []
     for number, link in enumerate(wanted, 1):
         ends = f"{names[link.from_node_id]} to {names[link.to_node_id]} at {link.peer_address}"
-        say(f"{number} of {len(wanted)}: {ends}, 20 probes, then bandwidth for 10 s")
+        why_not = _used(link, await look())
+        say(f"{number} of {len(wanted)}: {ends}, 20 probes{'' if why_not else ', then bandwidth for 10 s'}")
         try:
-            if isinstance(in_use, ClusterError):
-                raise LinkInUse(f"bandwidth is not measured, an instance may serve over the link: {in_use.message}")
-            serves = frozenset((link.from_node_id, link.to_node_id)) in in_use
-            found.append((link, await client.measure_link(link, bandwidth=True, in_use=serves)))
+            result = await client.measure_link(link, bandwidth=why_not is None)
+            found.append(Measured(link, result, why_not))
         except ClusterError as error:
-            found.append((link, error))
+            found.append(Measured(link, None, error))
     return found
 
 
+def _used(link: topology_pb2.Link, in_use: InUse) -> LinkInUse | None:
+    """Why its bandwidth is not measured now."""
+    if isinstance(in_use, ClusterError):
+        return LinkInUse(f"bandwidth is not measured, an instance may serve over the link: {in_use.message}")
+    if frozenset((link.from_node_id, link.to_node_id)) in in_use:
+        return LinkInUse("bandwidth is not measured while an instance serves over the link")
+    return None
+
+
 def measured_row(one: Measured, names: Mapping[str, str]) -> tuple[str, ...]:
-    link, result = one
+    link, result, why_not = one
+    why = why_not.message if why_not else ""
     head = (names[link.from_node_id], names[link.to_node_id], medium_name(link.medium), link.peer_address)
-    if isinstance(result, ClusterError):
-        return (*head, *[""] * 7, result.message)
+    if result is None:
+        return (*head, *[""] * 7, why)
     times = (result.rtt_min_us, result.rtt_avg_us, result.rtt_max_us, result.rtt_stddev_us)
     return (
         *head,
         "20",
         *(milliseconds(time_us) for time_us in times),
         str(result.lost_count),
-        bits_per_second(result.bandwidth_bits_per_s),
-        "",
+        bits_per_second(result.bandwidth_bits_per_s) if result.bandwidth_bits_per_s else "",
+        why,
     )
 
 
 def measured_json(found: Sequence[Measured]) -> dict[str, Any]:
-    """The links, each with its measurement or the reason why there is none."""
+    """The links, each with its measurement, and the reason why there is none, or not all of it."""
     rows = []
-    for link, result in found:
+    for link, result, why_not in found:
         row = {"link": as_dict(link)}
-        if isinstance(result, ClusterError):
-            row["error"] = {"reason": result.reason, "message": result.message}
-        else:
+        if why_not is not None:
+            row["error"] = {"reason": why_not.reason, "message": why_not.message}
+        if result is not None:
             row["measurement"] = as_dict(result)
         rows.append(row)
     return {"measured": rows}
