@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 WORLD_SHARE, HOST_SHARE, BLIND_SHARE = 0.3, 0.9, 0.3
 # Between two looks at the ports, and how many of those come to nothing while there are faults: a command hangs.
 LOOK_S, HUNG_SHARE = (1.0, 5.0), 0.1
+FREE_COUNT = 2
 HUBS = ((), (), (), ("Hub",), ("Hub", "Dock"))
 
 
@@ -68,12 +69,13 @@ class Macs:
             host.ports = found
 
     def ports(self, host: int) -> tuple[ThunderboltPort, ...]:
-        """As they are now. An end that was moved has left a free port."""
+        """As they are now. Those that an end was moved from, or will be, are free."""
         found = []
         for net in self.cables:
             if host in net.macs:
                 used = net.moves.get(host, 0)
-                found += [self._port(net, host, number, is_used=number == used) for number in range(used + 1)]
+                every = range(used + 1 + FREE_COUNT)
+                found += [self._port(net, host, number, is_used=number == used) for number in every]
         return tuple(sorted(found, key=lambda port: int(port.receptacle)))
 
     def _port(self, net: Net, host: int, number: int, is_used: bool) -> ThunderboltPort:

@@ -172,6 +172,12 @@ SAME: dict[str, tuple[set[Cable], set[Cable], Ports, set[Cable]]] = {
         {cable(CableEnd(A, "en6"), CableEnd(B, "en3", "b2", "2")), OTHER},
     ),
     "a port with a hub has both": ({KNOWN}, {TO_C}, HUB, {KNOWN, TO_C}),
+    "a port with a hub, and the other end was moved": (
+        {KNOWN},
+        {known("en5", "a4", "en4", "b3")},
+        HUB,
+        {known("en5", "a4", "en4", "b3")},
+    ),
 }
 
 
@@ -182,6 +188,15 @@ def test_one_cable_is_remembered_once(
     found = remembered(dict.fromkeys(earlier, NOW_S), here, NOW_S, ports)
     assert found.keys() == expected
     assert remembered(found, here, NOW_S, ports) == found
+
+
+def test_a_cable_is_forgotten_when_only_the_one_that_took_its_place_is_left() -> None:
+    """Of the two directions one shows the new interface before the other does."""
+    moved = known("en5", "a4", "en4", "b3")
+    for ports in (NOTHING_TOLD, HUB):
+        during = remembered({KNOWN: NOW_S}, {KNOWN, moved}, NOW_S, ports)
+        assert during.keys() == {KNOWN, moved}
+        assert remembered(during, {moved}, NOW_S, ports).keys() == {moved}
 
 
 @pytest.mark.parametrize(

@@ -70,21 +70,22 @@ def remembered(
 ) -> dict[Cable, float]:
     """When each cable was last seen.
 
-    A cable that was never seen before takes the place of those with which it shares an end, or else of the one between
-    the same nodes that is gone for longest: somebody has moved it to other receptacles.
+    Where an end has another cable now, the earlier one is forgotten. A cable that was never seen before, and replaces
+    none so, takes the place of the one between the same nodes that is gone for longest: somebody has moved it to other
+    receptacles.
     """
-    kept = {one: seen_s for one, seen_s in earlier.items() if now_s - seen_s <= REMEMBERED_S}
-    seen = {_with_what_was_known(one, kept) for one in here}
-    for new in sorted(seen - kept.keys()):
-        rivals = {one: seen_s for one, seen_s in kept.items() if one not in seen}
-        replaced = {one for one in rivals if one.is_same(new) or _excludes(one, new, ports, is_sure=True)}
-        if not replaced:
-            # Of cables of one hub, one that was moved there.
-            gone = [(not one.shares_an_end(new), rivals[one], one) for one in rivals if one.nodes == new.nodes]
-            replaced = {one for _, _, one in sorted(gone)[:1]}
-        kept = {one: seen_s for one, seen_s in kept.items() if one not in replaced}
-        kept[new] = now_s
-    return {**kept, **dict.fromkeys(seen, now_s)}
+    fresh = {one: seen_s for one, seen_s in earlier.items() if now_s - seen_s <= REMEMBERED_S}
+    seen = {_with_what_was_known(one, fresh) for one in here}
+    gone = {one: seen_s for one, seen_s in fresh.items() if one not in seen}
+    replaced = {
+        new: {one for one in gone if one.is_same(new) or _excludes(one, new, ports, is_sure=True)} for new in seen
+    }
+    left = {one: seen_s for one, seen_s in gone.items() if not any(one in ones for ones in replaced.values())}
+    for new in sorted(seen - fresh.keys()):
+        moved = sorted((seen_s, one) for one, seen_s in left.items() if one.nodes == new.nodes)
+        if moved and not replaced[new]:
+            del left[moved[0][1]]
+    return {**left, **dict.fromkeys(seen, now_s)}
 
 
 def _with_what_was_known(one: Cable, earlier: Iterable[Cable]) -> Cable:
@@ -100,14 +101,14 @@ def _with_what_was_known(one: Cable, earlier: Iterable[Cable]) -> Cable:
 
 
 def _excludes(one: Cable, other: Cable, ports: Ports, is_sure: bool = False) -> bool:
-    """A port has one cable, unless that goes to a hub.
+    """A port has one cable, or with a hub one to each node.
 
     `is_sure`: not because of an interface whose port was known and is not now, as it may have been another one's.
     """
     return any(
         mine.is_same(theirs)
         and not (is_sure and mine.port_uuid and not theirs.port_uuid)
-        and not ports.takes_several(theirs)
+        and (one.nodes == other.nodes or not ports.takes_several(theirs))
         for mine in one.ends
         for theirs in other.ends
     )
