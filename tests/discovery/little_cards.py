@@ -18,6 +18,7 @@ def card(
     address: str = "",
     versions: Iterable[tuple[str, str]] = (),
     settings: Iterable[tuple[str, str]] = (),
+    departed: Iterable[str] = (),
 ) -> Card:
     """By default the life is that of this incarnation, wherever it is heard."""
     return Card(
@@ -29,15 +30,16 @@ def card(
         addresses=(address or f"{name}:7401",),
         versions=tuple(versions),
         settings=tuple(settings),
+        departed=frozenset(NodeId(one) for one in departed),
     )
 
 
 OWN = card("m")
 
 
-def begun(*remembered: Card, alone: bool = False) -> Roster:
+def begun(*remembered: Card, alone: bool = False, scheduler: str = "s") -> Roster:
     """Of the node m, started at 0 s."""
-    return rosters.start(OWN, remembered, 0.0, alone=alone)
+    return rosters.start(OWN, remembered, 0.0, alone=alone, scheduler=NodeId(scheduler))
 
 
 def ticked(roster: Roster, until_s: float, heard: Iterable[Card] = ()) -> Roster:

@@ -92,10 +92,11 @@ async def discovering(
     remembered: Iterable[Card] = (),
     wallet: Wallet | None = None,
     best: Callable[[], Mapping[NodeId, str]] = dict,
+    scheduler: str = "",
 ) -> AsyncIterator[LittleNode]:
     """Leaving the block is to it as a kill: nothing is said to anybody."""
     targets = tuple(one if isinstance(one, str) else one.target for one in seeds)
-    members = Membership(wire.to_card(card), remembered, targets, WAITS)
+    members = Membership(wire.to_card(card), remembered, targets, WAITS, scheduler=NodeId(scheduler or card.node_id))
     exchanging, service = Exchanging(members, wallet, best), DiscoveryService(members, wallet)
     port = card.endpoints[0].port
 

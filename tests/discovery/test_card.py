@@ -5,6 +5,7 @@ import errno
 import itertools
 import json
 import sys
+import time
 from pathlib import Path
 
 import psutil
@@ -15,14 +16,19 @@ from thunderline.cluster import NodeId
 from thunderline.cluster.machine_facts import Bridge, MachineFacts, RdmaState, ThunderboltPort
 from thunderline.cluster.media import Medium
 from thunderline.discovery import wire
+from thunderline.discovery.__main__ import OwnCard, keep_card
 from thunderline.discovery.card import Origin, card, joining, next_incarnation, ports, versions
 from thunderline.discovery.differences import digest
 from thunderline.discovery.membership import Membership
 from thunderline.discovery.values import Life
+from thunderline.process import authority
 from thunderline.process import settings as settings_module
 from thunderline.process.authority import Announced
+from thunderline.process.departed import LEFT, depart
 from thunderline.process.entry import CannotStart
 from thunderline.process.interfaces import Interface, interfaces
+from thunderline.process.macos.scanning import Scanner
+from thunderline.process.trust import Wallet
 from thunderline.rpc.machine_facts import from_proto
 from thunderline.v1 import cluster_pb2
 
@@ -100,11 +106,29 @@ def test_what_it_says_of_joining_is_sorted_and_names_the_scheduler_node(tmp_path
     assert dict(said)["cluster.scheduler"] == NODE
 
 
-def test_it_announces_whom_it_trusts(tmp_path: Path) -> None:
-    own = card(origin(tmp_path), ALL, Announced(("a" * 64, "b" * 64), "a" * 64, "b" * 64))
-    wire.checked_card(own)
+def test_it_announces_whom_it_trusts_and_whom_not(tmp_path: Path) -> None:
+    own = card(origin(tmp_path), ALL, Announced(("a" * 64, "b" * 64), "a" * 64, "b" * 64, (NodeId(OTHER),)))
+    assert wire.checked_card(own).departed == {OTHER}
     assert list(own.trusted_authorities) == ["a" * 64, "b" * 64]
     assert (own.certificate_authority, own.signing_authority) == ("a" * 64, "b" * 64)
+
+
+async def test_a_broken_list_of_who_was_taken_out_lets_nobody_back(tmp_path: Path) -> None:
+    found, wallet = settings(tmp_path), Wallet(tmp_path, "thunderline")
+    authority.found(tmp_path, "thunderline", time.time())
+    depart(tmp_path, NodeId(OTHER))
+
+    def own() -> OwnCard:
+        return OwnCard(found, wallet, Scanner(found))
+
+    running = own()
+    assert list(running.read().departed_node_ids) == [OTHER]
+    (tmp_path / "cluster" / LEFT).write_text("")
+    # The card stays as it was, and one that starts now says what is wrong.
+    with pytest.raises(OSError, match=r"left\.json"):
+        running.read()
+    with pytest.raises(CannotStart, match=r"left\.json"):
+        own().read()
 
 
 def test_versions_do_not_need_the_packages(tmp_path: Path) -> None:

@@ -4,18 +4,20 @@ import itertools
 
 import pytest
 
+from discovery.little_cards import card
 from thunderline.cluster.members import MemberState
-from thunderline.discovery.member_life import LIFE, Clock, Signal, Waits, look, silence
+from thunderline.discovery.member_life import LIFE, Clock, Signal, Waits, is_farewell, look, silence
+from thunderline.discovery.values import Member
 from thunderline.v1 import discovery_pb2
 
 S, G = MemberState, Signal
 
-# Every state and signal, in the order of Signal: HEARD, REPLACED, ECHO, QUIET, LOST, LEAVES.
+# Every state and signal, in the order of Signal: HEARD, REPLACED, BELIED, ECHO, QUIET, LOST, LEAVES.
 TABLE: dict[MemberState, tuple[MemberState, ...]] = {
-    S.ALIVE: (S.ALIVE, S.ALIVE, S.ALIVE, S.SUSPECT, S.DEAD, S.LEFT),
-    S.SUSPECT: (S.ALIVE, S.ALIVE, S.SUSPECT, S.SUSPECT, S.DEAD, S.LEFT),
-    S.DEAD: (S.ALIVE, S.ALIVE, S.DEAD, S.DEAD, S.DEAD, S.LEFT),
-    S.LEFT: (S.LEFT, S.ALIVE, S.LEFT, S.LEFT, S.LEFT, S.LEFT),
+    S.ALIVE: (S.ALIVE, S.ALIVE, S.ALIVE, S.ALIVE, S.SUSPECT, S.DEAD, S.LEFT),
+    S.SUSPECT: (S.ALIVE, S.ALIVE, S.SUSPECT, S.SUSPECT, S.SUSPECT, S.DEAD, S.LEFT),
+    S.DEAD: (S.ALIVE, S.ALIVE, S.DEAD, S.DEAD, S.DEAD, S.DEAD, S.LEFT),
+    S.LEFT: (S.LEFT, S.ALIVE, S.ALIVE, S.LEFT, S.LEFT, S.LEFT, S.LEFT),
 }
 
 
@@ -26,11 +28,42 @@ def test_every_state_answers_every_signal(state: MemberState, signal: Signal) ->
 
 def test_only_a_card_makes_alive() -> None:
     makes = {signal for state in S for signal in G if LIFE[state][signal] is S.ALIVE and state is not S.ALIVE}
-    assert makes == {G.HEARD, G.REPLACED}
+    assert makes == {G.HEARD, G.REPLACED, G.BELIED}
 
 
-def test_only_another_life_comes_back_from_left() -> None:
-    assert {signal for signal in G if LIFE[S.LEFT][signal] is not S.LEFT} == {G.REPLACED}
+def test_only_another_life_comes_back_from_left_and_who_never_said_so() -> None:
+    assert {signal for signal in G if LIFE[S.LEFT][signal] is not S.LEFT} == {G.REPLACED, G.BELIED}
+
+
+# Incarnation 2 is known. Who says that one has left (itself or the scheduler node, or anybody else), of which
+# incarnation -> in which states it counts.
+WORDS: dict[str, tuple[bool, int, set[MemberState]]] = {
+    "its own, or the scheduler node's": (False, 2, {S.ALIVE, S.SUSPECT, S.DEAD}),
+    "the same of a life that we never heard": (False, 3, {S.SUSPECT, S.DEAD, S.LEFT}),
+    "the same of a former life": (False, 1, set()),
+    "anybody else's": (True, 2, {S.DEAD}),
+    "anybody else's of a life that we never heard": (True, 3, {S.DEAD}),
+    "anybody else's of a former life": (True, 1, set()),
+}
+
+
+@pytest.mark.parametrize(("is_hearsay", "incarnation", "expected"), WORDS.values(), ids=WORDS.keys())
+def test_whose_word_that_a_member_has_left_counts(
+    is_hearsay: bool, incarnation: int, expected: set[MemberState]
+) -> None:
+    known, life = card("a", 2), card("a", incarnation).life
+    assert {one for one in S if is_farewell(Member(known, one, 0.0), life, is_hearsay, False)} == expected
+
+
+def test_hearsay_becomes_more_when_it_is_confirmed() -> None:
+    known = Member(card("a"), S.LEFT, 0.0, is_hearsay=True)
+    assert is_farewell(known, known.card.life, False, False)
+    assert not is_farewell(known, known.card.life, True, False)
+
+
+def test_a_node_itself_leaves_in_no_other_life_than_its_own() -> None:
+    for one in S:
+        assert not is_farewell(Member(card("m"), one, 0.0), card("m", 2).life, False, True)
 
 
 def test_the_numbers_are_those_of_the_proto() -> None:

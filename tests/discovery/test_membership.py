@@ -5,8 +5,8 @@ from collections.abc import Callable
 import pytest
 
 from discovery.little_discovery import little_card, new_id
-from thunderline.cluster.errors import Draining, Full
-from thunderline.cluster.members import MemberState
+from thunderline.cluster.errors import Draining, Full, Unauthenticated
+from thunderline.cluster.members import HAS_LEFT, MemberState
 from thunderline.discovery import membership, wire
 from thunderline.discovery.membership import FAREWELL, PROBLEM_KEPT, Membership
 from thunderline.discovery.peers import Call, Greeting
@@ -119,12 +119,35 @@ def test_who_has_left_says_so_for_a_while_and_then_nothing() -> None:
     assert told(members, members.own).state == discovery_pb2.MEMBER_STATE_LEFT
 
 
-def test_who_is_told_that_it_left_stops() -> None:
-    clock = Clock()
-    members = Membership(of("ada"), clock=clock)
-    members.greeted(Greeting(BOB, left=((members.own.node_id, members.own.life),)), 0.0, "10.0.0.2")
+def test_who_is_told_by_the_scheduler_node_that_it_left_stops_and_says_why(caplog: pytest.LogCaptureFixture) -> None:
+    clock, eve = Clock(), of("eve")
+    members = Membership(of("ada"), scheduler=BOB.node_id, clock=clock)
+    left = ((members.own.node_id, members.own.life),)
+    members.greeted(Greeting(eve, left=left), 0.0, "10.0.0.3")
+    assert not members.has_left
+    members.greeted(Greeting(BOB, left=left), 0.0, "10.0.0.2")
     ticked(members, clock, FAREWELL + 0.25, heard=None)
     assert members.has_gone
+    assert [record.getMessage() for record in caplog.records] == [f"this node {HAS_LEFT}"]
+
+
+def test_who_was_taken_out_is_told_so_and_is_no_member_until_it_was_let_in_again() -> None:
+    out = new_id()
+    members = Membership(of("ada"), scheduler=BOB.node_id, clock=Clock())
+    for revision, departed in ((1, [out]), (2, [])):
+        told = little_card(7401, BOB.node_id)
+        told.start_id, told.revision = BOB.life.start_id, revision
+        told.departed_node_ids.extend(departed)
+        members.greeted(Greeting(wire.to_card(told)), 0.0, "10.0.0.2")
+        again = Greeting(of("eve", out))
+        if departed:
+            with pytest.raises(Unauthenticated, match=f"node {out} has left this cluster: join again with a token"):
+                members.greeted(again, 0.0, "10.0.0.3")
+            # Nor is it one that answers us.
+            members.answered(Call(out, ("10.0.0.3:7401",)), "10.0.0.3:7401", again, 0.0)
+            assert out not in members.roster.members
+    members.greeted(again, 0.0, "10.0.0.3")
+    assert members.roster.members[out].state is MemberState.ALIVE
 
 
 def test_members_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,6 +25,7 @@ from thunderline.discovery.peers import (
 from thunderline.discovery.roster import Roster
 from thunderline.discovery.values import Card
 
+M = MemberState
 # The node itself is m: it begins with those after it.
 A, Z = card("a"), card("z")
 LEAD_A = Lead(A.node_id, A.addresses)
@@ -209,10 +210,61 @@ def test_who_is_heard_needs_no_lead() -> None:
     assert peers.leads == {}
 
 
-def test_a_farewell_is_taken_from_itself_and_from_others() -> None:
-    for teller in (A, Z):
-        roster, _ = greeted(hearing(A), Peers(), Greeting(teller, left=((A.node_id, A.life),)), 0.5)
-        assert state(roster, "a") is MemberState.LEFT
+# Who says that a has left, what a is here -> what it is then, and whether its next card brings it back. s is the
+# scheduler node.
+WORDS: dict[str, tuple[Card, MemberState, MemberState, bool]] = {
+    "itself": (A, M.ALIVE, M.LEFT, False),
+    "the scheduler node": (card("s"), M.ALIVE, M.LEFT, False),
+    "the scheduler node, of one that is away": (card("s"), M.DEAD, M.LEFT, False),
+    "another member": (Z, M.ALIVE, M.ALIVE, True),
+    "another member, of one that is silent": (Z, M.SUSPECT, M.SUSPECT, True),
+    "another member, of one that is away": (Z, M.DEAD, M.LEFT, True),
+}
+
+
+@pytest.mark.parametrize(("teller", "before", "after", "comes_back"), WORDS.values(), ids=WORDS.keys())
+def test_a_farewell_is_taken(teller: Card, before: MemberState, after: MemberState, comes_back: bool) -> None:
+    silent_s = {M.SUSPECT: 3.0, M.DEAD: 5.0}.get(before, 0.0)
+    roster = ticked(hearing(A, teller), silent_s, heard=[teller])
+    assert state(roster, "a") is before
+    roster, _ = greeted(roster, Peers(), Greeting(teller, left=((A.node_id, A.life),)), silent_s)
+    assert state(roster, "a") is after
+    assert (state(rosters.hear(roster, A, silent_s), "a") is MemberState.ALIVE) is comes_back
+
+
+@pytest.mark.parametrize("other", ["m", "s"], ids=["this node itself", "the scheduler node"])
+def test_no_plain_member_throws_out(other: str) -> None:
+    roster = hearing(card("s"), Z)
+    life = roster.members[NodeId(other)].card.life
+    for told in (life, card(other, 9).life):
+        roster, _ = greeted(roster, Peers(), Greeting(Z, left=((NodeId(other), told),)), 0.5)
+    assert state(roster, other) is MemberState.ALIVE
+    if other == "m":
+        roster, _ = greeted(roster, Peers(), Greeting(card("s"), left=((NodeId(other), life),)), 0.5)
+        assert state(roster, other) is MemberState.LEFT
+
+
+@pytest.mark.parametrize(("scheduler", "tells"), [("s", True), ("m", False)], ids=["a member", "the scheduler node"])
+def test_hearsay_is_passed_on_by(scheduler: str, tells: bool) -> None:
+    """The scheduler node's word counts as that of who left."""
+    roster = rosters.start(OWN, (), 0.0, scheduler=NodeId(scheduler))
+    roster = ticked(rosters.hear(rosters.hear(roster, A, 0.0), Z, 0.0), 5.0, heard=[Z])
+    roster = rosters.leave(roster, A.node_id, A.life, 5.0, is_hearsay=True)
+    assert bool(greet(roster, Peers(), Z)[0].left) is tells
+    roster = rosters.leave(roster, A.node_id, A.life, 5.0)
+    assert greet(roster, Peers(), Z)[0].left == ((A.node_id, A.life),)
+
+
+def test_its_own_farewell_a_node_says_each_time() -> None:
+    roster = rosters.leave(hearing(Z), OWN.node_id, OWN.life, 0.0)
+    first, peers = greet(roster, Peers(), Z)
+    again, _ = greet(roster, peers, Z)
+    assert first.left == again.left == ((OWN.node_id, OWN.life),)
+
+
+def test_who_was_taken_out_is_not_looked_for() -> None:
+    roster = rosters.hear(hearing(A), card("s", departed=["a", "b"]), 0.0)
+    assert sighted(roster, Peers(), [LEAD_A, Lead(NodeId("b"), ("b:1",))]).leads == {}
 
 
 @pytest.mark.parametrize(

@@ -180,6 +180,24 @@ def test_a_farewell_is_taken(case: str) -> None:
     assert state(again, "a") is (S.ALIVE if after is S.ALIVE else after)
 
 
+def test_whom_only_others_say_to_have_left_is_back_with_its_next_card() -> None:
+    newest = card("a", revision=3)
+    roster = rosters.leave(ticked(heard(newest), 5.0), A.node_id, card("a", 9).life, 5.0, is_hearsay=True)
+    assert states(roster) == {"a": "LEFT"}
+    assert rosters.to_remember(roster) == ()
+    # Be it one that was late: what it says is older.
+    again = rosters.hear(roster, A, 5.5)
+    member = again.members[A.node_id]
+    assert (member.state, member.card, member.is_hearsay, member.since_s) == (S.ALIVE, newest, False, 5.5)
+    assert again.version > roster.version
+
+
+def test_hearsay_that_is_confirmed_is_none_any_more() -> None:
+    roster = rosters.leave(ticked(heard(A), 5.0), A.node_id, A.life, 5.0, is_hearsay=True)
+    roster = rosters.leave(roster, A.node_id, A.life, 6.0)
+    assert state(rosters.hear(roster, A, 6.5), "a") is S.LEFT
+
+
 def test_a_farewell_of_nobody_is_nothing() -> None:
     assert rosters.leave(begun(), A.node_id, A.life, 0.0) == begun()
 
@@ -190,6 +208,71 @@ def test_who_left_is_forgotten_after_a_day_in_which_it_was_told_again() -> None:
     aged = rosters.leave(aged, A.node_id, A.life, 0.0)
     assert "a" in rosters.tick(aged, 0.25).members
     assert "a" not in rosters.tick(aged, 0.5).members
+
+
+# Who was taken out: s is the scheduler node, and says so on its card.
+
+TAKEN = card("s", revision=1, departed=["a", "b"])
+
+
+@pytest.mark.parametrize("before", [S.ALIVE, S.SUSPECT, S.DEAD, S.LEFT], ids=lambda one: one.name)
+def test_who_was_taken_out_has_left_whatever_it_was_and_comes_back_in_no_life(before: MemberState) -> None:
+    seconds = {S.SUSPECT: 3.0, S.DEAD: 5.0}.get(before, 0.0)
+    roster = ticked(heard(card("s"), A), seconds, heard=[card("s")])
+    if before is S.LEFT:
+        roster = rosters.leave(roster, A.node_id, A.life, 0.0)
+    assert state(roster, "a") is before
+    roster = rosters.hear(roster, TAKEN, seconds)
+    assert states(roster) == {"s": "ALIVE", "a": "LEFT"}
+    for life in (A, card("a", 2), card("a", 9, "copy")):
+        later = ticked(roster, seconds + 6.0, heard=[TAKEN, life])
+        assert states(later) == {"s": "ALIVE", "a": "LEFT"}
+        # The life that left may hear so; any other is told why it is not heard.
+        assert rosters.is_out(later, life) is (life is not A)
+
+
+def test_who_was_never_heard_is_not_heard_once_it_was_taken_out() -> None:
+    roster = heard(TAKEN, B)
+    assert states(roster) == {"s": "ALIVE"}
+    assert rosters.is_out(roster, B)
+    assert not rosters.is_out(roster, card("c"))
+
+
+def test_who_was_let_in_again_is_a_member_with_its_next_card() -> None:
+    roster = heard(A, TAKEN)
+    later = rosters.hear(roster, card("s", revision=2, departed=["b"]), 1.0)
+    again = rosters.hear(later, card("a", 2), 1.5)
+    assert states(again) == {"s": "ALIVE", "a": "ALIVE"}
+    # Of the life that left cards may still be on their way.
+    assert state(rosters.hear(later, A, 1.5), "a") is S.LEFT
+
+
+def test_only_the_scheduler_nodes_card_takes_anybody_out() -> None:
+    assert states(heard(A, card("z", departed=["a"]))) == {"a": "ALIVE", "z": "ALIVE"}
+
+
+def test_a_node_never_takes_itself_out() -> None:
+    roster = heard(card("s", departed=["m"]))
+    assert state(roster, "m") is S.ALIVE
+    assert not rosters.is_out(roster, OWN)
+
+
+def test_the_scheduler_nodes_own_card_takes_out_there_too() -> None:
+    roster = heard(A, roster=begun(scheduler="m"))
+    roster = rosters.renew(roster, replace(OWN, revision=1, departed=frozenset({A.node_id})), 1.0)
+    assert states(roster) == {"a": "LEFT"}
+
+
+def test_a_restart_does_not_bring_back_who_was_taken_out() -> None:
+    roster = begun(TAKEN, A, card("c"))
+    assert states(roster) == {"s": "SUSPECT", "a": "LEFT", "c": "SUSPECT"}
+    assert states(rosters.hear(roster, card("a", 2), 0.5))["a"] == "LEFT"
+
+
+def test_hearsay_becomes_more_when_the_scheduler_node_says_so_too() -> None:
+    roster = rosters.leave(ticked(heard(A), 5.0), A.node_id, A.life, 5.0, is_hearsay=True)
+    roster = rosters.hear(roster, TAKEN, 5.5)
+    assert state(rosters.hear(roster, A, 6.0), "a") is S.LEFT
 
 
 # Other clusters.

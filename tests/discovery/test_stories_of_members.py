@@ -181,9 +181,13 @@ async def test_who_leaves_is_forgotten_by_all_until_it_is_started_again() -> Non
             await three(a, b, c)
 
 
-async def test_one_that_never_comes_back_is_taken_out_by_another() -> None:
-    async with discovering(little_card(free_port())) as a, discovering(little_card(free_port()), [a]) as b:
-        async with discovering(little_card(free_port()), [a]) as c:
+async def test_one_that_never_comes_back_is_taken_out_by_the_scheduler_node() -> None:
+    first = new_id()
+    async with (
+        discovering(little_card(free_port(), first), scheduler=first) as a,
+        discovering(little_card(free_port()), [a], scheduler=first) as b,
+    ):
+        async with discovering(little_card(free_port()), [a], scheduler=first) as c:
             await three(a, b, c)
             gone = c.node_id
         await until("it is dead", lambda: a.state(gone) is S.DEAD and b.state(gone) is S.DEAD)

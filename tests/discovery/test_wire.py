@@ -15,6 +15,7 @@ from thunderline.discovery.membership import Membership
 from thunderline.discovery.peers import LEAD_COUNT_MAX, Greeting, Lead
 from thunderline.discovery.service import DiscoveryService
 from thunderline.discovery.values import Life, Member, Stranger, Twin, View
+from thunderline.process.departed import DEPARTED_COUNT_MAX
 from thunderline.rpc.channel import dial
 from thunderline.rpc.errors import from_call
 from thunderline.v1 import cluster_pb2, discovery_pb2, discovery_pb2_grpc
@@ -83,6 +84,8 @@ BAD: dict[str, tuple[str, Callable[[Card], None]]] = {
         "card.machine",
         lambda card: card.machine.warnings.extend([cluster_pb2.ScanWarning(what="x" * 1024)] * 32),
     ),
+    "257 that were taken out": ("card.departed_node_ids", extend("departed_node_ids", *[new_id()] * 257)),
+    "nobody taken out": ("card.departed_node_ids", extend("departed_node_ids", "ada")),
     "three authorities": ("card.trusted_authorities", extend("trusted_authorities", "a", "b", "c")),
 }
 
@@ -171,6 +174,12 @@ def test_a_greeting_arrives_as_it_was_sent() -> None:
     wire.fill_greeting(request, greeting, 1_700_000_000.25)
     assert wire.checked_greeting(request) == greeting
     assert request.sent_at.ToMicroseconds() == 1_700_000_000_250_000
+
+
+def test_who_was_taken_out_arrives_as_it_was_sent() -> None:
+    told, out = little_card(7401), [new_id() for _ in range(DEPARTED_COUNT_MAX)]
+    told.departed_node_ids.extend(out)
+    assert wire.checked_card(told).departed == set(out)
 
 
 def test_what_a_machine_tells_arrives_as_it_was_sent() -> None:

@@ -17,6 +17,7 @@ from installation import GRPC_ROLES, Installation, end, free_base_port, until
 from rpc.little_cluster import LittleCluster
 from thunderline.cluster.callers import Caller
 from thunderline.cluster.certificates import CERTIFICATE_S, Bearer
+from thunderline.cluster.members import HAS_LEFT
 from thunderline.process import authority
 from thunderline.process.certificates import new_key, public_key, sign
 from thunderline.process.home import node_id
@@ -76,15 +77,20 @@ def token(one: Installation) -> str:
     return str(json.loads(done(one, "cluster", "init", "--name", "study", "--address", "127.0.0.1", "--json"))["token"])
 
 
-def alive(one: Installation) -> set[str]:
+def members(one: Installation) -> dict[str, dict[str, Any]]:
+    """As `nodes` shows them, by id."""
     answer = one.run("nodes", "--json")
-    members = json.loads(answer.stdout).get("members", []) if answer.returncode == 0 else []
-    return {member["card"]["node_id"] for member in members if member["state"] == "MEMBER_STATE_ALIVE"}
+    found = json.loads(answer.stdout).get("members", []) if answer.returncode == 0 else []
+    return {member["card"]["node_id"]: member for member in found}
+
+
+def alive(one: Installation) -> set[str]:
+    return {node for node, member in members(one).items() if member["state"] == "MEMBER_STATE_ALIVE"}
 
 
 def join(one: Installation, text: str) -> None:
     """The port listens within a second or two."""
-    until("it has joined", lambda: one.run("cluster", "join", text).returncode == 0, 20)
+    until("it has joined", lambda: one.run("cluster", "join", text, "--yes").returncode == 0, 20)
 
 
 @pytest.fixture(scope="module")
@@ -234,6 +240,42 @@ def test_a_rotation_ends_while_everything_goes_on(pair: Pair) -> None:
     until("every node is under the new authority", is_over, 90)
     for target in pair.targets:
         assert called(target, HEALTH, pair.wallet(pair.member).checked()) is grpc.StatusCode.OK
+
+
+def test_a_node_that_was_taken_out_stays_out_until_a_token_lets_it_in(pair: Pair) -> None:
+    scheduler, member = pair.scheduler, pair.member
+    first, out = node_id(scheduler.home), node_id(member.home)
+    done(scheduler, "cluster", "leave", out, "--yes")
+    until("it is no member any more", lambda: alive(scheduler) == {first}, 10)
+    # Its certificate is good for a year, and it starts again.
+    end(member)
+    member.start()
+
+    def problem() -> str:
+        return str(members(member).get(first, {}).get("problem", ""))
+
+    until("it knows why", lambda: f"node {out} {HAS_LEFT}" in problem(), 30, every_s=0.2)
+    ends_s = time.monotonic() + 5
+    while time.monotonic() < ends_s:
+        assert alive(scheduler) == {first}
+        assert alive(member) == {out}
+    told = json.loads(member.run("doctor", "--json").stdout)
+    (finding,) = [one for one in told["findings"] if HAS_LEFT in one["why"]]
+    assert "cluster join TOKEN" in finding["remedy"]
+    # No rotation waits for it.
+    newest = rotation(scheduler)["trusted"][1]
+    until("the rotation is over", lambda: rotation_of(pair) == ([newest], newest), 60)
+    join(member, token(scheduler))
+    end(member)
+    member.start()
+    for one in (scheduler, member):
+        until(f"both are ALIVE:\n{one.output}", lambda one=one: alive(one) == {first, out}, 30, every_s=0.2)  # type: ignore[misc]
+
+
+def rotation_of(pair: Pair) -> tuple[list[str], str]:
+    ours = authority.kept(pair.scheduler.home)
+    assert ours is not None
+    return list(ours.ring.trusted), ours.ring.signing
 
 
 def test_a_node_that_leaves_is_on_its_own_again(pair: Pair) -> None:

@@ -1,11 +1,16 @@
 """The scheduler node's authorities on disk: kept through a change of one for another, and never made anew."""
 
+import signal
+import subprocess
+import sys
+import threading
 import time
 import uuid
 from pathlib import Path
 
 import pytest
 
+from thunderline.cluster import NodeId
 from thunderline.cluster.authorities import Ring, Turn, begun, hastened
 from thunderline.cluster.callers import Caller
 from thunderline.cluster.certificates import CERTIFICATE_S, Bearer
@@ -13,6 +18,7 @@ from thunderline.process.authority import (
     AUTHORITY,
     Announced,
     Authorities,
+    Held,
     announced,
     change,
     changing,
@@ -23,6 +29,7 @@ from thunderline.process.authority import (
     refresh,
 )
 from thunderline.process.certificates import new_authority, new_key, public_key, sign
+from thunderline.process.departed import LEFT, depart
 from thunderline.process.entry import CannotStart
 from thunderline.process.home import node_id
 from thunderline.process.trust import FOLDER, NODE, Wallet, identity, keep, trusted
@@ -126,6 +133,21 @@ def test_it_is_renewed_before_it_ends(tmp_path: Path) -> None:
     assert wallet.checked().facts.valid.ends_s > before.facts.valid.ends_s
 
 
+def test_only_the_scheduler_node_announces_who_was_taken_out(tmp_path: Path) -> None:
+    out = NodeId(str(uuid.uuid4()))
+    depart(tmp_path, out)
+    wallet = Wallet(tmp_path, "home")
+    assert announced(tmp_path, wallet) == Announced()
+    found(tmp_path, "home", NOW_S)
+    assert announced(tmp_path, wallet).departed == (out,)
+    # A file that is broken lets nobody back.
+    (tmp_path / FOLDER / NODE).write_bytes(b"")
+    assert announced(tmp_path, wallet) == Announced(departed=(out,))
+    (tmp_path / FOLDER / LEFT).write_text("[")
+    with pytest.raises(CannotStart, match=r"left\.json"):
+        announced(tmp_path, wallet)
+
+
 def test_a_change_is_whole(tmp_path: Path) -> None:
     found(tmp_path, "home", NOW_S)
     change(tmp_path, Authorities(OLD, NEW), "home", NOW_S)
@@ -140,6 +162,52 @@ def test_a_member_announces_what_it_trusts_and_nothing_that_signs(tmp_path: Path
     assert announced(tmp_path, Wallet(tmp_path, "home")) == Announced(tuple(sorted((A, B))), A, "")
     (tmp_path / FOLDER / NODE).write_bytes(b"")
     assert announced(tmp_path, Wallet(tmp_path, "home")) == Announced()
+
+
+HOLD = """
+import sys
+from pathlib import Path
+from thunderline.process.authority import changing
+with changing(Path(sys.argv[1])):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_process_that_was_stopped_while_it_changes_something_holds_nobody_up_for_ever(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", HOLD, str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        holder.send_signal(signal.SIGSTOP)
+        begun_s = time.monotonic()
+        with (
+            pytest.raises(Held, match=rf"\.lock is held by process {holder.pid} for over 0\.2 s"),
+            changing(tmp_path, 0.2),
+        ):
+            pass
+        assert time.monotonic() - begun_s < 5
+        holder.kill()
+    # With its end it has let go.
+    with changing(tmp_path, 0.2):
+        pass
+
+
+def test_who_waits_for_the_lock_gets_it_in_its_turn(tmp_path: Path) -> None:
+    turns: list[int] = []
+
+    def take(number: int) -> None:
+        with changing(tmp_path):
+            turns.append(number)
+
+    with changing(tmp_path):
+        waiting = [threading.Thread(target=take, args=(number,)) for number in range(3)]
+        for one in waiting:
+            one.start()
+        assert not turns
+    for one in waiting:
+        one.join(10)
+    assert sorted(turns) == [0, 1, 2]
 
 
 def test_a_client_gets_a_key_of_its_own() -> None:

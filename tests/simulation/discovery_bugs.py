@@ -89,6 +89,26 @@ def takes_back_a_farewell(before: Roster, after: Roster, greeting: Greeting) -> 
     return with_member(after, replace(member, state=S.ALIVE))
 
 
+def takes_anybodys_word(before: Roster, after: Roster, greeting: Greeting) -> Roster:
+    """Who tells of a farewell has heard it."""
+    for node_id, life in greeting.left:
+        after = rosters.leave(after, node_id, life, after.clock.read_s)
+    return after
+
+
+def takes_hearsay_for_truth(before: Roster, after: Roster, greeting: Greeting) -> Roster:
+    for member in after.members.values():
+        if member.is_hearsay:
+            after = with_member(after, replace(member, is_hearsay=False))
+    return after
+
+
+def forgets_hearsay(before: Roster, after: Roster, greeting: Greeting) -> Roster:
+    """Only what was heard from who left counts."""
+    told = [node for node, member in after.members.items() if member.is_hearsay]
+    return replace(after, members={**after.members, **{node: before.members[node] for node in told}})
+
+
 def shows_whatever_came_last(before: Roster, after: Roster, greeting: Greeting) -> Roster:
     """Cards of one life have no order."""
     member = after.members.get(greeting.card.node_id)
@@ -165,6 +185,9 @@ BUGS: dict[str, Core] = {
     "versions begin anew with a restart": Core(start=counts_from_the_beginning),
     "who was there before a restart is taken for ALIVE": Core(start=trusts_its_memory),
     "members do not tell of each other": Core(greet=keeps_its_peers_to_itself),
+    "anybody's word that somebody left is taken": hearing(mend=takes_anybodys_word),
+    "who was only said to have left never comes back": hearing(mend=takes_hearsay_for_truth),
+    "who was away never learns who left": hearing(mend=forgets_hearsay),
     "a farewell is not told on": Core(greet=says_no_farewell_of_others),
     "a watch begins with the next change": Core(to_send=waits_for_a_change),
 }

@@ -27,6 +27,7 @@ LAWS = (
     "nobody is judged within a heartbeat after we came late",
     "a silence is judged as soon as it may be",
     "LEFT is said only of a life that left, and no card of that life brings it back",
+    "by the word of others only the dead have left, until their next card",
     "complete exactly from one dead-time after a start or a sleep on",
     "a version grows with everything that changes, over restarts too, and names one state",
     "one who watches gets the whole first, then each newer whole, and has what the roster says",
@@ -96,17 +97,19 @@ def _of_its_card(facts: Facts, host: Host, member: Member) -> None:
 def _of_its_state(facts: Facts, host: Host, member: Member, before: Member | None) -> None:
     card, state, truth = member.card, member.state, host.truth
     has_left = (card.node_id, card.life) in facts.left
-    was_left = before is not None and before.state is S.LEFT and before.card.life == card.life
-    if state is S.LEFT and not has_left:
+    is_new = before is None or before.state is not state or before.card.life != card.life
+    was_left = before is not None and before.state is S.LEFT and before.card.life == card.life and not before.is_hearsay
+    if state is S.LEFT and not has_left and not member.is_hearsay:
         raise Broken(f"{card.node_id} has not left, and {host.node_id} says so")
     if was_left and state is not S.LEFT:
         raise Broken(f"{card.node_id} left, and is {state.name} again at {host.node_id}")
+    if member.is_hearsay and is_new and (before is None or before.state is not S.DEAD):
+        raise Broken(f"{card.node_id} was not dead at {host.node_id}, which was told that it left")
     if state is S.LEFT:
         return
     if state is S.ALIVE and (card.node_id, card.life) in truth.unheard:
         raise Broken(f"{card.node_id} is ALIVE at {host.node_id}, which has not heard it since its start")
     silent_s = truth.silent_s(card)
-    is_new = before is None or before.state is not state or before.card.life != card.life
     least_s = LEAST_S[state]
     # One that is remembered is SUSPECT from the start.
     if is_new and before is not None and silent_s < least_s - EXACT_S:
@@ -159,8 +162,9 @@ def unsettled(facts: Facts, hosts: Sequence[Host], multicast: bool) -> str:
             return f"{host.node_id} is not complete"
         if found := _unsettled_members(facts, host, [one for one in present if one.cluster_name == host.cluster_name]):
             return f"at {host.node_id}: {found}"
-        shown = {stranger.node_id for stranger in host.roster.strangers.values()}
-        missing = {one.node_id for one in present if one.cluster_name != host.cluster_name} - shown
+        shown = {address for stranger in host.roster.strangers.values() for address in stranger.addresses}
+        others = [one for one in present if one.cluster_name != host.cluster_name]
+        missing = {address for one in others for address in one.addresses} - shown
         if multicast and missing:
             return f"{host.node_id} does not show the other cluster's {missing}"
         reported = {twin.shown.node_id for twin in rosters.twins(host.roster)}
@@ -202,13 +206,10 @@ def _wrong_differences(members: Iterable[Member], cards: Iterable[Card]) -> str:
 
 def _unsettled_farewells(facts: Facts, present: Sequence[Host]) -> str:
     """Nobody has to remember who left; but who does has told the others."""
-    for node_id, life in facts.left:
-        shown = {
-            member.state
-            for host in present
-            if (member := host.roster.members.get(node_id)) is not None
-            and (member.card.life == life or (facts.is_plain(node_id) and member.card.life < life))
-        }
-        if S.LEFT in shown and len(shown) > 1:
-            return f"{node_id} left, and some say {shown}"
+    # The word of two that live with one id is not taken of both.
+    tellers = [host for host in present if host.node_id not in facts.copied]
+    gone = [member.card for host in tellers for member in host.roster.members.values() if member.state is S.LEFT]
+    for member in (member for host in present for member in host.roster.members.values() if member.state is S.DEAD):
+        if any(card.node_id == member.card.node_id and card.life >= member.card.life for card in gone):
+            return f"some say that {member.card.node_id} has left, and somebody {member}"
     return ""

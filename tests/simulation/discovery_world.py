@@ -2,7 +2,7 @@
 
 The roster and the choice of calls are the real ones, or those that a test passes. Messages are late or lost, some
 directions cannot be dialled, the network parts, nodes restart, sleep, leave, lose their count of starts or run from a
-copied disk, clocks leap, and another cluster is on the same network.
+copied disk, say of others that they left, clocks leap, and another cluster is on the same network.
 """
 
 import heapq
@@ -45,6 +45,8 @@ TICK_S = WAITS.tick_s
 DEADLINE_S = 1.0
 # It goes on talking for so long after it said that it leaves.
 FAREWELL_S = 2.0
+# Of greetings, while there are faults.
+LIE_SHARE = 0.05
 
 
 class Network:
@@ -52,6 +54,8 @@ class Network:
 
     def __init__(self, seed: int, core: Core, host_count: int = 0) -> None:
         self.chance = random.Random(seed)
+        # Of its own, so that the worlds are the same without it.
+        self.lies = random.Random(f"lies of {seed}")
         self.core = core
         self.now_s = 1_000.0
         self.faults = True
@@ -149,7 +153,7 @@ class Network:
     def _call(self, host: Host, call: Call) -> None:
         member = host.roster.members.get(call.node_id) if call.node_id else None
         is_twin = call.node_id == host.node_id
-        greeting, host.peers = self.core.greet(host.roster, host.peers, member.card if member and not is_twin else None)
+        greeting = self._greet(host, member.card if member and not is_twin else None)
         run, is_open = host.run, [True]
 
         def answer(address: str, said: Greeting) -> None:
@@ -182,8 +186,16 @@ class Network:
         self._hears(other, greeting.card)
         other.roster, other.peers = self.core.greeted(other.roster, other.peers, greeting, self._clock(other))
         discovery_laws.of_a_card(self.facts, other, greeting.card)
-        said, other.peers = self.core.greet(other.roster, other.peers, greeting.card)
-        self._send(other, host, partial(answer, address, said))
+        self._send(other, host, partial(answer, address, self._greet(other, greeting.card)))
+
+    def _greet(self, host: Host, to: Card | None) -> Greeting:
+        """Some lie: they say that another has left, in the life that stands in its card."""
+        greeting, host.peers = self.core.greet(host.roster, host.peers, to)
+        others = [member.card for node, member in host.roster.members.items() if node != host.node_id]
+        if not self.faults or not others or self.lies.random() >= LIE_SHARE:
+            return greeting
+        card = self.lies.choice(others)
+        return replace(greeting, left=(*greeting.left, (card.node_id, card.life)))
 
     def _hears(self, host: Host, card: Card) -> None:
         host.truth.count(self._clock(host))

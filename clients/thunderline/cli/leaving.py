@@ -47,9 +47,13 @@ async def leave(target: str, wallet: Wallet, node: NodeId, is_own: bool, heartbe
 
 
 def take_out(settings: Settings, node: NodeId) -> None:
-    """Before the others are told: the scheduler renews its certificate no more. Raises OSError, CannotStart."""
+    """Before the others are told: its certificate is renewed no more, and its cards are refused.
+
+    Raises OSError, CannotStart.
+    """
     if authority.kept(settings.home) is not None:
-        depart(settings.home, node)
+        with authority.changing(settings.home):
+            depart(settings.home, node)
 
 
 def untold(wallet: Wallet) -> str:

@@ -23,7 +23,7 @@ from thunderline.discovery.membership import Membership
 from thunderline.discovery.service import DiscoveryService
 from thunderline.discovery.values import Life
 from thunderline.process import metrics, stopping
-from thunderline.process.authority import announced
+from thunderline.process.authority import Announced, announced
 from thunderline.process.entry import CannotStart, run_role
 from thunderline.process.home import node_id
 from thunderline.process.interfaces import interfaces
@@ -57,6 +57,7 @@ class OwnCard:
         self.origin = Origin(node_id(settings.home), life, settings)
         self._wallet = wallet
         self._scanner = scanner
+        self._was_read = False
 
     def read(self) -> cluster_pb2.NodeCard:
         """With what the scanner knows by now. Raises OSError; CannotStart when this node is another one now."""
@@ -67,7 +68,18 @@ class OwnCard:
         found = interfaces(overrides=settings.media, machine=machine, platform=settings.platform)
         # Without the media, which follow from what it finds.
         self._scanner.saw(tuple((one.name, one.is_up, one.addresses) for one in found))
-        return card(self.origin, found, announced(settings.home, self._wallet), machine)
+        return card(self.origin, found, self._announced(), machine)
+
+    def _announced(self) -> Announced:
+        """A broken left.json is a reason not to start; later the card stays as it was meanwhile."""
+        try:
+            found = announced(self.origin.settings.home, self._wallet)
+        except CannotStart as error:
+            if not self._was_read:
+                raise
+            raise OSError(str(error)) from None
+        self._was_read = True
+        return found
 
 
 async def keep_card(
@@ -122,7 +134,8 @@ def begun(settings: Settings, own: OwnCard) -> Membership:
     limits = settings.limits
     alone = is_loopback(settings.node.bind) and not seeds and not known
     waits = Waits(limits.heartbeat_s, limits.suspect_s, limits.dead_s)
-    return Membership(wire.to_card(own.read()), known, seeds, waits, alone=alone)
+    scheduler = NodeId(settings.cluster.scheduler) or own.origin.node_id
+    return Membership(wire.to_card(own.read()), known, seeds, waits, alone=alone, scheduler=scheduler)
 
 
 async def serve(settings: Settings) -> None:

@@ -85,6 +85,7 @@ def card(
         trusted_authorities=trust.trusted,
         certificate_authority=trust.signed_by,
         signing_authority=trust.signing,
+        departed_node_ids=trust.departed,
         machine=known if machine is not None else None,
     )
 

@@ -13,7 +13,7 @@ from prometheus_client import Counter
 
 from thunderline.cluster import NodeId
 from thunderline.cluster.addresses import target
-from thunderline.cluster.errors import ClusterError, DeadlinePassed, InvalidRequest, Unreachable
+from thunderline.cluster.errors import ClusterError, DeadlinePassed, InvalidRequest, Unauthenticated, Unreachable
 from thunderline.discovery import wire
 from thunderline.discovery.channels import Channels
 from thunderline.discovery.membership import Membership
@@ -33,6 +33,8 @@ IDLE = 3.0
 # For so many heartbeats after it failed, the best link is not tried: its peer is called everywhere.
 BEST_AGAIN = 4.0
 PROBLEM_MAX = 300
+# A peer that refuses this node does so again each second.
+SAY_EVERY_S = 60.0
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +62,7 @@ class Exchanging:
         self._failed_s: dict[tuple[NodeId, str], float] = {}
         self._deadline_s = beat_s
         self._reasons = Reasons(wallet) if wallet else None
+        self._said_s = -SAY_EVERY_S
         self._places = asyncio.Semaphore(DIAL_COUNT_MAX)
         self.channels = Channels(lambda address, node: dial(address, wallet, node), IDLE * beat_s)
 
@@ -137,11 +140,16 @@ class Exchanging:
         self._members.failed(call, self._known_reason(refused) or _line(first, problems[first].message))
         if call.node_id is not None:
             self._failed_s[call.node_id, first] = time.monotonic()
+        # What anybody may announce is not for the log.
+        is_known = call.node_id is None or call.node_id in self._members.roster.members
+        for address, error in problems.items():
+            if is_known and isinstance(error, Unauthenticated) and time.monotonic() - self._said_s >= SAY_EVERY_S:
+                self._said_s = time.monotonic()
+                log.warning("a peer cannot be called", extra={"peer": address, "why": error.message})
         for address in refused:
             if self._reasons and (reason := await self._reasons.look(address)):
                 self._members.explained(call, _line(address, reason))
-                # What anybody may announce is not for the log.
-                if call.node_id is None or call.node_id in self._members.roster.members:
+                if is_known:
                     log.warning("a peer cannot be called", extra={"peer": address, "why": reason})
 
     def _known_reason(self, addresses: Iterable[str]) -> str:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 
 from thunderline.cluster.members import MemberState
+from thunderline.discovery.values import Life, Member
 
 
 class Signal(Enum):
@@ -11,10 +12,11 @@ class Signal(Enum):
 
     HEARD = auto()  # A card of the life that is known.
     REPLACED = auto()  # Another life takes its place: a newer one, or one that is heard where this one is not.
+    BELIED = auto()  # A card of a life that only others have said to have left.
     ECHO = auto()  # A card of another life, that does not.
     QUIET = auto()  # No card for `suspect_s`.
     LOST = auto()  # No card for `dead_s`.
-    LEAVES = auto()  # It says so, or somebody who has heard it.
+    LEAVES = auto()  # It says so, or the scheduler node; of one that is DEAD anybody who has heard it.
 
 
 S = MemberState
@@ -33,8 +35,22 @@ LIFE: dict[MemberState, dict[Signal, MemberState]] = {
     # The same life comes back too: its cable was out, or its machine slept.
     S.DEAD: _row(S.DEAD, {Signal.HEARD: S.ALIVE, Signal.REPLACED: S.ALIVE, Signal.LEAVES: S.LEFT}),
     # A card of the life that left was on its way.
-    S.LEFT: _row(S.LEFT, {Signal.REPLACED: S.ALIVE}),
+    S.LEFT: _row(S.LEFT, {Signal.REPLACED: S.ALIVE, Signal.BELIED: S.ALIVE}),
 }
+
+
+def is_farewell(known: Member, life: Life, is_hearsay: bool, is_own: bool) -> bool:
+    """Whether the word counts that this life of a member has left.
+
+    Of a newer life than the known one while we do not hear the member; of an older one never. Hearsay counts of the
+    dead alone, so that who was away learns of it: nobody is thrown out by another's word while we hear it.
+    """
+    is_known = life == known.card.life
+    if is_hearsay:
+        return known.state is S.DEAD and life >= known.card.life
+    is_unheard_of = not is_own and life > known.card.life and known.state is not S.ALIVE
+    is_old_news = is_known and known.state is S.LEFT and not known.is_hearsay
+    return (is_known or is_unheard_of) and not is_old_news
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,6 @@
 """The roster and the peers of one node as they are now, and who waits for their changes. Decides nothing itself."""
 
+import logging
 import statistics
 import sys
 import time
@@ -7,8 +8,8 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 
 from thunderline.cluster import NodeId
-from thunderline.cluster.errors import Draining, Full, NotFound
-from thunderline.cluster.members import MemberState
+from thunderline.cluster.errors import Draining, Full, NotFound, Unauthenticated
+from thunderline.cluster.members import HAS_LEFT, MemberState
 from thunderline.discovery import peers as calling
 from thunderline.discovery import roster as rosters
 from thunderline.discovery import wire
@@ -28,6 +29,8 @@ PROBLEM_KEPT = 10.0
 # A late answer makes one offset wrong, not the one in the middle.
 OFFSETS_KEPT = 5
 
+log = logging.getLogger(__name__)
+
 
 def continuous_s() -> float:
     """Seconds that go on while the machine sleeps."""
@@ -37,7 +40,7 @@ def continuous_s() -> float:
 
 
 class Membership:
-    """Belongs to one event loop."""
+    """Belongs to one event loop. `scheduler` is the cluster's scheduler node."""
 
     def __init__(
         self,
@@ -47,12 +50,13 @@ class Membership:
         waits: Waits = DEFAULTS,
         *,
         alone: bool = False,
+        scheduler: NodeId | None = None,
         clock: Callable[[], float] = continuous_s,
     ) -> None:
         self.changes = Changes()
         self.waits = waits
         self._clock = clock
-        self.roster = rosters.start(own, remembered, clock(), waits, alone=alone)
+        self.roster = rosters.start(own, remembered, clock(), waits, alone=alone, scheduler=scheduler)
         self.peers = Peers(seeds)
         self._offsets: dict[NodeId, deque[float]] = {}
         # What went wrong, in which life of the member, and when.
@@ -102,9 +106,11 @@ class Membership:
         return greeting
 
     def greeted(self, greeting: Greeting, ahead_s: float, address: str) -> None:
-        """Somebody has called us, from this IP address. Raises Full, Draining."""
+        """Somebody has called us, from this IP address. Raises Full, Draining, Unauthenticated."""
         if self.has_gone:
             raise Draining("this node has left the cluster; its discovery comes back with a restart")
+        if rosters.is_out(self.roster, greeting.card):
+            raise Unauthenticated(f"node {greeting.card.node_id} {HAS_LEFT}")
         self._check_room(greeting)
         roster, peers = calling.greeted(self.roster, self.peers, greeting, self._clock())
         self._become(roster, peers)
@@ -147,10 +153,12 @@ class Membership:
         self._become(rosters.leave(self.roster, node, member.card.life, self._clock()), self.peers)
 
     def _become(self, roster: rosters.Roster, peers: Peers) -> None:
-        is_news = roster.version != self.roster.version
+        is_news, had_left = roster.version != self.roster.version, self.has_left
         self.roster, self.peers = roster, peers
         if is_news:
             self.changes.notify()
+        if self.has_left and not had_left:
+            log.warning("this node %s", HAS_LEFT)
 
     def _has_problem(self, node: NodeId, problem: str) -> None:
         known, _ = self._problems.get(node, ("", 0.0))

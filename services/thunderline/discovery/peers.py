@@ -132,13 +132,15 @@ def failed(peers: Peers, call: Call) -> Peers:
 
 
 def greeted(roster: Roster, peers: Peers, greeting: Greeting, now_s: float) -> tuple[Roster, Peers]:
-    """A greeting came, in a request or as an answer. Only a member's word of others is taken."""
+    """A greeting came, in a request or as an answer. Only a member's word of others is taken, and that somebody has
+    left, as more than hearsay, only from that one itself and from the scheduler node: others may lie."""
     roster = rosters.hear(roster, greeting.card, now_s)
     member = roster.members.get(greeting.card.node_id)
     if member is None or member.card.life != greeting.card.life or member.state is not S.ALIVE:
         return roster, peers
     for node_id, life in greeting.left:
-        roster = rosters.leave(roster, node_id, life, now_s)
+        is_hearsay = member.card.node_id not in (node_id, roster.scheduler)
+        roster = rosters.leave(roster, node_id, life, now_s, is_hearsay=is_hearsay)
     return roster, sighted(roster, peers, greeting.peers)
 
 
@@ -146,11 +148,14 @@ def sighted(roster: Roster, peers: Peers, leads: Iterable[Lead]) -> Peers:
     """Kept of those who are not heard, and of one with our own id at another address: a twin."""
     now_s = roster.clock.awake_s
     own, members, alive = set(roster.own.addresses), roster.members, S.ALIVE
+    departed = roster.departed
     news = {}
     for lead in leads:
         known = members.get(lead.node_id)
         # Most are heard, and there are many.
         if known is not None and known.state is alive and lead.node_id != roster.own_id:
+            continue
+        if lead.node_id in departed:
             continue
         is_wanted = lead.node_id != roster.own_id or not own.issuperset(lead.addresses)
         if is_wanted and lead.addresses:
@@ -175,7 +180,10 @@ def greet(roster: Roster, peers: Peers, to: Card | None) -> tuple[Greeting, Peer
     word = peers.word[1]
     told = peers.told.get(to.node_id)
     is_told = told is not None and told[:2] == (word, to.life)
-    if told is not None and is_told and now_s - told[2] < TELL_AGAIN * roster.waits.heartbeat_s:
+    # Our own farewell nobody else can say for us, and soon we are gone.
+    is_leaving = roster.members[roster.own_id].state is S.LEFT
+    is_fresh = told is not None and now_s - told[2] < TELL_AGAIN * roster.waits.heartbeat_s
+    if is_told and is_fresh and not is_leaving:
         return Greeting(roster.own), peers
     peers = replace(peers, told={**peers.told, to.node_id: (word, to.life, now_s)})
     return Greeting(roster.own, word.heard, word.left), peers
@@ -186,7 +194,11 @@ def _word(roster: Roster) -> Word:
     members = roster.members.items()
     alive = ((one, member) for one, member in members if member.state is S.ALIVE and one != roster.own_id)
     heard = tuple(Lead(one, member.card.addresses) for one, member in alive)
-    return Word(heard, tuple((one, member.card.life) for one, member in members if member.state is S.LEFT))
+    # The scheduler node's word is more than hearsay: it passes none on.
+    is_believed = roster.own_id == roster.scheduler
+    gone = ((one, member) for one, member in members if member.state is S.LEFT)
+    left = tuple((one, member.card.life) for one, member in gone if not (member.is_hearsay and is_believed))
+    return Word(heard, left)
 
 
 def _rests_s(roster: Roster, peers: Peers) -> dict[str, float]:

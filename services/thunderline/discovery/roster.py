@@ -8,8 +8,8 @@ from dataclasses import dataclass, field, replace
 
 from thunderline.cluster import NodeId
 from thunderline.cluster.members import MemberState
-from thunderline.discovery.member_life import LIFE, Clock, Signal, Waits, look, silence
-from thunderline.discovery.values import Card, Life, Member, Stranger, Twin, View
+from thunderline.discovery.member_life import LIFE, Clock, Signal, Waits, is_farewell, look, silence
+from thunderline.discovery.values import Card, Life, Member, Rival, Stranger, Twin, View
 
 S = MemberState
 # States in which a member may be reached.
@@ -22,15 +22,6 @@ STRANGER_KEPT_S = 120.0
 STRANGER_COUNT_MAX, STRANGER_ADDRESS_COUNT_MAX, RIVAL_COUNT_MAX = 64, 32, 4
 # Versions of one start; the incarnation counts above them, so that they grow over restarts. Both fit 63 bits.
 VERSIONS_PER_START = 2**32
-
-
-@dataclass(frozen=True, slots=True)
-class Rival:
-    """Another life of a member, that was heard beside the one that is shown. Awake seconds."""
-
-    card: Card
-    since_s: float
-    heard_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,23 +42,37 @@ class Roster:
     rivals: Mapping[NodeId, tuple[Rival, ...]] = field(default_factory=dict)
     strangers: Mapping[tuple[NodeId, str], Stranger] = field(default_factory=dict)
     strangers_heard_s: Mapping[tuple[NodeId, str], float] = field(default_factory=dict)
+    # Its word that somebody has left counts as that one's own.
+    scheduler: NodeId | None = None
 
     @property
     def own(self) -> Card:
         return self.members[self.own_id].card
+
+    @property
+    def departed(self) -> frozenset[NodeId]:
+        """Who was taken out, by the scheduler node's newest card: no card of theirs counts, until that changes."""
+        known = self.members.get(self.scheduler) if self.scheduler is not None else None
+        return known.card.departed - {self.own_id} if known is not None else frozenset()
 
 
 DEFAULTS = Waits()
 
 
 def start(
-    own: Card, remembered: Iterable[Card], now_s: float, waits: Waits = DEFAULTS, *, alone: bool = False
+    own: Card,
+    remembered: Iterable[Card],
+    now_s: float,
+    waits: Waits = DEFAULTS,
+    *,
+    alone: bool = False,
+    scheduler: NodeId | None = None,
 ) -> Roster:
     """`remembered`: what `to_remember` gave before. Those get one dead-time to be heard, like everybody."""
     known = [card for card in remembered if card.cluster_name == own.cluster_name]
     members = {card.node_id: Member(card, S.SUSPECT, now_s) for card in known}
     members[own.node_id] = Member(own, S.ALIVE, now_s)
-    return Roster(
+    roster = Roster(
         own_id=own.node_id,
         waits=waits,
         clock=Clock(now_s),
@@ -77,7 +82,9 @@ def start(
         version=own.life.incarnation * VERSIONS_PER_START + 1,
         complete=alone,
         complete_from_s=waits.dead_s,
+        scheduler=scheduler,
     )
+    return _without_departed(roster, now_s)
 
 
 def hear(before: Roster, card: Card, now_s: float) -> Roster:
@@ -85,17 +92,17 @@ def hear(before: Roster, card: Card, now_s: float) -> Roster:
     roster = _at(before, now_s)
     if card.cluster_name != roster.own.cluster_name:
         stranger = Stranger(card.node_id, card.cluster_name, card.hostname, card.addresses)
-        return _numbered(before, _noticed(roster, stranger))
+        roster = _noticed(roster, stranger)
+    elif not is_out(roster, card):
+        roster = _without_departed(_with_card(roster, card, now_s), now_s)
+    return _numbered(before, roster)
+
+
+def is_out(roster: Roster, card: Card) -> bool:
+    """Whether a card is not taken because its node was taken out; the life that left may still learn that it did."""
     known = roster.members.get(card.node_id)
-    if known is None:
-        return _numbered(before, _heard(roster, Member(card, S.ALIVE, now_s)))
-    if card.life == known.card.life:
-        return _numbered(before, _heard_again(roster, known, card, now_s))
-    if _takes_its_place(roster, known, card):
-        return _numbered(before, _replaced(roster, known, card, now_s))
-    rivals = {**roster.rivals, card.node_id: _beside(roster, card)}
-    state = LIFE[known.state][Signal.ECHO]
-    return _numbered(before, replace(_in_state(roster, known, state, now_s), rivals=rivals))
+    knows = known is not None and known.state is S.LEFT and known.card.life == card.life
+    return card.node_id in roster.departed and not knows
 
 
 def notice(before: Roster, stranger: Stranger, now_s: float) -> Roster:
@@ -103,29 +110,22 @@ def notice(before: Roster, stranger: Stranger, now_s: float) -> Roster:
     return _numbered(before, _noticed(_at(before, now_s), stranger))
 
 
-def leave(before: Roster, node_id: NodeId, life: Life, now_s: float) -> Roster:
-    """This life of a member says that it leaves, or one who has heard it does.
-
-    Of a newer life than the known one it counts while we do not hear the member; of an older one never.
-    """
+def leave(before: Roster, node_id: NodeId, life: Life, now_s: float, *, is_hearsay: bool = False) -> Roster:
+    """This life of a member says that it leaves, or the scheduler node does; as hearsay, anybody else."""
     roster = _at(before, now_s)
     known = roster.members.get(node_id)
-    if known is None:
-        return _numbered(before, roster)
-    is_unheard_of = node_id != roster.own_id and life > known.card.life and known.state is not S.ALIVE
-    is_old_news = known.state is S.LEFT and life == known.card.life
-    if is_old_news or (life != known.card.life and not is_unheard_of):
+    if known is None or not is_farewell(known, life, is_hearsay, node_id == roster.own_id):
         return _numbered(before, roster)
     # Under the name of the life that left: a card of it that is late brings nothing back.
-    left = Member(replace(known.card, life=life), LIFE[known.state][Signal.LEAVES], now_s)
-    return _numbered(before, _heard(roster, left))
+    card = known.card if is_hearsay else replace(known.card, life=life)
+    return _numbered(before, _heard(roster, Member(card, LIFE[known.state][Signal.LEAVES], now_s, is_hearsay)))
 
 
 def renew(before: Roster, own: Card, now_s: float) -> Roster:
     """This node's card has changed."""
     roster = _at(before, now_s)
     members = {**roster.members, own.node_id: replace(roster.members[own.node_id], card=own)}
-    return _numbered(before, replace(roster, members=members))
+    return _numbered(before, _without_departed(replace(roster, members=members), now_s))
 
 
 def tick(before: Roster, now_s: float) -> Roster:
@@ -227,6 +227,27 @@ def _shown(roster: Roster) -> tuple[object, ...]:
     return roster.members, roster.complete, roster.strangers, twins(roster) if roster.rivals else ()
 
 
+def _with_card(roster: Roster, card: Card, now_s: float) -> Roster:
+    known = roster.members.get(card.node_id)
+    if known is None:
+        return _heard(roster, Member(card, S.ALIVE, now_s))
+    if card.life == known.card.life:
+        return _heard_again(roster, known, card, now_s)
+    if _takes_its_place(roster, known, card):
+        return _replaced(roster, known, card, now_s)
+    rivals = {**roster.rivals, card.node_id: _beside(roster, card)}
+    return replace(_in_state(roster, known, LIFE[known.state][Signal.ECHO], now_s), rivals=rivals)
+
+
+def _without_departed(roster: Roster, now_s: float) -> Roster:
+    """Whatever their life: the scheduler node says that they have left."""
+    for node_id in roster.departed & roster.members.keys():
+        known = roster.members[node_id]
+        if known.state is not S.LEFT or known.is_hearsay:
+            roster = _heard(roster, Member(known.card, LIFE[known.state][Signal.LEAVES], now_s))
+    return roster
+
+
 def _heard(roster: Roster, member: Member) -> Roster:
     node_id = member.card.node_id
     heard_s = {**roster.heard_s, node_id: roster.clock.awake_s}
@@ -237,7 +258,7 @@ def _heard_again(roster: Roster, known: Member, card: Card, now_s: float) -> Ros
     """Cards may pass each other on their way: an older one of the same life is a sign of life and no more."""
     if card.node_id == roster.own_id:
         return roster
-    state = LIFE[known.state][Signal.HEARD]
+    state = LIFE[known.state][Signal.BELIED if known.is_hearsay else Signal.HEARD]
     newest = card if card.revision > known.card.revision else known.card
     if state is not known.state or newest is not known.card:
         since_s = known.since_s if state is known.state else now_s

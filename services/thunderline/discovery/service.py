@@ -56,8 +56,9 @@ class DiscoveryService(discovery_pb2_grpc.DiscoveryServiceServicer):
         if not wire.is_node_id(request.node_id):
             raise InvalidRequest("node_id is no UUID", param="node_id")
         if self._wallet is not None:
-            bearer = caller_of(context, self._wallet).bearer
-            if bearer.caller is not Caller.SCHEDULER and bearer.name != request.node_id:
-                raise Unauthenticated(f"{bearer} may leave for itself only, or the scheduler node for others")
+            bearer, own = caller_of(context, self._wallet).bearer, self._members.own.node_id
+            # The others believe it of this node itself only, or of the scheduler node: discovery/peers.py.
+            if bearer.name != own or (bearer.caller is not Caller.SCHEDULER and bearer.name != request.node_id):
+                raise Unauthenticated(f"{bearer} leaves by its own discovery; others only the scheduler node takes out")
         self._members.leave(NodeId(request.node_id))
         return discovery_pb2.LeaveClusterResponse()

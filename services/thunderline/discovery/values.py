@@ -33,6 +33,8 @@ class Card:
     # (name, value), sorted by name.
     versions: tuple[tuple[str, str], ...] = ()
     settings: tuple[tuple[str, str], ...] = ()
+    # Of the scheduler node: who was taken out of the cluster, in whatever life.
+    departed: frozenset[NodeId] = frozenset()
     whole: bytes = b""
 
 
@@ -41,6 +43,17 @@ class Member:
     card: Card
     state: MemberState
     since_s: float
+    # LEFT by the word of those who may not decide it: its next card says otherwise.
+    is_hearsay: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Rival:
+    """Another life of a member, that was heard beside the one that is shown. Awake seconds."""
+
+    card: Card
+    since_s: float
+    heard_s: float
 
 
 @dataclass(frozen=True, slots=True)

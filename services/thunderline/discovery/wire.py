@@ -44,6 +44,7 @@ LISTS = (
     ("settings", 32),
     ("addresses", 32),
     ("trusted_authorities", 2),
+    ("departed_node_ids", 256),
 )
 INTERFACE_ADDRESS_COUNT_MAX = 32
 
@@ -69,6 +70,7 @@ def to_card(told: cluster_pb2.NodeCard) -> Card:
         addresses=tuple(target(address, port) for address in told.addresses) if port else (),
         versions=tuple((one.name, one.value) for one in told.versions),
         settings=tuple((one.name, one.value) for one in told.settings),
+        departed=frozenset(NodeId(one) for one in told.departed_node_ids),
         whole=told.SerializeToString(deterministic=True),
     )
 
@@ -101,6 +103,8 @@ def checked_card(told: cluster_pb2.NodeCard) -> Card:
             _check_text(one.value, f"card.{name}.value", 0, 1024)
     for fingerprint in told.trusted_authorities:
         _check_text(fingerprint, "card.trusted_authorities", 1, 64)
+    for node_id in told.departed_node_ids:
+        _check_node_id(node_id, "card.departed_node_ids")
     broken = machine_facts.problem(told.machine)
     _check(not broken, "card.machine", broken)
     return to_card(told)

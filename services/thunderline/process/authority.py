@@ -7,6 +7,7 @@ next one follows with its key too; once it signs, it comes first, and of the for
 import contextlib
 import fcntl
 import os
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,11 +28,16 @@ from thunderline.process.certificates import (
     public_key,
     sign,
 )
+from thunderline.process.departed import departed
 from thunderline.process.entry import CannotStart
 from thunderline.process.home import node_id, write_atomically
 from thunderline.process.trust import FOLDER, Identity, Wallet, folder, forget_offers, identity, keep, trusted
 
 AUTHORITY, LOCK = "authority.pem", ".lock"
+# Who has the lock writes some small files. One that is stopped meanwhile (Ctrl-Z) would hold up the roles for ever.
+LOCK_WAIT_S = 10.0
+LOCK_LOOK_S = 0.05
+PID_BYTES = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,18 +79,42 @@ class Authorities:
         return Authorities(new)
 
 
-@contextlib.contextmanager
-def changing(home: Path) -> Iterator[None]:
-    """One process at a time changes node.pem or authority.pem. Blocking, for as long as another one writes.
+class Held(OSError):
+    """Another process does not let go of the lock."""
 
-    Raises OSError.
+
+@contextlib.contextmanager
+def changing(home: Path, wait_s: float = LOCK_WAIT_S) -> Iterator[None]:
+    """One process at a time changes node.pem, authority.pem or left.json. Blocking, while another one does.
+
+    Raises OSError; Held when that takes longer than `wait_s`.
     """
-    handle = os.open(folder(home) / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+    path = folder(home) / LOCK
+    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+        _lock(handle, path, wait_s)
         yield
     finally:
         os.close(handle)
+
+
+def _lock(handle: int, path: Path, wait_s: float) -> None:
+    """With our pid in the file, for those who wait in vain. Raises Held, OSError."""
+    gives_up_s = time.monotonic() + wait_s
+    while True:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except BlockingIOError:
+            if time.monotonic() >= gives_up_s:
+                pid = os.pread(handle, PID_BYTES, 0).decode(errors="replace").strip()
+                who = f"process {pid}" if pid.isdecimal() else "another process"
+                over = f"{path} is held by {who} for over {wait_s:g} s"
+                raise Held(f"{over}: is that stopped? let it go on, or end it") from None
+        time.sleep(LOCK_LOOK_S)
+    # A full disk hinders what comes after, not this.
+    with contextlib.suppress(OSError):
+        os.pwrite(handle, f"{os.getpid():<{PID_BYTES}}".encode(), 0)
 
 
 def kept(home: Path) -> Authorities | None:
@@ -172,19 +202,24 @@ class Announced:
 
     trusted: tuple[str, ...] = ()
     signed_by: str = ""
-    # Only on the scheduler node: the one that signs now.
+    # Only on the scheduler node: the one that signs now, and who was taken out.
     signing: str = ""
+    departed: tuple[NodeId, ...] = ()
 
 
 def announced(home: Path, wallet: Wallet) -> Announced:
-    """What is on disk now; a broken file announces nothing. Blocking, under a millisecond."""
+    """What is on disk now; a broken file announces nothing. Blocking, under a millisecond.
+
+    Raises CannotStart for a broken left.json.
+    """
+    out = tuple(sorted(departed(home))) if (home / FOLDER / AUTHORITY).exists() else ()
     try:
         own, ours = wallet.identity(), kept(home)
     except (Unauthenticated, CannotStart):
-        return Announced()
+        return Announced(departed=out)
     if own is None:
-        return Announced()
-    return Announced(tuple(sorted(trusted(own))), own.facts.authority, ours.ring.signing if ours else "")
+        return Announced(departed=out)
+    return Announced(tuple(sorted(trusted(own))), own.facts.authority, ours.ring.signing if ours else "", out)
 
 
 def node_bearer(cluster: str, node: NodeId, scheduler: NodeId) -> Bearer:

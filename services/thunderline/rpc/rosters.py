@@ -11,7 +11,12 @@ SEED_COUNT_MAX = 16
 
 
 def holders(roster: discovery_pb2.Roster) -> list[Holder]:
-    """What each member has that has not left; one that is off counts with its last card."""
+    """What each member has that has not left; one that is off counts with its last card.
+
+    `roster` is the scheduler node's: who was taken out by its card renews nothing any more.
+    """
+    own = [member.card for member in roster.members if member.card.node_id == roster.node_id]
+    departed = {node for card in own for node in card.departed_node_ids}
     return [
         Holder(
             NodeId(member.card.node_id),
@@ -19,7 +24,7 @@ def holders(roster: discovery_pb2.Roster) -> list[Holder]:
             member.card.certificate_authority,
         )
         for member in roster.members
-        if member.state != discovery_pb2.MEMBER_STATE_LEFT
+        if member.state != discovery_pb2.MEMBER_STATE_LEFT and member.card.node_id not in departed
     ]
 
 

@@ -85,7 +85,7 @@ class Enrollment:
     async def readmit(self, node: NodeId) -> None:
         """A token let it in again. Raises StoreUnavailable, Unauthenticated."""
         try:
-            await asyncio.to_thread(readmit, self.home, node)
+            await asyncio.to_thread(_readmit, self.home, node)
         except OSError as error:
             raise StoreUnavailable(f"it cannot be written down that node {node} is back: {error}") from None
         except CannotStart as error:
@@ -117,6 +117,11 @@ class Enrollment:
             scheduler_node_id=self.node,
             seeds=seeds(self._roster(), self.node),
         )
+
+
+def _readmit(home: Path, node: NodeId) -> None:
+    with authority.changing(home):
+        readmit(home, node)
 
 
 def _kept(home: Path) -> Authorities | None:
