@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from thunderline.cluster.limits import DEFAULTS, Limits
+from thunderline.cluster.limits import DEFAULTS, MAY_BE_ZERO, Limits
 from thunderline.process.settings import SECTIONS, SettingsError, default_home, parse_role, read
 
 PORT = "THUNDERLINE_GATEWAY_PORT"
@@ -67,6 +67,26 @@ REFUSED: dict[str, tuple[str, dict[str, str], list[str]]] = {
     "a negative limit": ("[limits]\ndrain_s = -1\n", {}, ["config.toml", "drain_s", "-1"]),
     "a platform that is none": ('[node]\nplatform = "beos"\n', {}, ["config.toml", "platform", "'beos'"]),
     "a limit that is text": ('[limits]\ndrain_s = "soon"\n', {}, ["config.toml", "drain_s", "'soon'"]),
+    "silence that is judged before a heartbeat is due": (
+        "[limits]\nheartbeat_s = 2\n",
+        {},
+        ["config.toml and defaults", "heartbeat_s = 2 has to be below suspect_s = 2"],
+    ),
+    "a member that is DEAD before it is SUSPECT": (
+        "[limits]\nsuspect_s = 9\n",
+        {"THUNDERLINE_LIMITS_DEAD_S": "5"},
+        ["config.toml and environment", "[limits]", "suspect_s = 9 has to be below dead_s = 5"],
+    ),
+    "a least wait above the longest": (
+        "",
+        {"THUNDERLINE_LIMITS_RESTART_WAIT_MIN_S": "11"},
+        ["restart_wait_min_s = 11 has to be at most restart_wait_max_s = 10"],
+    ),
+    "the same of epochs": (
+        "",
+        {"THUNDERLINE_LIMITS_EPOCH_WAIT_MAX_S": "0.25"},
+        ["epoch_wait_min_s = 0.5 has to be at most epoch_wait_max_s = 0.25"],
+    ),
     "a port that is none": ("[gateway]\nport = 65536\n", {}, ["config.toml", "port", "65536"]),
     "a gRPC port without room for its metrics": ("[runner]\nport = 65500\n", {}, ["[runner] port", "65500"]),
     "an unknown variable": ("", {"THUNDERLINE_GATEWAY_PROT": "1"}, ["environment", "THUNDERLINE_GATEWAY_PROT"]),
@@ -184,10 +204,30 @@ def test_a_wrong_flag_is_said_to_be_a_flag(tmp_path: Path) -> None:
         parse_role("gateway", "A role.", ["--home", str(tmp_path), "--port", "many"])
 
 
-@pytest.mark.parametrize("field", dataclasses.fields(Limits), ids=lambda field: field.name)
+of_every_limit = pytest.mark.parametrize("field", dataclasses.fields(Limits), ids=lambda field: field.name)
+
+
+@of_every_limit
 def test_every_limit_is_a_setting(tmp_path: Path, field: "dataclasses.Field[Any]") -> None:
-    settings = read({f"THUNDERLINE_LIMITS_{field.name.upper()}": "11"}, home=tmp_path)
-    assert getattr(settings.limits, field.name) == 11
+    default = getattr(DEFAULTS, field.name)
+    # So much more keeps it in order with the others.
+    value = type(default)(1.5 * default)
+    settings = read({f"THUNDERLINE_LIMITS_{field.name.upper()}": str(value)}, home=tmp_path)
+    assert getattr(settings.limits, field.name) == value != default
+
+
+@of_every_limit
+def test_a_limit_is_0_only_where_that_means_something(tmp_path: Path, field: "dataclasses.Field[Any]") -> None:
+    environ = {f"THUNDERLINE_LIMITS_{field.name.upper()}": "0"}
+    if field.name in MAY_BE_ZERO:
+        assert getattr(read(environ, home=tmp_path).limits, field.name) == 0
+        return
+    with pytest.raises(SettingsError, match=rf"environment: \[limits\] {field.name} = '0'.*greater than 0"):
+        read(environ, home=tmp_path)
+
+
+def test_the_limits_that_may_be_0_are_limits() -> None:
+    assert {field.name for field in dataclasses.fields(Limits)} >= MAY_BE_ZERO
 
 
 def test_a_seed_without_a_port_has_the_default_one_whatever_our_own_is(tmp_path: Path) -> None:

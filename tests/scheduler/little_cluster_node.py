@@ -129,7 +129,7 @@ async def doors(node: Node, dead_s: float = 0.5) -> AsyncIterator[Doors]:
     flags: dict[str, dict[str, Any]] = {
         "node": {"bind": "127.0.0.1"},
         "scheduler": node.ports,
-        "limits": {"dead_s": dead_s},
+        "limits": {"heartbeat_s": dead_s / 4, "suspect_s": dead_s / 2, "dead_s": dead_s},
     }
     trust = Trust(settings.read({}, flags=flags, home=found.home), node.id, wallet, opened.roster)
     async with serving(opened.target, [SERVICE], trust.register, wallet) as server:

@@ -24,7 +24,14 @@ HERE = "127.0.0.1"
 SERVICE_NAME = "thunderline.v1.TopologyService"
 ALIVE, DEAD = discovery_pb2.MEMBER_STATE_ALIVE, discovery_pb2.MEMBER_STATE_DEAD
 # A tenth of the usual ones.
-FAST = {"probe_period_s": "0.2", "probe_timeout_s": "0.3", "dead_s": "0.4", "drain_s": "2"}
+FAST = {
+    "probe_period_s": "0.2",
+    "probe_timeout_s": "0.3",
+    "heartbeat_s": "0.1",
+    "suspect_s": "0.2",
+    "dead_s": "0.4",
+    "drain_s": "2",
+}
 # Sorted: the first dials the others.
 IDS = [NodeId(str(uuid.UUID(int=number))) for number in range(1, 9)]
 

@@ -57,3 +57,20 @@ class Limits:
 
 
 DEFAULTS = Limits()
+
+# With 0 nobody waits there. Of any other limit 0 makes no sense: a period would never rest, nothing would ever fit.
+MAY_BE_ZERO = frozenset({"drain_s", "queue_wait_s", "rank_stop_grace_s", "queue_size_max"})
+# The first is below the second: else members are SUSPECT between two heartbeats, or DEAD before they are SUSPECT.
+BELOW = (("heartbeat_s", "suspect_s"), ("suspect_s", "dead_s"))
+AT_MOST = (("restart_wait_min_s", "restart_wait_max_s"), ("epoch_wait_min_s", "epoch_wait_max_s"))
+
+
+def out_of_order(limits: Limits) -> tuple[str, str, str] | None:
+    """Two limits that contradict each other, and how the one has to stand to the other; None when none do."""
+    for one, other in BELOW:
+        if not getattr(limits, one) < getattr(limits, other):
+            return one, "below", other
+    for one, other in AT_MOST:
+        if not getattr(limits, one) <= getattr(limits, other):
+            return one, "at most", other
+    return None

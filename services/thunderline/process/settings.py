@@ -132,10 +132,15 @@ def _limits_section() -> type[Section]:
 
     fields: dict[str, Any] = {
         field.name: (field.type if isinstance(field.type, type) else {"float": float, "int": int}[field.type],
-                     Field(getattr(limits.DEFAULTS, field.name), ge=0))
+                     _limit(field.name))
         for field in dataclasses.fields(limits.Limits)
     }  # fmt: skip
     return create_model("LimitsSection", __base__=Section, **fields)
+
+
+def _limit(name: str) -> Any:
+    default = getattr(limits.DEFAULTS, name)
+    return Field(default, ge=0) if name in limits.MAY_BE_ZERO else Field(default, gt=0)
 
 
 LimitsSection = _limits_section()
@@ -220,8 +225,18 @@ def read(
             layers[section].update(values)
             origin.update({(section, key): source for key in values})
     sections = {name: _section(name, kind, layers[name], origin) for name, kind in SECTIONS.items()}
-    limit_values = sections.pop("limits").model_dump()
-    return Settings(home=home, limits=limits.Limits(**limit_values), **sections)  # type: ignore[arg-type]
+    bounds = limits.Limits(**sections.pop("limits").model_dump())
+    _check_order(bounds, origin)
+    return Settings(home=home, limits=bounds, **sections)  # type: ignore[arg-type]
+
+
+def _check_order(bounds: limits.Limits, origin: Mapping[tuple[str, str], str]) -> None:
+    """Raises SettingsError."""
+    if (wrong := limits.out_of_order(bounds)) is not None:
+        one, how, other = wrong
+        where = " and ".join(dict.fromkeys(origin.get(("limits", key), "defaults") for key in (one, other)))
+        pair = f"{one} = {getattr(bounds, one):g} has to be {how} {other} = {getattr(bounds, other):g}"
+        raise SettingsError(f"{where}: [limits] {pair}")
 
 
 def _section(
