@@ -207,17 +207,40 @@ async def test_a_clients_file_is_all_that_python_needs(tmp_path: Path) -> None:
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert parsed(path.read_bytes()).facts.bearer.name == "laptop"
     assert "exists already" in refused(tmp_path, "client", "laptop", "--out", str(path))
-    # As printed, with the address of this test's server.
-    lines = text[text.index("import pathlib") :].replace("grpc.secure_channel", "grpc.aio.secure_channel").splitlines()
-    made: dict[str, Any] = {}
-    exec("\n".join(line if "secure_channel" not in line else _at(line, address) for line in lines), made)
     wallet = Wallet(tmp_path, "thunderline")
-    async with serving(address, [SERVICE], LittleService().register, wallet), made["channel"] as channel:
+    async with serving(address, [SERVICE], LittleService().register, wallet), _as_printed(text, address) as channel:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await topology_pb2_grpc.TopologyServiceStub(channel).GetTopology(ASK, timeout=10)
     # Its certificate is taken, and the table says what a client may call.
     assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
     assert "client laptop may not call" in (caught.value.details() or "")
+
+
+async def test_a_client_made_as_printed_takes_no_other_node_for_the_scheduler(tmp_path: Path) -> None:
+    address, home, path = free_address(), tmp_path / "home", tmp_path / "laptop.pem"
+    done(home, "init", "--address", NOBODY)
+    ours = authority.kept(home)
+    assert ours is not None
+    member = LittleCluster(tmp_path, "thunderline", ours.signing).wallet()
+    text = done(home, "client", "laptop", "--out", str(path))
+    async with serving(address, [SERVICE], LittleService().register, member), _as_printed(text, address) as channel:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await topology_pb2_grpc.TopologyServiceStub(channel).GetTopology(ASK, timeout=10)
+    # Its name is not the one that was asked for.
+    assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+    server = f"{node_id(home)}.node.thunderline"
+    assert text.count(server) == 2
+    told = json.loads(done(home, "client", "tablet", "--out", str(tmp_path / "tablet.pem"), "--json"))
+    assert told["server_name"] == server
+
+
+def _as_printed(text: str, address: str) -> grpc.aio.Channel:
+    """The channel of the recipe, to the address of a test's server."""
+    lines = text[text.index("import pathlib") :].replace("grpc.secure_channel", "grpc.aio.secure_channel").splitlines()
+    made: dict[str, Any] = {}
+    exec("\n".join(line if "secure_channel" not in line else _at(line, address) for line in lines), made)
+    channel: grpc.aio.Channel = made["channel"]
+    return channel
 
 
 def _at(line: str, address: str) -> str:

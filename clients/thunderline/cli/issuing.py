@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from thunderline.cli.rotating import kept
-from thunderline.cluster import api_keys
+from thunderline.cluster import NodeId, api_keys
 from thunderline.cluster.certificates import CLIENT_NAME, domain
 from thunderline.cluster.errors import InvalidRequest
 from thunderline.process import authority
-from thunderline.process.home import remembered_ports
+from thunderline.process.home import node_id, remembered_ports
 from thunderline.process.settings import Settings
 
 
@@ -19,23 +19,38 @@ from thunderline.process.settings import Settings
 class Issued:
     path: Path
     name: str
+    scheduler: NodeId
     host: str
     port: int
 
+    @property
+    def target(self) -> str:
+        return f"{self.host}:{self.port}"
+
+    @property
+    def server_name(self) -> str:
+        """Of the scheduler node's certificate: any other node that answers there only poses as it."""
+        return domain(self.scheduler)
+
     def as_tree(self) -> dict[str, Any]:
-        return {"name": self.name, "file": str(self.path), "target": f"{self.host}:{self.port}"}
+        return {
+            "name": self.name,
+            "file": str(self.path),
+            "target": self.target,
+            "server_name": self.server_name,
+        }
 
     def lines(self) -> list[str]:
-        target, pem = f"{self.host}:{self.port}", self.path
+        target, pem, server = self.target, self.path, self.server_name
         return [
             f"{pem} holds the key and the certificate of {self.name}, and the cluster's authority: keep it secret",
             "",
-            f"grpcurl -cacert {pem} -cert {pem} -key {pem} -authority {domain()} {target} list",
+            f"grpcurl -cacert {pem} -cert {pem} -key {pem} -authority {server} {target} list",
             "",
             "import pathlib, grpc",
             f'pem = pathlib.Path("{pem}").read_bytes()',
             "credentials = grpc.ssl_channel_credentials(pem, pem, pem)",
-            f'options = [("grpc.ssl_target_name_override", "{domain()}")]',
+            f'options = [("grpc.ssl_target_name_override", "{server}")]',
             f'channel = grpc.secure_channel("{target}", credentials, options=options)',
         ]
 
@@ -55,7 +70,7 @@ def client(settings: Settings, name: str, out: Path | None, host: str, now_s: fl
         file.write(one.text)
     # Of the `up` that runs, which may have been given another than the settings say.
     port = remembered_ports(settings.home).get("scheduler", settings.scheduler.port)
-    return Issued(path.absolute(), name, host, port)
+    return Issued(path.absolute(), name, node_id(settings.home), host, port)
 
 
 @dataclass(frozen=True, slots=True)
