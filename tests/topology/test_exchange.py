@@ -11,7 +11,7 @@ import pytest
 
 from rpc.little_service import LittleService
 from thunderline.cluster import NodeId
-from thunderline.cluster.errors import ClusterError, InvalidRequest, Unreachable
+from thunderline.cluster.errors import ClusterError, DeadlinePassed, InvalidRequest, Unreachable
 from thunderline.cluster.graph import Version
 from thunderline.cluster.limits import Limits
 from thunderline.cluster.links import LinkId
@@ -36,12 +36,12 @@ DEADLINE_S = 10.0
 class Side(LittleService):
     """One node: its knowledge, its exchange, its server."""
 
-    def __init__(self, node: NodeId, port: int) -> None:
+    def __init__(self, node: NodeId, port: int, **deadlines_s: float) -> None:
         super().__init__()
         self.port = port
         self.news = 0
         self.knowledge = Knowledge(node, 1, {}, LIMITS.probe_period_s)
-        self.exchange = Exchange(self.knowledge, LIMITS, None, self._news)
+        self.exchange = Exchange(self.knowledge, LIMITS, None, self._news, **deadlines_s)
 
     def _news(self) -> None:
         self.news += 1
@@ -234,6 +234,47 @@ async def test_a_stream_that_breaks_a_bound_ends_and_nothing_of_it_stays(
         assert isinstance(await ended(other, *messages), InvalidRequest)
         await until("the stream is forgotten", lambda: not other.exchange.joined)
         assert set(other.knowledge.reports) == {B}
+
+
+async def test_a_stream_that_never_names_itself_gives_its_place_back() -> None:
+    other = Side(B, free_ports(1)[0], first_word_s=0.3)
+    async with other.served(dials=False):
+        nameless = asyncio.create_task(ended(other))
+        await until("it has a place", lambda: other.exchange.answered_count == 1)
+        error = await nameless
+        assert isinstance(error, DeadlinePassed)
+        assert error.message == "a peer names itself within 0.3 s"
+        assert other.exchange.answered_count == 0
+
+
+async def test_one_that_has_named_itself_may_be_silent() -> None:
+    other = Side(B, free_ports(1)[0], first_word_s=0.3)
+    other.knows(Peer(A, MemberState.ALIVE, (1, ""), (), 1, 1))
+    async with other.served(dials=False), dial(f"{HERE}:{other.port}") as channel:
+        call: Any = topology_pb2_grpc.TopologyServiceStub(channel).WatchObservations(timeout=DEADLINE_S)
+        await call.write(message(A))
+        await until("it stands", lambda: other.exchange.joined == {A})
+        await asyncio.sleep(0.6)
+        assert other.exchange.joined == {A}
+        call.cancel()
+
+
+async def test_a_peer_that_does_not_read_gives_its_place_back() -> None:
+    other = Side(B, free_ports(1)[0], write_s=0.3)
+    other.knows(Peer(A, MemberState.ALIVE, (1, ""), (), 1, 1))
+    # It takes less unread than the first message has.
+    options = [("grpc.http2.bdp_probe", 0), ("grpc.http2.lookahead_bytes", 16)]
+    async with other.served(dials=False), grpc.aio.insecure_channel(f"{HERE}:{other.port}", options=options) as channel:
+        call: Any = topology_pb2_grpc.TopologyServiceStub(channel).WatchObservations(timeout=60)
+        await call.write(message(A))
+        await until("it stands", lambda: other.exchange.joined == {A})
+        await until("it is let go", lambda: other.exchange.answered_count == 0)
+        assert not other.exchange.joined
+        # Who reads on later learns that nobody is there any more.
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            while await call.read() is not grpc.aio.EOF:
+                pass
+        assert from_call(caught.value).message == "nothing was read for 0.3 s"
 
 
 async def test_reports_of_no_member_are_dropped() -> None:

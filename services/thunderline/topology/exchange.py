@@ -8,24 +8,31 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
-from dataclasses import dataclass
 from typing import Any
 
 import grpc
 
 from thunderline.cluster import NodeId
 from thunderline.cluster.addresses import is_ipv4, target
-from thunderline.cluster.errors import ClusterError, Draining, Full, InvalidRequest, Unauthenticated, Unreachable
+from thunderline.cluster.errors import (
+    ClusterError,
+    DeadlinePassed,
+    Draining,
+    Full,
+    InvalidRequest,
+    Unauthenticated,
+    Unreachable,
+)
 from thunderline.cluster.limits import Limits
 from thunderline.cluster.links import in_order
 from thunderline.process.changes import Changes
 from thunderline.process.trust import Wallet
 from thunderline.rpc.admission import caller_of
 from thunderline.rpc.channel import dial
-from thunderline.rpc.errors import from_call
 from thunderline.topology import wire
 from thunderline.topology.knowledge import Knowledge, News
 from thunderline.topology.members import Peer
+from thunderline.topology.peering import Dialled, Peering, how_it_ended
 from thunderline.topology.reports import Report
 from thunderline.topology.talk import Message, Talk
 from thunderline.v1 import topology_pb2, topology_pb2_grpc
@@ -46,47 +53,28 @@ STREAM_COUNT_MAX = 256
 log = logging.getLogger(__name__)
 
 
-@dataclass
-class Dialled:
-    """A stream that this node keeps up."""
-
-    address: str
-    talk: Talk
-    task: "asyncio.Task[None]"
-    begun_s: float
-
-    @property
-    def stands(self) -> bool:
-        return self.talk.stands and not self.task.done()
-
-
-@dataclass
-class Peering:
-    """`stream` and, while it moves to a better link, the `next` one."""
-
-    stream: Dialled | None = None
-    next: Dialled | None = None
-    lonely_since_s: float | None = None
-    dial_count: int = 0
-    dial_from_s: float = 0.0
-
-    @property
-    def standing(self) -> Dialled | None:
-        """The peer ends the older one as soon as it hears the next."""
-        return next((one for one in (self.stream, self.next) if one is not None and one.stands), None)
-
-
 class Exchange:
     """`news` is called when a peer has told more than RTTs, comes or goes.
 
     `changes` has to be notified when there is more to tell.
     """
 
-    def __init__(self, knowledge: Knowledge, limits: Limits, wallet: Wallet | None, news: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        knowledge: Knowledge,
+        limits: Limits,
+        wallet: Wallet | None,
+        news: Callable[[], None],
+        *,
+        first_word_s: float = FIRST_WORD_S,
+        write_s: float = WRITE_S,
+    ) -> None:
         self._knowledge = knowledge
         self._limits = limits
         self._wallet = wallet
         self._news = news
+        self._first_word_s = first_word_s
+        self._write_s = write_s
         self.changes = Changes()
         self._peerings: dict[NodeId, Peering] = {}
         self._heard: dict[NodeId, Talk] = {}
@@ -208,11 +196,11 @@ class Exchange:
         finally:
             call.cancel()
             await _over(hearing, telling)
-        return _why(hearing) or _why(telling) or "the peer has ended it"
+        return how_it_ended(hearing) or how_it_ended(telling) or "the peer has ended it"
 
     async def _hear(self, call: Any, talk: Talk) -> None:
         """Raises AioRpcError, ClusterError, TimeoutError."""
-        async with asyncio.timeout(FIRST_WORD_S):
+        async with asyncio.timeout(self._first_word_s):
             response = await call.read()
         while response is not grpc.aio.EOF:
             self._take(talk, response)
@@ -227,7 +215,7 @@ class Exchange:
         async with aclosing(self._messages(talk)) as messages:
             async for message in messages:
                 try:
-                    async with asyncio.timeout(WRITE_S):
+                    async with asyncio.timeout(self._write_s):
                         await call.write(topology_pb2.WatchObservationsRequest(**message))
                 except asyncio.InvalidStateError:
                     # The call is over: who reads it learns why.
@@ -236,7 +224,8 @@ class Exchange:
     async def answered(
         self, requests: AsyncIterator[topology_pb2.WatchObservationsRequest], context: Any
     ) -> AsyncGenerator[topology_pb2.WatchObservationsResponse, None]:
-        """A stream that a peer has dialled. Raises InvalidRequest, Unauthenticated, Full, Unreachable."""
+        """A stream that a peer has dialled. Raises InvalidRequest, Unauthenticated, Full, Unreachable, DeadlinePassed,
+        Draining."""
         if self.answered_count >= STREAM_COUNT_MAX:
             raise Full(f"{STREAM_COUNT_MAX} streams stand already", retry_after_s=self._limits.probe_period_s)
         talk = Talk()
@@ -253,24 +242,42 @@ class Exchange:
                 message = sending.result()
                 if message is None:
                     raise Unreachable("another stream of the same node has taken its place")
-                yield topology_pb2.WatchObservationsResponse(**message)
+                # gRPC ends no call while a message is under way: only the place is given back then.
+                unread = asyncio.get_running_loop().call_later(self._write_s, self._let_go, talk)
+                try:
+                    yield topology_pb2.WatchObservationsResponse(**message)
+                finally:
+                    unread.cancel()
+                if talk.is_let_go:
+                    raise DeadlinePassed(f"nothing was read for {self._write_s:g} s")
                 sending = asyncio.create_task(_next(messages))
         finally:
-            self.answered_count -= 1
+            self._let_go(talk)
             await _over(reading, sending)
             await messages.aclose()
-            if talk.peer is not None and self._heard.get(talk.peer) is talk:
-                del self._heard[talk.peer]
-                self._news()
+
+    def _let_go(self, talk: Talk) -> None:
+        if talk.is_let_go:
+            return
+        talk.is_let_go = True
+        self.answered_count -= 1
+        if talk.peer is not None and self._heard.get(talk.peer) is talk:
+            del self._heard[talk.peer]
+            self._news()
 
     async def _read(
         self, requests: AsyncIterator[topology_pb2.WatchObservationsRequest], context: Any, talk: Talk
     ) -> None:
         """Until the peer ends the stream. Raises ClusterError."""
-        async for request in requests:
-            if talk.peer is None:
-                self._greet(talk, NodeId(request.node_id), context)
-            self._take(talk, request)
+        try:
+            async with asyncio.timeout(self._first_word_s) as waiting:
+                async for request in requests:
+                    if talk.peer is None:
+                        self._greet(talk, NodeId(request.node_id), context)
+                        waiting.reschedule(None)
+                    self._take(talk, request)
+        except TimeoutError:
+            raise DeadlinePassed(f"a peer names itself within {self._first_word_s:g} s") from None
 
     def _greet(self, talk: Talk, peer: NodeId, context: Any) -> None:
         """The newest stream of a node counts. Raises InvalidRequest, Unauthenticated."""
@@ -319,18 +326,6 @@ class Exchange:
             await self.changes.after(seen)
         if self.changes.stopped:
             raise Draining("the role is stopping")
-
-
-def _why(task: "asyncio.Task[None]") -> str:
-    """How it ended, "" where it was told to. Raises what is a bug."""
-    error = None if task.cancelled() else task.exception()
-    if error is None:
-        return ""
-    if isinstance(error, grpc.aio.AioRpcError):
-        return from_call(error).message
-    if isinstance(error, ClusterError | TimeoutError):
-        return str(error) or "it took too long"
-    raise error
 
 
 async def _over(*tasks: "asyncio.Task[Any]") -> None:

@@ -27,6 +27,8 @@ class Talk:
     stands: bool = False
     # Another stream has taken its place.
     is_over: bool = False
+    # It counts no more among those that a peer has dialled.
+    is_let_go: bool = False
     # The peer has lost count: of its own reports it told an older one than others have.
     is_behind: bool = False
 
