@@ -2,7 +2,9 @@
 
 import contextlib
 import json
+import os
 import random
+import signal
 import subprocess
 import sys
 import threading
@@ -42,6 +44,7 @@ MEDIA = ("cable0=THUNDERBOLT", "lan0=ETHERNET", "lan1=ETHERNET", "wifi0=WIFI")
 # Imports of four roles at once on two busy cores.
 SERVING_S = 30.0
 LOOK_EVERY_S = 0.02
+GONE_S = 10.0
 CALL_S = 5.0
 COMMAND_S = 60.0
 LISTENING = "0A"
@@ -183,7 +186,9 @@ class Node:
 
 
 class Cluster:
-    """Nodes under one authority. The first that is made is the scheduler node."""
+    """Nodes under one authority. The first that is made is the scheduler node. `roles`: what runs on each."""
+
+    roles: Sequence[str] = ROLES
 
     def __init__(self, root: Path, name: str = "home", **settings: str) -> None:
         self._root, self.name, self._settings = root, name, settings
@@ -209,12 +214,12 @@ class Cluster:
     def start(self) -> float:
         """All of them; the moment at which the last is SERVING."""
         for node in self.nodes:
-            node.start()
+            node.start(*self.roles)
         return self.until_serving()
 
     def start_in_random_order(self, rng: random.Random, gap_s: float) -> float:
         """Process by process, at random intervals of at most `gap_s`."""
-        order = [(node, role) for node in self.nodes for role in ROLES]
+        order = [(node, role) for node in self.nodes for role in self.roles]
         rng.shuffle(order)
         for node, role in order:
             node.start(role)
@@ -225,12 +230,21 @@ class Cluster:
         return max(node.until_serving() for node in self.nodes)
 
     def crash(self, rng: random.Random) -> None:
-        """Every process of every node, with -9, in random order."""
-        order = [(node, role) for node in self.nodes for role in node.processes]
-        rng.shuffle(order)
-        for node, role in order:
-            node.kill(role)
-        assert not any(node.host.pids() for node in self.nodes)
+        """Every process of every node, with -9, in random order; those too that a supervisor starts meanwhile."""
+        end_s = time.monotonic() + GONE_S
+        while order := [pid for node in self.nodes for pid in node.host.pids()]:
+            assert time.monotonic() < end_s, f"processes {order} do not go"
+            rng.shuffle(order)
+            for pid in order:
+                # A role ends with its supervisor.
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            self._reap()
+
+    def _reap(self) -> None:
+        for node in self.nodes:
+            for role in [role for role, process in node.processes.items() if process.poll() is not None]:
+                del node.processes[role]
 
     def check(self) -> None:
         """Nobody has ended by itself, and nobody has met a bug. Fails with what was said."""
