@@ -28,7 +28,7 @@ MINI = Path(__file__).parents[1] / "macos/machines/mini"
 DARWIN = '[node]\nplatform = "darwin"\n'
 SLEEPY = replace(FACTS, sleep_after_min=10)
 SLEEPS = "it goes to sleep after 10 min"
-UNSEEN = "no card tells of disks, memory, files, ports and logs"
+UNSEEN = "no card tells of disks, memory, files, ports, logs and Local Network privacy"
 
 
 @pytest.fixture

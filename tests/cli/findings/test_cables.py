@@ -10,7 +10,7 @@ from cli.findings.rigs import TB4_FREE, mac, pair, port
 from thunderline.cli.findings.cables import cables, groups, of_builds, of_cables, of_down_ports
 from thunderline.cli.findings.finding import Finding
 from thunderline.cli.findings.macs import Mac
-from thunderline.cluster.machine_facts import RdmaPortState, RdmaState, SeenMac
+from thunderline.cluster.machine_facts import Bridge, RdmaPortState, RdmaState, SeenMac
 
 OFF, NONE, SILENT = RdmaState.DISABLED, RdmaState.UNAVAILABLE, RdmaState.UNKNOWN
 DOWN = RdmaPortState.DOWN
@@ -79,6 +79,46 @@ def test_a_slow_cable_is_told_with_the_dock_between_and_what_is_not_known() -> N
     docked = only(told(ada, bob))
     assert "ThunderBay Flex 8 between them may be of Thunderbolt 4" in docked.why
     assert docked.unknown == "whether it is the cable or ThunderBay Flex 8"
+
+
+HUB, DOCK = "Kestrel Hub 5", "Plover Dock TB5"
+
+
+def behind(*hubs: str) -> tuple[Mac, Mac]:
+    """A pair with these between, from ada to bob."""
+    seen = SeenMac("uuid-b", "MacBook Pro", "Mac16,5", hubs)
+    return mac("ada", port("uuid-a", "uuid-b", macs=(seen,), devices=hubs)), pair()[1]
+
+
+def test_one_hub_is_fine_and_a_chain_of_them_is_not() -> None:
+    assert told(*behind(HUB)) == []
+    one = only(told(*behind(HUB, DOCK)))
+    assert short([one]) == [(WARNING, "2 hubs in a chain between ada and bob: Kestrel Hub 5 and Plover Dock TB5")]
+    assert "plug in a direct cable, or leave one hub between" in one.remedy
+    assert "kernel panics" in one.why
+    assert "not confirmed" in one.unknown
+
+
+def test_macs_that_share_a_port_are_noted_once_at_each_of_them() -> None:
+    seen = tuple(SeenMac(uuid, "MacBook Pro", "Mac16,5", (HUB,)) for uuid in ("uuid-b", "uuid-c"))
+    ada = mac("ada", port("uuid-a", "uuid-b", macs=seen, devices=(HUB,)))
+    bob, cleo = mac("bob", port("uuid-b", "uuid-a")), mac("cleo", port("uuid-c", "uuid-a"))
+    found = cables([ada, bob, cleo])
+    for about in (None, ada.node, bob.node, cleo.node):
+        assert short(of_cables(found, about)) == [(NOTE, "2 Macs share Kestrel Hub 5 at receptacle 2 (en3) of ada")]
+    assert of_cables(found, "node-dora") == []
+
+
+BRIDGE = Bridge("bridge0", ("en3",), "Thunderbolt Bridge", True)
+
+
+@pytest.mark.parametrize("bridged", ["ada", "bob"])
+def test_a_cable_under_a_bridge_is_not_plugged_in_anew_before_the_bridge_lets_go(bridged: str) -> None:
+    out = f"with en3 of {bridged} out of bridge0"
+    with_bridge: dict[str, Any] = {bridged: {"bridges": (BRIDGE,)}}
+    assert out in only(told(*pair(**with_bridge, speed_gbps=40))).remedy
+    ada, bob = pair(**with_bridge, rdma_port=DOWN)
+    assert out in only(of_down_ports(ada, cables([ada, bob]))).remedy
 
 
 STUCK, BACK = port("uuid-a", "uuid-b", rdma_port=DOWN), port("uuid-b", "uuid-a")

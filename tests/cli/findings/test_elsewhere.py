@@ -7,7 +7,7 @@ from thunderline.v1 import cluster_pb2, discovery_pb2, topology_pb2
 
 ME, BOB, CLEO, DORA = "me", "node-bob", "node-cleo", "node-dora"
 ALIVE, DEAD = discovery_pb2.MEMBER_STATE_ALIVE, discovery_pb2.MEMBER_STATE_DEAD
-UNSEEN = "no card tells of disks, memory, files, ports and logs"
+UNSEEN = "no card tells of disks, memory, files, ports, logs and Local Network privacy"
 NOW_S = 1_800_000_000.0
 
 

@@ -13,6 +13,7 @@ from thunderline.cluster.machine_facts import Bridge, RdmaState
 
 PLUGGED = port("uuid-a", "uuid-b")
 BRIDGE = Bridge("bridge0", ("en3", "en4"), "Thunderbolt Bridge", True)
+DISABLED = replace(BRIDGE, is_enabled=False)
 OFF = {"rdma": RdmaState.DISABLED}
 WAYS = {"addresses": {"en3": ["fe80::1"]}}
 IN_THE_WAY = "bridge0 (Thunderbolt Bridge) rules out RDMA at en3"
@@ -23,9 +24,10 @@ CASES = {
     "a bridge that holds a cable": (mac("ada", PLUGGED, bridges=(BRIDGE,)), [(WARNING, IN_THE_WAY)]),
     "before RDMA is enabled too": (mac("ada", PLUGGED, bridges=(BRIDGE,), **OFF), [(WARNING, IN_THE_WAY)]),
     "and it alone, not the address": (mac("ada", PLUGGED, bridges=(BRIDGE,), **WAYS), [(WARNING, IN_THE_WAY)]),
-    "a bridge whose service is disabled": (
-        mac("ada", PLUGGED, bridges=(replace(BRIDGE, is_enabled=False),)),
-        [],
+    "a bridge that is down": (mac("ada", PLUGGED, bridges=(DISABLED,)), []),
+    "a bridge that is up, though its service is disabled": (
+        mac("ada", PLUGGED, bridges=(DISABLED,), addresses={"en3": [], "bridge0": []}),
+        [(WARNING, IN_THE_WAY)],
     ),
     "a bridge without a cable": (
         mac("ada", bridges=(BRIDGE,)),
@@ -66,6 +68,8 @@ def test_a_bridge_is_told_with_the_commands_that_free_its_members() -> None:
     assert "the ring over TCP works over the bridge" in one.why
     assert "`sudo ifconfig bridge0 deletem en3` and `sudo ifconfig bridge0 deletem en4`" in one.remedy
     assert "`sudo networksetup -setnetworkserviceenabled 'Thunderbolt Bridge' off`" in one.remedy
+    assert "`sudo networksetup -setdhcp 'Thunderbolt 2'`" in one.remedy
+    assert "`sudo networksetup -setdhcp 'Thunderbolt 3'`" in one.remedy
     assert one.unknown == ""
 
 
@@ -75,6 +79,11 @@ def test_what_is_not_known_of_a_bridge_is_said() -> None:
     assert one.what == "bridge0 rules out RDMA at en3"
     assert one.unknown == "whether its network service is enabled"
     assert "setnetworkserviceenabled" not in one.remedy
+    up = mac("ada", PLUGGED, bridges=(DISABLED,), addresses={"bridge0": []})
+    held = only(of_ports(up))
+    assert held.unknown == "whether it lets go of its members while its service is off"
+    assert "setnetworkserviceenabled" not in held.remedy
+    assert "deletem en3" in held.remedy
 
 
 def test_a_name_of_a_service_is_no_command() -> None:
@@ -90,6 +99,11 @@ def test_an_address_is_proposed_that_is_nobody_elses() -> None:
     address = link_local("node-ada", "en3")
     assert f"`sudo ifconfig en3 inet {address} netmask 255.255.0.0 alias`" in one.remedy
     assert one.seen == "`ifconfig en3`: no line with inet"
+    service = "`sudo networksetup -createnetworkservice 'Thunderbolt 2' 'Thunderbolt 2'` where the port has no network"
+    assert one.remedy.startswith(service)
+    assert one.remedy.index("-setdhcp 'Thunderbolt 2'") < one.remedy.index("quick, until a reboot")
+    untitled = only(of_ports(mac("ada", PLUGGED, hardware_ports=(), **WAYS)))
+    assert untitled.remedy.startswith("add a network service for en3 that uses DHCP")
     proposed = [link_local(f"node-{n}", f"en{m}") for n in range(40) for m in range(8)]
     assert all(ip_address(each) in ip_network("169.254.0.0/16") for each in proposed)
     assert not {each for each in proposed if each.split(".")[2] in ("0", "255") or each.split(".")[3] in ("0", "255")}

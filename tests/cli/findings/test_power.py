@@ -46,6 +46,12 @@ def test_what_keeps_a_mac_from_staying_up(facts: dict[str, Any], expected: list[
     assert all(one.seen == seen and remedy in one.remedy for one in found)
 
 
+def test_that_a_locked_disk_may_open_by_ssh_is_not_sure() -> None:
+    one = only(of_power(mac(is_filevault_on=True)))
+    assert "at the machine, or by SSH from macOS 26 on when Remote Login is on" in one.why
+    assert one.unknown.startswith("whether it can be unlocked by SSH")
+
+
 TOO_MUCH = "ranks are promised more memory than Metal may wire"
 # A Mac with 64 GiB, of which Metal by itself may wire 48. Limit, working set, [runner] memory_bytes.
 WIRED: dict[str, tuple[int | None, int, int | None, list[tuple[str, str]]]] = {

@@ -1,6 +1,7 @@
 """What to do about RDMA: by what the ports say, by its state, and by the version of macOS."""
 
 import itertools
+import json
 
 import pytest
 
@@ -8,8 +9,9 @@ from cli.findings.laws import NOTE, WARNING, only, short
 from cli.findings.rigs import TB4_FREE, TB5_FREE, mac, port
 from thunderline.cli.findings.macs import Mac
 from thunderline.cli.findings.rdma import REMEDIES, Advice, Step, Unknown, advice, of_mac, of_rdma, version
-from thunderline.cluster.machine_facts import MachineFacts, RdmaState, ThunderboltPort
-from thunderline.process.macos.thunderbolt import Speed, speed
+from thunderline.cluster.machine_facts import MachineFacts, RdmaState
+from thunderline.process.macos.outputs import Read
+from thunderline.process.macos.thunderbolt import Thunderbolt, thunderbolt
 
 TB5, TB4, NOBODY_KNOWS = "Thunderbolt 5", "Thunderbolt 4", "ports that do not tell"
 # A link at 40 Gb/s is one of Thunderbolt 4, or one of Thunderbolt 5 with a cable or a Mac that is not.
@@ -21,7 +23,7 @@ HARDWARE = {
     "Up to 40": TB4,
     "40": NOBODY_KNOWS,
     "": NOBODY_KNOWS,
-    "fast": NOBODY_KNOWS,
+    "garbage": NOBODY_KNOWS,
 }
 NEW, OLD, UNREADABLE = "new", "old", "unreadable"
 VERSIONS = {
@@ -66,15 +68,14 @@ EXPECTED = {
 CELLS = list(itertools.product(HARDWARE, RdmaState, VERSIONS))
 
 
-def with_speed(text: str) -> ThunderboltPort:
-    """A port whose current_speed_key is that, as the parser reads it."""
-    found = speed(text) or Speed(0)
-    gbps, limit_gbps = (0, found.gbps) if found.is_limit else (found.gbps, 0)
-    return port("uuid-a", "uuid-b", speed_gbps=gbps, speed_max_gbps=limit_gbps)
+def read(speed: str) -> Read[Thunderbolt]:
+    """A bus whose current_speed_key is that."""
+    bus = {"_name": "thunderboltusb4_bus_1", "receptacle_1_tag": {"current_speed_key": speed}}
+    return thunderbolt(json.dumps({"SPThunderboltDataType": [bus]}))
 
 
 def told(text: str, state: RdmaState, os_version: str) -> Advice:
-    facts = MachineFacts(ports=(with_speed(text),), rdma=state, os_version=os_version)
+    facts = MachineFacts(ports=read(text).value.ports, rdma=state, os_version=os_version)
     return advice(facts.is_thunderbolt_5, facts.rdma, facts.os_version)
 
 
@@ -83,6 +84,14 @@ def told(text: str, state: RdmaState, os_version: str) -> Advice:
 )
 def test_what_to_do_about_rdma(text: str, state: RdmaState, os_version: str) -> None:
     assert told(text, state, os_version) == EXPECTED[HARDWARE[text], state, VERSIONS[os_version]]
+
+
+@pytest.mark.parametrize("text", HARDWARE, ids=lambda text: text or "none")
+def test_a_speed_that_cannot_be_read_is_warned_of_and_nothing_is_known(text: str) -> None:
+    found = read(text)
+    is_odd = text in ("", "garbage")
+    assert ["current_speed_key" in one for one in found.warnings] == [True] * is_odd
+    assert (MachineFacts(ports=found.value.ports).is_thunderbolt_5 is None) is (HARDWARE[text] == NOBODY_KNOWS)
 
 
 def test_recovery_is_only_for_thunderbolt_5_with_a_macos_that_has_rdma() -> None:
@@ -205,6 +214,8 @@ def test_an_mlx_without_jaccl_is_told_where_it_could_be_used() -> None:
     found = of_rdma(mac("ada", PLUGGED, **without))
     assert short(found) == [(NOTE, "RDMA is enabled"), (WARNING, "MLX is built without JACCL")]
     assert found[1].seen == "`thunderline rank --probe`: backends ring"
+    assert "the same version of mlx, by a Python made for macOS 26 or newer" in found[1].remedy
+    assert found[1].unknown.startswith("whether its Python was made for an older macOS")
     for others in ({"rdma": OFF}, {"free": TB4_FREE, "rdma": ON}, {"mlx_backends": None}):
         told_of = of_rdma(mac("ada", **{**without, **others}))
         assert "MLX is built without JACCL" not in [what for _, what in short(told_of)]

@@ -66,7 +66,10 @@ def cables(macs: Iterable[Mac]) -> list[Cable]:
 def of_cables(found: Iterable[Cable], about: str | None = None) -> list[Finding]:
     """`about`: only of that node's cables, whose own RDMA has been told of already."""
     own = [one for one in found if about is None or one.touches(about)]
-    return [finding for one in own for finding in (*_of_one_end(one, about), *_of_speed(one))]
+    told = [finding for one in own for finding in (*_of_one_end(one, about), *_of_speed(one), *_of_hubs(one))]
+    # Of a shared port there are several cables.
+    ends = {(end.mac.node, end.port): end for one in own for end in one.ends}
+    return [*told, *(finding for end in ends.values() for finding in _of_shared_port(end))]
 
 
 def _of_one_end(cable: Cable, about: str | None) -> Iterable[Finding]:
@@ -102,11 +105,49 @@ def _of_speed(cable: Cable) -> Iterable[Finding]:
     yield warning(
         f"the cable between {cable.names} is slower than their ports: {cable.speed_gbps} Gb/s",
         f"both have Thunderbolt 5, which links at {TB5_GBPS} Gb/s{slower}",
-        "while nothing is served over it, plug in a cable made for Thunderbolt 5 (its plugs show a 5), without a dock "
-        f"between; `{outputs.THUNDERBOLT}` then shows {TB5_GBPS} Gb/s",
+        f"while nothing is served over it{_unbridged(cable.ends)}, plug in a cable made for Thunderbolt 5 (its plugs "
+        f"show a 5), without a dock between; `{outputs.THUNDERBOLT}` then shows {TB5_GBPS} Gb/s",
         f"`{outputs.THUNDERBOLT}`: {cable.speed_gbps} Gb/s, {joined([end.place for end in cable.ends])}",
         f"whether it is the cable or {docks}" if docks else "whether it is the cable or a dock that neither end shows",
     )
+
+
+def _of_hubs(cable: Cable) -> Iterable[Finding]:
+    """A chain of them, of which somebody has reported that macOS crashes; nobody has confirmed it."""
+    if len(cable.behind) < 2:
+        return
+    yield warning(
+        f"{len(cable.behind)} hubs in a chain between {cable.names}: {joined(cable.behind)}",
+        "with two hubs in a chain macOS has crashed (kernel panics in AppleThunderboltIPConnection)",
+        f"while nothing is served over it{_unbridged(cable.ends)}, plug in a direct cable, or leave one hub between; "
+        f"`{outputs.THUNDERBOLT}` then shows one at most",
+        f"`{outputs.THUNDERBOLT}`: {joined(cable.behind)} between {joined([end.place for end in cable.ends])}",
+        "whether it happens here: it is a report from the field that was not confirmed",
+    )
+
+
+def _of_shared_port(end: End) -> Iterable[Finding]:
+    """Several Macs behind one hub or dock, which has gone wrong with one kind of it."""
+    macs = end.port.macs
+    if len(macs) < 2:
+        return
+    hubs = joined(list(dict.fromkeys(hub for one in macs for hub in one.behind[:1]))) or "one hub"
+    yield note(
+        f"{len(macs)} Macs share {hubs} at {end.place}",
+        "they share the speed of one port, and a dock with two Macs has crashed macOS (CalDigit TS5); a direct cable "
+        "to each does without it",
+        f"`{outputs.THUNDERBOLT}`: {joined([one.name or one.model or 'a Mac' for one in macs])} at {end.place}",
+        "whether it happens with this one: it is a report from the field that was not confirmed",
+    )
+
+
+def _unbridged(ends: Sequence[End]) -> str:
+    """A cable that is plugged in anew under a bridge spoils RDMA until a reboot."""
+    held = [(end, bridge) for end in ends if (bridge := end.mac.bridge_of(end.port.interface))]
+    if not held:
+        return ""
+    out = joined([f"{end.port.interface} of {end.mac.name} out of {bridge.interface}" for end, bridge in held])
+    return f", and with {out} (under a bridge that spoils RDMA until a reboot)"
 
 
 def of_down_ports(mac: Mac, found: Iterable[Cable]) -> list[Finding]:
@@ -120,7 +161,7 @@ def of_down_ports(mac: Mac, found: Iterable[Cable]) -> list[Finding]:
         peers = [end for one in found if here in one.ends for end in one.ends if end != here]
         is_explained = bool(peers) and not any(_may_answer(end) for end in peers)
         if port.rdma_port is RdmaPortState.DOWN and not is_explained and not is_next_to_ethernet(mac, port):
-            told.append(_of_down_port(port, [end.mac for end in peers]))
+            told.append(_of_down_port(here, peers))
     return told
 
 
@@ -129,15 +170,16 @@ def _may_answer(end: End) -> bool:
     return has_rdma and end.mac.may_use_rdma and not is_next_to_ethernet(end.mac, end.port)
 
 
-def _of_down_port(port: ThunderboltPort, peers: Sequence[Mac]) -> Finding:
-    is_sure = any(one.facts.rdma is RdmaState.ENABLED for one in peers)
-    name, device = joined([one.name for one in peers]) or other_end(port), port.rdma_device or place(port)
+def _of_down_port(here: End, peers: Sequence[End]) -> Finding:
+    port = here.port
+    is_sure = any(one.mac.facts.rdma is RdmaState.ENABLED for one in peers)
+    name, device = joined([one.mac.name for one in peers]) or other_end(port), port.rdma_device or place(port)
     both = "; both ends say that RDMA is enabled" if is_sure else ""
     return warning(
         f"{device} is down, and a cable is in",
         f"no RDMA over the cable to {name}{both}",
-        "end what uses the cable (pulled out under load it can crash macOS), pull it out, wait 10 s, plug it in; when "
-        f"`{outputs.RDMA_PORTS}` shows no PORT_ACTIVE then, reboot both Macs",
+        f"end what uses the cable (pulled out under load it can crash macOS){_unbridged([here, *peers])}, pull it "
+        f"out, wait 10 s, plug it in; when `{outputs.RDMA_PORTS}` shows no PORT_ACTIVE then, reboot both Macs",
         f"`{outputs.RDMA_PORTS}`: hca_id: {device}, state: PORT_DOWN",
         "" if is_sure else f"whether RDMA is enabled on {name}: `thunderline doctor` there",
     )

@@ -28,7 +28,7 @@ def of_others(
             why = "its card tells nothing of it: it has just started, or is of an older version"
             found.append(replace(note("its hardware is not known", why), node=name))
     why = f"`thunderline doctor` on {joined(list(peers.values()))} looks at those"
-    return [*found, note("no card tells of disks, memory, files, ports and logs", why)]
+    return [*found, note("no card tells of disks, memory, files, ports, logs and Local Network privacy", why)]
 
 
 def _links(

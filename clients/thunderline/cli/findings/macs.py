@@ -58,9 +58,11 @@ class Mac:
         return frozenset({one.interface for one in self.facts.ports if one.interface} | named)
 
     def bridge_of(self, interface: str) -> Bridge | None:
-        """The one that holds it now. A bridge whose service is disabled takes no interface over."""
+        """The one that holds it now. Its service may be off, but not the bridge: members are the kernel's, not the
+        service's. One that is down holds nothing."""
         for one in self.facts.bridges:
-            if interface and interface in one.members and one.is_enabled is not False:
+            is_up = one.is_enabled is not False or one.interface in self.addresses
+            if interface and interface in one.members and is_up:
                 return one
         return None
 

@@ -36,7 +36,11 @@ def _of_bridge(mac: Mac, bridge: Bridge) -> Iterable[Finding]:
         return
     name = " ".join(filter(None, [bridge.interface, f"({bridge.service})" if bridge.service else ""]))
     seen = f"`ifconfig {quote(bridge.interface)}`: {joined([f'member: {one}' for one in held])}"
-    unsure = "whether its network service is enabled" if bridge.is_enabled is None else ""
+    unsure = {
+        None: "whether its network service is enabled",
+        False: "whether it lets go of its members while its service is off",
+        True: "",
+    }[bridge.is_enabled]
     cabled = {one.interface: other_end(one) for one in mac.cabled if one.interface in held}
     if not cabled:
         if mac.facts.rdma is RdmaState.ENABLED:
@@ -44,13 +48,15 @@ def _of_bridge(mac: Mac, bridge: Bridge) -> Iterable[Finding]:
             yield note(f"{name} is in the way of RDMA", why, seen, unsure)
         return
     out = joined([f"`sudo ifconfig {quote(bridge.interface)} deletem {quote(one)}`" for one in cabled])
-    off = f"`sudo networksetup -setnetworkserviceenabled {quote(bridge.service)} off`, or " if bridge.service else ""
+    can_be_off = bridge.service and bridge.is_enabled is not False
+    off = f"`sudo networksetup -setnetworkserviceenabled {quote(bridge.service)} off`, or " if can_be_off else ""
+    services = "; ".join(_own_service(mac, one) for one in cabled)
     yield warning(
         f"{name} rules out RDMA at {joined(list(cabled))}",
         f"it has taken over the cable to {joined(list(cabled.values()))}: no address, and so no RDMA, at the port "
         "itself; the ring over TCP works over the bridge",
         f"while nothing is served over {bridge.interface}: {out}, which lasts until a reboot; for good: {off}System "
-        "Settings > Network; `thunderline doctor` then says whether the port has an address",
+        f"Settings > Network; then each port needs an address of its own: {services}",
         seen,
         unsure,
     )
@@ -88,11 +94,22 @@ def _of_no_address(mac: Mac, port: ThunderboltPort) -> Finding:
         f"{name} has no IPv4 address: {port.rdma_device} cannot be used",
         f"MLX finds the port to {other_end(port)} by a GID made of its IPv4 address; without one JACCL ends with "
         '"No IPv4-mapped GID"',
-        f"`sudo ifconfig {quote(name)} inet {link_local(mac.node, name)} netmask 255.255.0.0 alias`, which lasts until "
-        "a reboot; for good let the network service of that port use DHCP: without a server macOS takes such an "
-        "address by itself",
+        f"{_own_service(mac, name)} (without a server macOS takes a link-local address by itself); quick, until a "
+        f"reboot: `sudo ifconfig {quote(name)} inet {link_local(mac.node, name)} netmask 255.255.0.0 alias`",
         f"`ifconfig {quote(name)}`: no line with inet",
         "whether one is on its way: macOS takes some seconds after a cable was plugged in",
+    )
+
+
+def _own_service(mac: Mac, interface: str) -> str:
+    """A port that was in a bridge usually has no network service, so that nothing gives it an address."""
+    title = dict(mac.facts.hardware_ports).get(interface, "")
+    if not title:
+        return f"add a network service for {interface} that uses DHCP (System Settings > Network)"
+    port = quote(title)
+    return (
+        f"`sudo networksetup -createnetworkservice {port} {port}` where the port has no network service, then "
+        f"`sudo networksetup -setdhcp {port}`"
     )
 
 

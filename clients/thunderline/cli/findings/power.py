@@ -36,10 +36,12 @@ def of_power(mac: Mac) -> list[Finding]:
         found.append(
             warning(
                 "FileVault is on: after a restart it waits for a person",
-                "until somebody has logged in at the machine its disk is locked, and nothing of it runs",
+                "until somebody has unlocked its disk, at the machine, or by SSH from macOS 26 on when Remote Login is "
+                "on, nothing of it runs",
                 "for a restart that you plan `sudo fdesetup authrestart`; where its disk need not be encrypted "
                 "`sudo fdesetup disable`",
                 f"`{outputs.FILEVAULT}`: FileVault is On.",
+                "whether it can be unlocked by SSH: that is said of macOS 26, and was not tried",
             )
         )
     return found

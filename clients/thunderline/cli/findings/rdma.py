@@ -13,6 +13,8 @@ from thunderline.cluster.machine_facts import TB4_GBPS, RdmaPortState, RdmaState
 from thunderline.process.macos import outputs
 
 FIRST_VERSION = (26, 2)
+# Of the wheel of mlx_metal that has JACCL; that of macosx_15_0_arm64 has none.
+JACCL_TAG = "macosx_26_0_arm64"
 VERSION = re.compile(r"([0-9]{1,4})(?:\.([0-9]{1,4}))?(?:\.[0-9]{1,4}){0,2}")
 
 
@@ -138,8 +140,9 @@ def _without_jaccl(mac: Mac) -> list[Finding]:
         warning(
             "MLX is built without JACCL",
             "RDMA is enabled here, and this MLX cannot use it: ranks talk over TCP",
-            "install a wheel of MLX made for macOS 26.2 or newer: `pip install --upgrade --force-reinstall mlx`; "
-            f"`{outputs.MLX}` then names jaccl",
+            "install thunderline anew, with the same version of mlx, by a Python made for macOS 26 or newer, whose "
+            f"`python -m pip debug --verbose` lists {JACCL_TAG}; `{outputs.MLX}` then names jaccl",
             f"`{outputs.MLX}`: backends {joined(backends) or 'none'}",
+            "whether its Python was made for an older macOS: such a one takes the wheel without JACCL",
         )
     ]
