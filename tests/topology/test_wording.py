@@ -164,7 +164,8 @@ def test_a_lost_cable_says_what_to_do() -> None:
 
 
 AGAIN = (
-    "end what runs over it (a Mac can panic when a cable with an active link is pulled), unplug it, wait 10 s and plug "
+    "end what runs over it (a Mac can panic when a cable with an active link is pulled), take its ports out of any "
+    "bridge (a cable that is plugged in anew under a bridge spoils RDMA until a reboot), unplug it, wait 10 s and plug "
     "it in again"
 )
 UNSEEN = f"To have it back, {AGAIN}; then see whether these interfaces are up and have an address"

@@ -177,7 +177,8 @@ def _remedy(cable: Cable, ports: Ports, is_told: bool) -> str:
     if not is_told:
         return f"Plug it in again at both ends, or {look}"
     again = (
-        "end what runs over it (a Mac can panic when a cable with an active link is pulled), unplug it, wait 10 s and "
+        "end what runs over it (a Mac can panic when a cable with an active link is pulled), take its ports out of any "
+        "bridge (a cable that is plugged in anew under a bridge spoils RDMA until a reboot), unplug it, wait 10 s and "
         "plug it in again"
     )
     if ports.is_plugged_in(cable):
