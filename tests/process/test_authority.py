@@ -179,15 +179,15 @@ def test_a_process_that_was_stopped_while_it_changes_something_holds_nobody_up_f
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"
-        holder.send_signal(signal.SIGSTOP)
-        begun_s = time.monotonic()
-        with (
-            pytest.raises(Held, match=rf"\.lock is held by process {holder.pid} for over 0\.2 s"),
-            changing(tmp_path, 0.2),
-        ):
-            pass
-        assert time.monotonic() - begun_s < 5
-        holder.kill()
+        try:
+            holder.send_signal(signal.SIGSTOP)
+            begun_s = time.monotonic()
+            said = rf"\.lock is held by process {holder.pid} for over 0\.2 s"
+            with pytest.raises(Held, match=said), changing(tmp_path, 0.2):
+                pass
+            assert time.monotonic() - begun_s < 5
+        finally:
+            holder.kill()
     # With its end it has let go.
     with changing(tmp_path, 0.2):
         pass

@@ -3,6 +3,7 @@
 Written from what each host has really heard, on a count of awake time of its own.
 """
 
+import itertools
 from collections.abc import Iterable, Sequence
 
 from simulation.discovery_host import WAITS, Broken, Facts, Host
@@ -171,7 +172,7 @@ def unsettled(facts: Facts, hosts: Sequence[Host], multicast: bool) -> str:
         living = [one.node_id for one in present if one.cluster_name == host.cluster_name]
         if {one for one in living if living.count(one) > 1} - reported:
             return f"{host.node_id} does not report {facts.copied}"
-    return _unsettled_farewells(facts, present)
+    return _unsettled_farewells(present)
 
 
 def _unsettled_members(facts: Facts, host: Host, there: Iterable[Host]) -> str:
@@ -204,12 +205,15 @@ def _wrong_differences(members: Iterable[Member], cards: Iterable[Card]) -> str:
     return "" if found == wanted else f"differences are {found}, and should be {wanted}"
 
 
-def _unsettled_farewells(facts: Facts, present: Sequence[Host]) -> str:
-    """Nobody has to remember who left; but who does has told the others."""
-    # The word of two that live with one id is not taken of both.
-    tellers = [host for host in present if host.node_id not in facts.copied]
-    gone = [member.card for host in tellers for member in host.roster.members.values() if member.state is S.LEFT]
-    for member in (member for host in present for member in host.roster.members.values() if member.state is S.DEAD):
-        if any(card.node_id == member.card.node_id and card.life >= member.card.life for card in gone):
-            return f"some say that {member.card.node_id} has left, and somebody {member}"
+def _unsettled_farewells(present: Sequence[Host]) -> str:
+    """Nobody has to remember who left; but who does has told all those who take its word."""
+    for host, teller in itertools.permutations(present, 2):
+        known = host.roster.members.get(teller.node_id)
+        # Of two that live with one id the word of one is taken.
+        if teller.node_id == host.node_id or known is None or known.card.life != teller.card.life:
+            continue
+        for gone in (member.card for member in teller.roster.members.values() if member.state is S.LEFT):
+            member = host.roster.members.get(gone.node_id)
+            if member is not None and member.state is S.DEAD and gone.life >= member.card.life:
+                return f"{teller.node_id} says that {gone.node_id} has left, and at {host.node_id} it is DEAD"
     return ""
