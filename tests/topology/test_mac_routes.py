@@ -14,6 +14,7 @@ from thunderline.topology.mac_routes import (
     ASKS_PER_S,
     KEPT_S,
     NEW_AT_ONCE,
+    THREAD_COUNT,
     WAIT_S,
     MacRoutes,
     asked,
@@ -21,6 +22,8 @@ from thunderline.topology.mac_routes import (
 from topology.little_echo import until
 
 OWN = "192.168.4.1"
+# An answer that is none.
+BROKEN = "broken"
 
 
 class LittleRoute:
@@ -37,6 +40,8 @@ class LittleRoute:
         found = self.by_address.get(address, "")
         self.count[address] += 1
         self.may_answer.wait(10)
+        if found == BROKEN:
+            raise RuntimeError("can't start new thread")
         return found
 
     def clock(self) -> float:
@@ -116,6 +121,32 @@ def test_when_the_interfaces_change_all_is_asked_anew_and_late_answers_of_before
         until("it is asked again", lambda: route.count["192.168.4.2"] == 2)
         route.may_answer.set()
         until("the new answer", lambda: found.interface("192.168.4.2", OWN) == "en9")
+
+
+def test_an_address_that_could_not_be_asked_for_is_asked_for_again_in_its_turn() -> None:
+    route = LittleRoute()
+    route.by_address["192.168.4.2"] = BROKEN
+    with routes(route) as found:
+        assert [found.interface("192.168.4.2", OWN) for _ in range(3)] == [""] * 3
+        assert route.count == {"192.168.4.2": 1}
+        route.by_address["192.168.4.2"] = "en5"
+        route.now_s = KEPT_S
+        until("the new answer", lambda: found.interface("192.168.4.2", OWN) == "en5")
+
+
+def test_while_route_hangs_an_interface_that_comes_and_goes_leaves_no_questions_behind() -> None:
+    route = LittleRoute()
+    route.may_answer.clear()
+    addresses = [f"10.0.{n}.2" for n in range(2 * THREAD_COUNT)]
+    with routes(route) as found:
+        for _ in range(2):
+            for address in addresses:
+                found.interface(address, OWN)
+            found.forget()
+        route.may_answer.set()
+        assert found.interface("192.168.4.2", OWN) == "en5"
+        # Those that had been begun.
+        assert route.count.total() <= THREAD_COUNT + 1
 
 
 def test_many_addresses_are_asked_for_at_once_and_then_each_less_often() -> None:

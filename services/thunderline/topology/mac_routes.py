@@ -5,10 +5,11 @@ hand, so that it gets what was known before, or nothing when the answer takes lo
 """
 
 import asyncio
+import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
 from thunderline.process.macos.networks import route_interface
@@ -25,6 +26,8 @@ ASKS_PER_S, NEW_AT_ONCE = 0.5, 64.0
 THREAD_COUNT = 4
 # Whoever dials our echo has an address, too.
 KNOWN_COUNT_MAX = 1024
+
+log = logging.getLogger(__name__)
 
 
 def asked(address: str, environ: Mapping[str, str] | None = None) -> str:
@@ -72,15 +75,17 @@ class MacRoutes:
                 asking = self._begin(address, is_new=known is None)
         if known is not None or asking is None:
             return known.interface if known is not None else ""
-        try:
-            return asking.result(WAIT_S)
-        except (TimeoutError, CancelledError):
-            return ""
+        wait((asking,), WAIT_S)
+        is_told = asking.done() and not asking.cancelled() and asking.exception() is None
+        return asking.result() if is_told else ""
 
     def forget(self) -> None:
         """The interfaces are others: nothing that was said holds any more."""
         with self._lock:
             self._known.clear()
+            # While `route` hangs they would be more with each change.
+            for one in self._asking.values():
+                one.cancel()
             self._asking.clear()
             self._times += 1
             self._allowed = NEW_AT_ONCE
@@ -110,16 +115,30 @@ class MacRoutes:
                 return None
             self._renewed_s = now_s
         asking = self._asking[address] = self._pool.submit(self._answer, address, self._times)
+        asking.add_done_callback(_complain)
         return asking
 
     def _answer(self, address: str, times: int) -> str:
-        found = self._ask(address)
-        with self._lock:
-            if times == self._times:
-                del self._asking[address]
-                now_s, kept_s = self._clock(), self._kept_s
-                # Who has not been asked for in two turns has gone.
-                self._known = {one: of_it for one, of_it in self._known.items() if now_s - of_it.at_s < 2 * kept_s}
-                if len(self._known) < KNOWN_COUNT_MAX:
-                    self._known[address] = Known(found, now_s)
+        found = ""
+        try:
+            found = self._ask(address)
+        finally:
+            # Whatever went wrong, it is asked again in its turn.
+            with self._lock:
+                if times == self._times:
+                    del self._asking[address]
+                    self._keep(address, found)
         return found
+
+    def _keep(self, address: str, found: str) -> None:
+        now_s, kept_s = self._clock(), self._kept_s
+        # Who has not been asked for in two turns has gone.
+        self._known = {one: of_it for one, of_it in self._known.items() if now_s - of_it.at_s < 2 * kept_s}
+        if len(self._known) < KNOWN_COUNT_MAX:
+            self._known[address] = Known(found, now_s)
+
+
+def _complain(asking: Future[str]) -> None:
+    """Nobody else may look at an answer that comes late."""
+    if not asking.cancelled() and (error := asking.exception()) is not None:
+        log.error("a route could not be asked for", exc_info=error)
