@@ -79,6 +79,28 @@ async def test_one_that_is_missing_is_found_when_it_is_there(tmp_path: Path) -> 
     assert (await ran(["little"], ANSWERS_S, mac.environ)).output == Output("here\n")
 
 
+async def test_where_a_folder_of_path_hangs_it_counts_as_one_that_hangs(tmp_path: Path) -> None:
+    async def find(name: str, path: str | None, timeout_s: float) -> str | None:
+        async with asyncio.timeout(timeout_s):
+            await asyncio.Event().wait()
+        return None
+
+    found = await ran(["little"], 0.1, LittleMac(tmp_path).environ, find)
+    assert (found.output, found.is_hung, found.gone.done()) == (Output(problem="took longer than 0.1 s"), True, True)
+
+
+async def test_what_it_takes_to_find_it_is_taken_from_its_time(tmp_path: Path) -> None:
+    mac = LittleMac(tmp_path)
+    mac.does("little", "echo hello")
+
+    async def find(name: str, path: str | None, timeout_s: float) -> str | None:
+        # All of it.
+        await asyncio.wait({asyncio.get_running_loop().create_future()}, timeout=timeout_s)
+        return str(tmp_path / name)
+
+    assert (await ran(["little"], 1.0, mac.environ, find)).output == Output(problem="took longer than 1 s")
+
+
 async def test_a_file_that_nobody_may_run_is_not_there(tmp_path: Path) -> None:
     (tmp_path / "little").write_text("#!/bin/sh\n")
     assert (await ran(["little"], ANSWERS_S, LittleMac(tmp_path).environ)).output.problem == MISSING

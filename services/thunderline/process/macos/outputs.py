@@ -27,6 +27,8 @@ MLX = "thunderline rank --probe"
 
 # `problem` of a command that is not there.
 MISSING = "is not there (not in PATH)"
+# Follows a problem when the last answer still holds.
+STILL_COUNTS = "; what it said before counts for now"
 
 # A Studio's Thunderbolt tree has 10 kB, a Mac with a chain of docks 50.
 TEXT_LENGTH_MAX = 1024 * 1024
@@ -53,6 +55,10 @@ class Read(Generic[T_co]):
 
     value: T_co
     warnings: tuple[str, ...] = ()
+
+
+def took_longer(timeout_s: float) -> str:
+    return f"took longer than {timeout_s:g} s"
 
 
 def not_understood(what: str) -> str:

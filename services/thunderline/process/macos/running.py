@@ -7,12 +7,12 @@ for ever; so this speaks with the transport itself.
 import asyncio
 import contextlib
 import os
-import shutil
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from thunderline.process.macos.outputs import MISSING, Output, name
+from thunderline.process.macos.looking import program
+from thunderline.process.macos.outputs import MISSING, Output, name, took_longer
 from thunderline.process.stopping import LIFELINE
 
 # The Thunderbolt tree of a Mac with a chain of docks has 50 kB.
@@ -23,6 +23,9 @@ LAST_WORDS_S = 0.5
 GONE_S = 1.0
 # Answers in English, and numbers with points.
 LANGUAGE = {"LANG": "C", "LC_ALL": "C"}
+
+# Its name, PATH and the time that there is to the command's file; see looking.py.
+Find = Callable[[str, str | None, float], Awaitable[str | None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,13 +81,20 @@ class _Child(asyncio.SubprocessProtocol):
         return Output(problem=f"{how}: {why}" if why else how)
 
 
-async def ran(words: Sequence[str], timeout_s: float, environ: Mapping[str, str] | None = None) -> Ran:
-    """The first word is looked for in PATH each time: what is installed later is found. Raises nothing that the command
-    brings about. Cancelled, it ends the command first."""
+async def ran(
+    words: Sequence[str], timeout_s: float, environ: Mapping[str, str] | None = None, find: Find = program
+) -> Ran:
+    """The first word is looked for in PATH each time: what is installed later is found. That and the command have
+    `timeout_s` together. Raises nothing that the command brings about. Cancelled, it ends the command first."""
     environ = os.environ if environ is None else environ
-    # A folder of PATH may lie on a network disk that hangs.
-    program = await asyncio.to_thread(shutil.which, words[0], path=environ.get("PATH"))
-    if program is None:
+    clock = asyncio.get_running_loop().time
+    ends_s = clock() + timeout_s
+    late = Output(problem=took_longer(timeout_s))
+    try:
+        file = await find(words[0], environ.get("PATH"), timeout_s)
+    except TimeoutError:
+        return Ran(late, _settled(), is_hung=True)
+    if file is None:
         return Ran(Output(problem=MISSING), _settled())
     try:
         # Ours among the commands end with us however we end: see process/tethered.py.
@@ -93,14 +103,14 @@ async def ran(words: Sequence[str], timeout_s: float, environ: Mapping[str, str]
         return Ran(_unstarted(error), _settled())
     try:
         try:
-            transport, child = await _started(program, words[1:], reading, environ)
+            transport, child = await _started(file, words[1:], reading, environ)
         except OSError as error:
             return Ran(_unstarted(error), _settled())
         finally:
             os.close(reading)
         try:
-            if not await child.ends(timeout_s):
-                return Ran(Output(problem=f"took longer than {timeout_s:g} s"), child.exited, is_hung=True)
+            if not await child.ends(ends_s - clock()):
+                return Ran(late, child.exited, is_hung=True)
             return Ran(child.output(transport.get_returncode() or 0), child.exited)
         finally:
             await _end(transport, child)
@@ -109,13 +119,13 @@ async def ran(words: Sequence[str], timeout_s: float, environ: Mapping[str, str]
 
 
 async def _started(
-    program: str, arguments: Sequence[str], lifeline: int, environ: Mapping[str, str]
+    file: str, arguments: Sequence[str], lifeline: int, environ: Mapping[str, str]
 ) -> tuple[asyncio.SubprocessTransport, _Child]:
     """Raises OSError."""
     starting = asyncio.ensure_future(
         asyncio.get_running_loop().subprocess_exec(
             _Child,
-            program,
+            file,
             *arguments,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
