@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from thunderline.cluster.media import ORDER, Hardware, Medium, medium
+from thunderline.cluster.media import ORDER, Hardware, Medium, medium, receptacle_of
 from thunderline.v1 import cluster_pb2
 
 CASES = {
@@ -78,6 +78,29 @@ PORTS: dict[str, Medium] = {
 def test_a_hardware_port(port: str, expected: Medium) -> None:
     one = Hardware("en7", port=port)
     assert medium(one, {"en7": one}) is expected
+
+
+# A hardware port -> the receptacle that it is.
+RECEPTACLES: dict[str, str] = {
+    "Thunderbolt 1": "1",
+    "Thunderbolt 12": "12",
+    "thunderbolt 3": "3",
+    "5": "",
+    "Thunderbolt": "",
+    "Thunderbolt ": "",
+    "Thunderbolt ٣": "",
+    "Thunderbolt 1234": "",
+    "Thunderbolt 1 (en2)": "",
+    "Thunderbolt Bridge": "",
+    "Thunderbolt Ethernet Slot 1": "",
+    "Ethernet 2": "",
+    "": "",
+}
+
+
+@pytest.mark.parametrize(("port", "expected"), RECEPTACLES.items(), ids=[repr(port) for port in RECEPTACLES])
+def test_which_receptacle_a_hardware_port_is(port: str, expected: str) -> None:
+    assert receptacle_of(port) == expected
 
 
 # macOS lists no hardware port for these.

@@ -26,7 +26,7 @@ WIFI_PREFIXES = ("awdl", "llw")
 WIFI_PORT = "Wi-Fi"
 # macOS: a receptacle for cables to other Macs is "Thunderbolt 3" and no word more; a dock's card is "Thunderbolt
 # Ethernet Slot 0", and all receptacles joined are "Thunderbolt Bridge".
-CABLE_PORT = re.compile(r"thunderbolt \d+", re.IGNORECASE)
+RECEPTACLE = re.compile(r"thunderbolt ([0-9]{1,3})", re.IGNORECASE)
 # "Ethernet Adapter (en4)", "USB 10/100/1000 LAN", "USB Dock", "USB 2.5GbE", "AX88179A" (the chip of many adapters).
 WIRED_PORT = re.compile(r"\b(ethernet|lan|dock|gigabit|\d+gbe|ax88\w+)\b", re.IGNORECASE)
 
@@ -43,6 +43,12 @@ class Hardware:
     members: Sequence[str] = ()
     # macOS: what it calls the hardware port, "Thunderbolt 3". "" where it lists none, or has not told yet.
     port: str = ""
+
+
+def receptacle_of(hardware_port: str) -> str:
+    """ "3" of "Thunderbolt 3", as printed on the machine; "" for what is no receptacle."""
+    found = RECEPTACLE.fullmatch(hardware_port)
+    return found[1] if found else ""
 
 
 def medium(one: Hardware, all_of_node: Mapping[str, Hardware], overrides: Mapping[str, Medium] | None = None) -> Medium:
@@ -64,7 +70,7 @@ def medium(one: Hardware, all_of_node: Mapping[str, Hardware], overrides: Mappin
         return Medium.THUNDERBOLT
     if one.is_wireless or one.port == WIFI_PORT or one.name.startswith(WIFI_PREFIXES):
         return Medium.WIFI
-    if CABLE_PORT.fullmatch(one.port):
+    if receptacle_of(one.port):
         return Medium.THUNDERBOLT
     if one.port:
         # An iPhone, Bluetooth, what nobody knows yet: OTHER.

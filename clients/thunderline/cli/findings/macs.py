@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from thunderline.cli.findings.finding import Finding, warning
 from thunderline.cluster.addresses import is_address, is_ipv4
 from thunderline.cluster.machine_facts import Bridge, MachineFacts, RdmaState, ScanWarning, ThunderboltPort
+from thunderline.cluster.media import receptacle_of
 from thunderline.process.macos import outputs
 
 # Of one command; an output that is all nonsense has more.
@@ -54,7 +55,7 @@ class Mac:
     def thunderbolt_interfaces(self) -> frozenset[str]:
         """By the ports, and by what the system calls them: "Thunderbolt 3" is one, a dock's "Thunderbolt Ethernet Slot
         0" is none."""
-        named = {name for name, port in self.facts.hardware_ports if port.removeprefix("Thunderbolt ").isdecimal()}
+        named = {name for name, port in self.facts.hardware_ports if receptacle_of(port)}
         return frozenset({one.interface for one in self.facts.ports if one.interface} | named)
 
     def bridge_of(self, interface: str) -> Bridge | None:
