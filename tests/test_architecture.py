@@ -57,6 +57,7 @@ PURE = {
     "process/macos/commands.py",
     "rpc/machine_facts.py",
     "rpc/moves.py",
+    "rpc/rails.py",
     "scheduler/actions.py",
     "scheduler/adoption.py",
     "scheduler/ages.py",

@@ -10,7 +10,17 @@ from hypothesis import strategies as st
 
 from thunderline.cluster import NodeId
 from thunderline.cluster.machine_facts import RdmaPortState, SeenMac, ThunderboltPort
-from thunderline.cluster.rails import PluggedCable, PortAt, Rail, RailEnd, plugged_cables, rails
+from thunderline.cluster.rails import (
+    Cause,
+    Obstacle,
+    PluggedCable,
+    PortAt,
+    Rail,
+    RailEnd,
+    obstacles,
+    plugged_cables,
+    rails_over,
+)
 
 A, B, C, D = (NodeId(name) for name in "abcd")
 HUB, DOCK = "Hub 4", "Dock 9"
@@ -53,6 +63,12 @@ def rail(one: RailEnd, other: RailEnd, speed_gbps: int = 80, behind: tuple[str, 
 
 
 Told = Mapping[NodeId, Sequence[ThunderboltPort]]
+
+
+def rails(told: Told) -> tuple[Rail, ...]:
+    return rails_over(plugged_cables(told))
+
+
 DIRECT: Told = {A: [port("a1", sees("b1"))], B: [port("b1", sees("a1"))]}
 AB = rail(end(A, "a1"), end(B, "b1"))
 A_SAYS = replace(AB, is_one_sided=True)
@@ -137,7 +153,25 @@ CASES: dict[str, tuple[Told, list[Rail]]] = {
             B: [port("b1", sees("a1"))],
             C: [port("c1", sees("a1"))],
         },
-        [A_SAYS, rail(end(A, "a1"), end(C, "c1"), is_one_sided=True)],
+        [
+            replace(A_SAYS, is_hub_unknown=True),
+            rail(end(A, "a1"), end(C, "c1"), is_one_sided=True, is_hub_unknown=True),
+        ],
+    ),
+    "a dock at one end, which neither end places between": (
+        {A: [port("a1", sees("b1"), devices=(DOCK,))], B: [port("b1", sees("a1"))]},
+        [replace(AB, is_hub_unknown=True)],
+    ),
+    "a dock at the end that tells of no Mac": (
+        {A: [port("a1", devices=(DOCK,))], B: [port("b1", sees("a1"))]},
+        [replace(A_SAYS, is_hub_unknown=True)],
+    ),
+    "a bridge and the port next to Ethernet are told with their ends": (
+        {
+            A: [replace(port("a1", sees("b1")), bridge="bridge0")],
+            B: [replace(port("b1", sees("a1")), is_next_to_ethernet=True)],
+        },
+        [rail(replace(end(A, "a1"), bridge="bridge0"), replace(end(B, "b1"), is_next_to_ethernet=True))],
     ),
     "one of two Macs behind a hub sees the other's host, which shows the first alone": (
         {
@@ -208,6 +242,28 @@ def test_a_cable_that_rdma_cannot_use_is_known() -> None:
     assert rails(told) == ()
     ends = PortAt(A, told[A][0]), PortAt(B, told[B][0])
     assert plugged_cables(told) == (PluggedCable(*ends, speed_gbps=40),)
+
+
+ONE, OTHER = AB.ends
+# What is so of the first end and of the other -> what keeps RDMA from the rail.
+OBSTACLES: dict[str, tuple[RailEnd, RailEnd, list[tuple[Cause, NodeId]]]] = {
+    "nothing": (ONE, OTHER, []),
+    "one end is DOWN": (ONE, replace(OTHER, state=RdmaPortState.DOWN), [(Cause.DOWN, B)]),
+    "of one end nobody tells": (replace(ONE, state=RdmaPortState.UNKNOWN), OTHER, [(Cause.UNKNOWN, A)]),
+    "a bridge holds one that says ACTIVE": (ONE, replace(OTHER, bridge="bridge0"), [(Cause.BRIDGED, B)]),
+    "one next to Ethernet says ACTIVE": (replace(ONE, is_next_to_ethernet=True), OTHER, [(Cause.WRONG_PORT, A)]),
+    "all at once": (
+        replace(ONE, is_next_to_ethernet=True, bridge="bridge0", state=RdmaPortState.DOWN),
+        replace(OTHER, bridge="bridge1", state=RdmaPortState.UNKNOWN),
+        [(Cause.WRONG_PORT, A), (Cause.BRIDGED, A), (Cause.DOWN, A), (Cause.BRIDGED, B), (Cause.UNKNOWN, B)],
+    ),
+}
+
+
+@pytest.mark.parametrize(("one", "other", "expected"), OBSTACLES.values(), ids=OBSTACLES.keys())
+def test_what_keeps_rdma_from_a_rail(one: RailEnd, other: RailEnd, expected: list[tuple[Cause, NodeId]]) -> None:
+    ends = {A: one, B: other}
+    assert obstacles(rail(one, other)) == tuple(Obstacle(cause, ends[node]) for cause, node in expected)
 
 
 # Worlds: nodes with ports, and cables between ports of two nodes, each by its hubs.

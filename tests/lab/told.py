@@ -6,6 +6,8 @@ from functools import partial
 from typing import Any
 
 from lab.seen import UP, Link, Topology
+from thunderline.cluster.rails import Cause, RailEnd, obstacles
+from thunderline.rpc.rails import from_proto
 from thunderline.v1 import cluster_pb2, topology_pb2
 
 # By node_id.
@@ -47,8 +49,20 @@ def _rail(one: topology_pb2.Rail, names: Names) -> Row:
     behind = list(one.behind)
     if ends != sorted(ends):
         ends, behind = ends[::-1], behind[::-1]
-    row = {"ends": ends, "speed_gbps": one.speed_gbps, "behind": behind, "one_sided": one.one_sided}
+    row = {
+        "ends": ends,
+        "speed_gbps": one.speed_gbps,
+        "behind": behind,
+        "one_sided": one.one_sided,
+        "hub_unknown": one.hub_unknown,
+        "why_not": sorted(_why_not(*obstacle, names) for obstacle in obstacles(from_proto(one))),
+    }
     return _without_nothing(row)
+
+
+def _why_not(cause: Cause, end: RailEnd, names: Names) -> str:
+    what = " ".join(filter(None, [cause.name, end.bridge if cause is Cause.BRIDGED else ""]))
+    return f"{names[end.node]}: {what}"
 
 
 def _state(state: "cluster_pb2.RdmaPortState.ValueType") -> str:
@@ -74,6 +88,8 @@ def _link(one: Link, topology: Topology, names: Names) -> Row:
         row["receptacles"] = f"{one.cable.local_receptacle or '?'} to {one.cable.peer_receptacle or '?'}"
         row["speed_gbps"] = one.cable.speed_gbps
         row["behind"] = list(one.cable.behind)
+        row["one_sided"] = one.cable.one_sided
+        row["hub_unknown"] = one.cable.hub_unknown
     return _without_nothing(row)
 
 

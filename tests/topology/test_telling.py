@@ -9,7 +9,7 @@ from thunderline.cluster.graph import CableEnd, Graph, Outcome, Tried, Version, 
 from thunderline.cluster.links import Link, LinkState, Mark
 from thunderline.cluster.media import Medium
 from thunderline.cluster.paths import End, Path
-from thunderline.cluster.rails import rails
+from thunderline.cluster.rails import rails_over
 from thunderline.process.interfaces import Interface
 from thunderline.topology import measures
 from thunderline.topology.knowledge import Knowledge
@@ -152,6 +152,31 @@ def test_a_link_is_told_with_its_cable(
     ) == expected
 
 
+DOCKED = replace(A4, devices=("Dock",))
+# What ports tell -> whether it is not known that they see each other, and whether a hub may be between.
+SEEN: dict[str, tuple[Told, bool, bool]] = {
+    "each sees the other": (((A, (A4,)), (B, (B2,))), False, False),
+    "one of them does": (((A, (A4,)), (B, (replace(B2, macs=()),))), True, False),
+    "one node tells of its ports": (((A, (A4,)),), True, False),
+    "ports without UUIDs": (((A, (replace(A4, uuid=""),)), (B, (replace(B2, uuid=""),))), True, False),
+    "a dock at one of them": (((A, (DOCKED,)), (B, (B2,))), False, True),
+    "a dock at the only one that tells": (((A, (DOCKED,)),), True, True),
+    "a dock that is named between": (
+        ((A, (replace(DOCKED, macs=port("", "", "b2", behind=HUBS).macs),)), (B, (B2,))),
+        False,
+        False,
+    ),
+}
+
+
+@pytest.mark.parametrize(("told_ports", "one_sided", "hub_unknown"), SEEN.values(), ids=SEEN.keys())
+def test_what_nobody_has_seen_of_a_cable_is_said(told_ports: Told, one_sided: bool, hub_unknown: bool) -> None:
+    there = replace(link(TB, 0.05), path=Path(End("en5", TB), End("en3", TB)))
+    found = cable_of(there, ports_of(told_ports))
+    assert found is not None
+    assert (found.one_sided, found.hub_unknown) == (one_sided, hub_unknown)
+
+
 def test_the_way_back_is_told_from_its_own_end() -> None:
     ports = ports_of(((A, (port("a4", "en5", "b2", behind=HUBS),)), (B, (B2,))))
     back = replace(link(TB, 0.05), from_node=B, to_node=A, path=Path(End("en3", TB), End("en5", TB)))
@@ -165,7 +190,7 @@ def test_ports_come_with_the_links_the_cables_and_the_rails() -> None:
     before = teller.topology(known, [], {}, complete=True)
     assert not before.links[0].HasField("cable") and not before.rails
     told_ports = ((A, (A4,)), (B, (B2,)))
-    known.graph = replace(known.graph, ports=told_ports, rails=rails(dict(told_ports)))
+    known.graph = replace(known.graph, ports=told_ports, rails=rails_over(ports_of(told_ports).plugged))
     after = teller.topology(known, [], {}, complete=True)
     assert after.links[0].cable.local_receptacle == "4"
     assert [(one.one.device, one.other.device, one.speed_gbps) for one in after.rails] == [("rdma_en5", "rdma_en3", 40)]

@@ -12,10 +12,9 @@ from thunderline.cluster.links import LinkState
 from thunderline.cluster.machine_facts import RdmaPortState, SeenMac, ThunderboltPort
 from thunderline.cluster.media import Medium
 from thunderline.cluster.paths import Path
-from thunderline.cluster.rails import Rail, RailEnd
 from thunderline.topology import wire
 from thunderline.topology.reports import Heard, Report
-from thunderline.v1 import cluster_pb2, topology_pb2
+from thunderline.v1 import topology_pb2
 from topology.scenes import ADDRESSES, A, B, end, straight
 
 TB = Medium.THUNDERBOLT
@@ -112,19 +111,6 @@ def test_a_cable_of_the_longest_texts_that_a_port_may_tell_is_taken() -> None:
     told.cables[0].one.port_uuid = told.cables[0].one.interface = long
     found = wire.report_from_proto(told)
     assert found.ports[0].uuid == found.cables[0].one.port_uuid == long
-
-
-def test_a_rail_is_told_with_both_its_ends() -> None:
-    one = RailEnd(A, "rdma_en5", "en5", "uuid-a", "4", RdmaPortState.ACTIVE)
-    other = RailEnd(B, "rdma_en3", "en3", "uuid-b", "2", RdmaPortState.DOWN)
-    told = wire.rail_to_proto(Rail(one, other, 80, ("Hub",), is_one_sided=True))
-    assert (told.one.node_id, told.one.device, told.one.interface) == (A, "rdma_en5", "en5")
-    assert (told.other.port_uuid, told.other.receptacle) == ("uuid-b", "2")
-    assert [end.state for end in (told.one, told.other)] == [
-        cluster_pb2.RDMA_PORT_STATE_ACTIVE,
-        cluster_pb2.RDMA_PORT_STATE_DOWN,
-    ]
-    assert (told.speed_gbps, list(told.behind), told.one_sided) == (80, ["Hub"], True)
 
 
 def test_an_empty_report_is_one() -> None:

@@ -17,6 +17,7 @@ from thunderline.cli.asking import Home, Json, ask, own_node, refuse, run
 from thunderline.cli.links_in_use import Pair, pairs_in_use
 from thunderline.cli.rails import RAIL_COLUMNS, cable_text, rail_row
 from thunderline.client import DiscoveryClient, TopologyClient
+from thunderline.client.rails import rails
 from thunderline.client.reaching import scheduler_of
 from thunderline.cluster.errors import ClusterError, LinkInUse
 from thunderline.v1 import cluster_pb2, topology_pb2
@@ -87,7 +88,7 @@ def _show(topology: topology_pb2.Topology, names: Mapping[str, str]) -> None:
     columns, rows = without_empty("cable", COLUMNS, [link_row(one, names) for one in topology.links])
     saying.table("links", columns, rows, NOBODY)
     if topology.rails:
-        saying.table("rails", RAIL_COLUMNS, [rail_row(one, names) for one in topology.rails], "")
+        saying.table("rails", RAIL_COLUMNS, [rail_row(one, names) for one in rails(topology)], "")
 
 
 def without_empty(

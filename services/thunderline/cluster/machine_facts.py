@@ -61,6 +61,10 @@ class ThunderboltPort:
     macs: tuple[SeenMac, ...] = ()
     # Docks, disks, hubs: no peers.
     devices: tuple[str, ...] = ()
+    # "bridge0": the one that is up and holds its interface, so that RDMA cannot use it. "": none.
+    bridge: str = ""
+    # Of a Mac Studio: RDMA does not work there (studio.py).
+    is_next_to_ethernet: bool = False
 
 
 @dataclass(frozen=True, slots=True)

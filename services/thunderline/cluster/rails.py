@@ -5,8 +5,9 @@ of its cable. No order of receptacles, no index and no name of an interface says
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from typing import NamedTuple
 
 from thunderline.cluster import NodeId
@@ -33,6 +34,8 @@ class PluggedCable:
     behind: tuple[str, ...] = ()
     # Only one of the two ports tells of the other.
     is_one_sided: bool = False
+    # None is named, yet something else is plugged in at one of the ports: a dock may not show from behind.
+    is_hub_unknown: bool = False
 
     @property
     def ends(self) -> tuple[PortAt, PortAt]:
@@ -48,6 +51,9 @@ class RailEnd:
     port_uuid: str
     receptacle: str
     state: RdmaPortState = RdmaPortState.UNKNOWN
+    # Both as of its port.
+    bridge: str = ""
+    is_next_to_ethernet: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,21 +65,59 @@ class Rail:
     speed_gbps: int = 0
     behind: tuple[str, ...] = ()
     is_one_sided: bool = False
+    is_hub_unknown: bool = False
 
     @property
     def nodes(self) -> tuple[NodeId, NodeId]:
         return self.one.node, self.other.node
 
+    @property
+    def ends(self) -> tuple[RailEnd, RailEnd]:
+        return self.one, self.other
 
-def rails(ports: Ports) -> tuple[Rail, ...]:
-    """Sorted, one a cable."""
-    return rails_over(plugged_cables(ports))
+
+class Cause(Enum):
+    """Why RDMA cannot use one end of a rail."""
+
+    DOWN = 1  # RDMA is off at one of the ends, or the cable is out.
+    UNKNOWN = 2  # Nobody tells whether it is ACTIVE.
+    BRIDGED = 3  # A bridge holds the interface, which so has no address: the device says ACTIVE nevertheless.
+    WRONG_PORT = 4  # The port next to Ethernet of a Mac Studio, whatever the device says.
+
+
+class Obstacle(NamedTuple):
+    cause: Cause
+    end: RailEnd
+
+
+CAUSES = {RdmaPortState.DOWN: Cause.DOWN, RdmaPortState.UNKNOWN: Cause.UNKNOWN}
+
+
+def obstacles(rail: Rail) -> tuple[Obstacle, ...]:
+    """All that keeps RDMA from it, end by end; () where nothing that is known does."""
+    return tuple(Obstacle(cause, end) for end in rail.ends for cause in _causes(end))
+
+
+def _causes(end: RailEnd) -> Iterator[Cause]:
+    if end.is_next_to_ethernet:
+        yield Cause.WRONG_PORT
+    if end.bridge:
+        yield Cause.BRIDGED
+    if end.state in CAUSES:
+        yield CAUSES[end.state]
 
 
 def rails_over(cables: Iterable[PluggedCable]) -> tuple[Rail, ...]:
-    """A cable of which an end has no RDMA device is none."""
+    """In their order, one a cable. A cable of which an end has no RDMA device is none."""
     return tuple(
-        Rail(_rail_end(one.one), _rail_end(one.other), one.speed_gbps, one.behind, one.is_one_sided)
+        Rail(
+            _rail_end(one.one),
+            _rail_end(one.other),
+            one.speed_gbps,
+            one.behind,
+            one.is_one_sided,
+            one.is_hub_unknown,
+        )
         for one in cables
         if one.one.port.rdma_device and one.other.port.rdma_device
     )
@@ -81,7 +125,16 @@ def rails_over(cables: Iterable[PluggedCable]) -> tuple[Rail, ...]:
 
 def _rail_end(end: PortAt) -> RailEnd:
     port = end.port
-    return RailEnd(end.node, port.rdma_device, port.interface, port.uuid, port.receptacle, port.rdma_port)
+    return RailEnd(
+        end.node,
+        port.rdma_device,
+        port.interface,
+        port.uuid,
+        port.receptacle,
+        port.rdma_port,
+        port.bridge,
+        port.is_next_to_ethernet,
+    )
 
 
 # Which port says that it sees which, and the hubs on the way.
@@ -149,7 +202,10 @@ def _cable(one: PortAt, other: PortAt, claims: _Claims) -> PluggedCable:
     there, back = claims.get((one, other)), claims.get((other, one))
     # From the far side of a dock it may not show.
     behind = _fuller(there or (), (back or ())[::-1])
-    return PluggedCable(one, other, speed_of(one.port, other.port), behind, there is None or back is None)
+    # A port has one receptacle: what else is plugged in there, and the Mac, have something between.
+    is_hub_unknown = not behind and bool(one.port.devices or other.port.devices)
+    speed_gbps = speed_of(one.port, other.port)
+    return PluggedCable(one, other, speed_gbps, behind, there is None or back is None, is_hub_unknown)
 
 
 def speed_of(*ports: ThunderboltPort) -> int:

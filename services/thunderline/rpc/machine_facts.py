@@ -122,6 +122,8 @@ def port_to_proto(port: ThunderboltPort) -> cluster_pb2.ThunderboltPort:
             for one in _few("macs", port.macs)
         ],
         devices=_texts("devices", port.devices),
+        bridge=_text(port.bridge),
+        next_to_ethernet=port.is_next_to_ethernet,
     )
 
 
@@ -142,6 +144,8 @@ def port_from_proto(told: cluster_pb2.ThunderboltPort) -> ThunderboltPort:
             for one in _few("macs", told.macs)
         ),
         devices=_texts("devices", told.devices),
+        bridge=_text(told.bridge),
+        is_next_to_ethernet=told.next_to_ethernet,
     )
 
 

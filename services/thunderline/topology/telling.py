@@ -8,6 +8,7 @@ from thunderline.cluster.links import Link, LinkId, Mark, link_key, tier
 from thunderline.cluster.machine_facts import ThunderboltPort
 from thunderline.cluster.rails import PortAt, speed_of
 from thunderline.process.interfaces import Interface
+from thunderline.rpc import rails
 from thunderline.topology import wire, wording
 from thunderline.topology.knowledge import Knowledge, Pair
 from thunderline.topology.ports import NOTHING_TOLD, Ports, Told, ports_of
@@ -52,7 +53,7 @@ class Teller:
             cables=_cables(knowledge, self._ports),
             incomplete_node_ids=graph.incomplete,
             version=wire.version_to_proto(knowledge.version),
-            rails=[wire.rail_to_proto(one) for one in graph.rails],
+            rails=[rails.to_proto(one) for one in graph.rails],
         )
 
     def _look_up(self, knowledge: Knowledge) -> None:
@@ -151,6 +152,9 @@ def cable_of(link: Link, ports: Ports) -> topology_pb2.LinkCable | None:
         peer_receptacle=theirs.receptacle if theirs else "",
         speed_gbps=speed_of(*told),
         behind=behind,
+        # Without UUIDs nobody can tell that they see each other.
+        one_sided=known is None or known.is_one_sided,
+        hub_unknown=not behind and any(port.devices for port in told),
     )
 
 

@@ -9,7 +9,6 @@ from thunderline.cluster.graph import START_MAX, Cable, CableEnd, Outcome, Tried
 from thunderline.cluster.links import LinkState
 from thunderline.cluster.media import Medium
 from thunderline.cluster.paths import End, Path
-from thunderline.cluster.rails import Rail, RailEnd
 from thunderline.rpc.machine_facts import TEXT_LENGTH_MAX as PORT_TEXT_LENGTH_MAX
 from thunderline.rpc.machine_facts import port_from_proto, port_to_proto
 from thunderline.topology.reports import Heard, Report
@@ -188,27 +187,6 @@ def _cable_end(told: topology_pb2.CableEnd) -> CableEnd:
     # As long as a port may tell them.
     texts = [_text(one, PORT_TEXT_LENGTH_MAX) for one in (told.interface, told.port_uuid, told.receptacle)]
     return CableEnd(NodeId(_text(told.node_id)), *texts)
-
-
-def rail_to_proto(one: Rail) -> topology_pb2.Rail:
-    return topology_pb2.Rail(
-        one=_rail_end_to_proto(one.one),
-        other=_rail_end_to_proto(one.other),
-        speed_gbps=one.speed_gbps,
-        behind=one.behind,
-        one_sided=one.is_one_sided,
-    )
-
-
-def _rail_end_to_proto(end: RailEnd) -> topology_pb2.RailEnd:
-    return topology_pb2.RailEnd(
-        node_id=end.node,
-        device=end.device,
-        interface=end.interface,
-        port_uuid=end.port_uuid,
-        receptacle=end.receptacle,
-        state=end.state.value,  # type: ignore[arg-type]
-    )
 
 
 def _state(told: "topology_pb2.LinkState.ValueType") -> LinkState:

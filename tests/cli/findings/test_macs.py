@@ -86,7 +86,6 @@ def test_the_other_end_is_named_as_the_port_sees_it(expected: str, macs: tuple[S
 
 
 def test_an_interface_is_of_thunderbolt_by_the_whole_name_of_its_hardware_port() -> None:
-    titles = (("en3", "Thunderbolt 2"), ("en8", "5"), ("en9", "Thunderbolt Ethernet Slot 0"), ("bridge0", ""))
-    found = mac("ada", hardware_ports=titles)
-    assert found.thunderbolt_interfaces - {one.interface for one in found.facts.ports} <= {"en3"}
-    assert "en3" in found.thunderbolt_interfaces
+    titles = (("en3", "Thunderbolt 2"), ("en8", "5"), ("en7", "Thunderbolt Ethernet Slot 0"))
+    # A free port, en9, is one by itself.
+    assert mac("ada", hardware_ports=titles).thunderbolt_interfaces == {"en3", "en9"}

@@ -91,7 +91,10 @@ def test_a_machine_is_read_whole_and_without_a_warning(machine: str) -> None:
     told = [(one.receptacle, one.interface, one.rdma_device, one.rdma_port) for one in found.ports]
     assert told == ENDS[machine]
     # The rest of a port, and the names of hardware ports, are as their own commands say them.
-    plain = [replace(one, interface="", rdma_device="", rdma_port=UNKNOWN) for one in found.ports]
+    plain = [
+        replace(one, interface="", rdma_device="", rdma_port=UNKNOWN, bridge="", is_next_to_ethernet=False)
+        for one in found.ports
+    ]
     assert tuple(plain) == thunderbolt(printed[outputs.THUNDERBOLT].text).value.ports
     assert found.hardware_ports == hardware_ports(printed[outputs.HARDWARE_PORTS].text).value
     assert replace(found, ports=(), hardware_ports=()) == FACTS[machine]
@@ -159,6 +162,36 @@ def test_devices_without_their_states_are_unknown() -> None:
     found = assemble({**whole(STUDIO), outputs.RDMA_PORTS: SLOW})
     assert {one.rdma_port for one in found.ports} == {UNKNOWN}
     assert [one.rdma_device for one in found.ports] == [device for _, _, device, _ in ENDS[STUDIO]]
+
+
+# What ifconfig shows -> the bridge that holds en1, which is of receptacle 1.
+UP, IS_DOWN = "flags=8863<UP,BROADCAST,RUNNING> mtu 1500", "flags=8822<BROADCAST,SMART> mtu 1500"
+MEMBER = "\tmember: en1 flags=3<LEARNING,DISCOVER>\n"
+HELD: dict[str, tuple[str, str]] = {
+    "a bridge that is up": (f"bridge0: {UP}\n{MEMBER}", "bridge0"),
+    "a bridge that is down": (f"bridge0: {IS_DOWN}\n{MEMBER}", ""),
+    "one that is down, and one that is up": (f"bridge0: {IS_DOWN}\n{MEMBER}bridge1: {UP}\n{MEMBER}", "bridge1"),
+    "two, as people count": (f"bridge10: {UP}\n{MEMBER}bridge2: {UP}\n{MEMBER}", "bridge2"),
+    "a bridge of others": (f"bridge0: {UP}\n{MEMBER.replace('en1', 'en2')}", ""),
+    "what is no bridge": (f"vlan0: {UP}\n{MEMBER}", ""),
+    "nothing": ("", ""),
+}
+
+
+@pytest.mark.parametrize(("shown", "bridge"), HELD.values(), ids=HELD.keys())
+def test_a_port_is_told_with_the_bridge_that_holds_its_interface(shown: str, bridge: str) -> None:
+    printed = {outputs.THUNDERBOLT: tree("1", "4"), outputs.HARDWARE_PORTS: listed(en1="Thunderbolt 1")}
+    found = assemble({key: Output(text) for key, text in (printed | {outputs.IFCONFIG: shown}).items()})
+    assert [one.bridge for one in found.ports] == [bridge, ""]
+
+
+def test_the_port_next_to_ethernet_is_told_of_a_studio_alone() -> None:
+    found = {machine: [one.is_next_to_ethernet for one in assemble(whole(machine)).ports] for machine in MACHINES}
+    assert found == {STUDIO: [True, *[False] * 5], LAPTOP: [False] * 3, MINI: [False] * 2}
+    # Its name comes with its ports, so that it is known as soon as they are.
+    printed = whole(STUDIO)
+    del printed[outputs.HARDWARE]
+    assert assemble(printed).ports[0].is_next_to_ethernet
 
 
 def ports_of(text: str, printed: str) -> tuple[tuple[ThunderboltPort, ...], tuple[ScanWarning, ...]]:

@@ -9,13 +9,9 @@ from shlex import quote
 
 from thunderline.cli.findings.finding import Finding, joined, note, warning
 from thunderline.cli.findings.macs import Mac, other_end, place
+from thunderline.cluster import studio
 from thunderline.cluster.machine_facts import Bridge, RdmaState, ThunderboltPort
 from thunderline.process.macos import outputs
-
-# RDMA does not work at the port next to Ethernet of a Mac Studio. That it is en2, receptacle 1, is known of the M3
-# Ultra; on a Mac mini en2 is a port like the others.
-STUDIO, KNOWN_STUDIOS = "Mac Studio", {"Mac15,14"}
-FORBIDDEN_INTERFACE, FORBIDDEN_RECEPTACLE = "en2", "1"
 
 
 def of_ports(mac: Mac) -> list[Finding]:
@@ -64,14 +60,11 @@ def _of_bridge(mac: Mac, bridge: Bridge) -> Iterable[Finding]:
 
 def is_next_to_ethernet(mac: Mac, port: ThunderboltPort) -> bool:
     """Of a Mac Studio, where RDMA does not work at it."""
-    facts = mac.facts
-    if not facts.model_name.startswith(STUDIO) and facts.model not in KNOWN_STUDIOS:
-        return False
-    return port.interface == FORBIDDEN_INTERFACE if port.interface else port.receptacle == FORBIDDEN_RECEPTACLE
+    return studio.is_next_to_ethernet(mac.facts.model, mac.facts.model_name, port.interface, port.receptacle)
 
 
 def _of_next_to_ethernet(mac: Mac, port: ThunderboltPort) -> Finding:
-    known = mac.facts.model in KNOWN_STUDIOS
+    known = mac.facts.model in studio.KNOWN_STUDIOS
     return warning(
         f"the cable to {other_end(port)} is in the port next to Ethernet",
         f"on a Mac Studio RDMA does not work at that port ({place(port)}); the ring over TCP does",

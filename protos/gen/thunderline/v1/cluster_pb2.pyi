@@ -460,6 +460,8 @@ class ThunderboltPort(_message.Message):
     SPEED_MAX_GBPS_FIELD_NUMBER: _builtins.int
     MACS_FIELD_NUMBER: _builtins.int
     DEVICES_FIELD_NUMBER: _builtins.int
+    BRIDGE_FIELD_NUMBER: _builtins.int
+    NEXT_TO_ETHERNET_FIELD_NUMBER: _builtins.int
     bus: _builtins.str
     """As the system names it."""
     uuid: _builtins.str
@@ -474,6 +476,10 @@ class ThunderboltPort(_message.Message):
     """Negotiated with what is plugged in, the faster way."""
     speed_max_gbps: _builtins.int
     """What a free port says that it could."""
+    bridge: _builtins.str
+    """The bridge that is up and holds its interface: RDMA cannot use it."""
+    next_to_ethernet: _builtins.bool
+    """The port next to Ethernet of a Mac Studio: RDMA does not work there."""
     @_builtins.property
     def macs(self) -> _containers.RepeatedCompositeFieldContainer[Global___SeenMac]:
         """At most 8."""
@@ -496,10 +502,12 @@ class ThunderboltPort(_message.Message):
         speed_max_gbps: _builtins.int = ...,
         macs: _abc.Iterable[Global___SeenMac] | None = ...,
         devices: _abc.Iterable[_builtins.str] | None = ...,
+        bridge: _builtins.str = ...,
+        next_to_ethernet: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_is_connected", b"_is_connected", "is_connected", b"is_connected"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_is_connected", b"_is_connected", "bus", b"bus", "devices", b"devices", "interface", b"interface", "is_connected", b"is_connected", "macs", b"macs", "rdma_device", b"rdma_device", "rdma_port", b"rdma_port", "receptacle", b"receptacle", "speed_gbps", b"speed_gbps", "speed_max_gbps", b"speed_max_gbps", "uuid", b"uuid"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_is_connected", b"_is_connected", "bridge", b"bridge", "bus", b"bus", "devices", b"devices", "interface", b"interface", "is_connected", b"is_connected", "macs", b"macs", "next_to_ethernet", b"next_to_ethernet", "rdma_device", b"rdma_device", "rdma_port", b"rdma_port", "receptacle", b"receptacle", "speed_gbps", b"speed_gbps", "speed_max_gbps", b"speed_max_gbps", "uuid", b"uuid"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__is_connected: _TypeAlias = _typing.Literal["is_connected"]  # noqa: Y015
     _WhichOneofArgType__is_connected: _TypeAlias = _typing.Literal["_is_connected", b"_is_connected"]  # noqa: Y015

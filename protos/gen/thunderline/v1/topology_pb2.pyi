@@ -233,13 +233,19 @@ class LinkCable(_message.Message):
     PEER_RECEPTACLE_FIELD_NUMBER: _builtins.int
     SPEED_GBPS_FIELD_NUMBER: _builtins.int
     BEHIND_FIELD_NUMBER: _builtins.int
+    ONE_SIDED_FIELD_NUMBER: _builtins.int
+    HUB_UNKNOWN_FIELD_NUMBER: _builtins.int
     local_receptacle: _builtins.str
     peer_receptacle: _builtins.str
     speed_gbps: _builtins.int
     """Negotiated."""
+    one_sided: _builtins.bool
+    """Not known that both ports see each other: of a hub that shows from the other side only nobody tells."""
+    hub_unknown: _builtins.bool
+    """None is named in `behind`, yet something else is plugged in at one of the ports."""
     @_builtins.property
     def behind(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Hubs and docks between; none: direct. At most 8."""
+        """Hubs and docks between. At most 8. None: direct, if both ends tell of each other, and of nothing else."""
 
     def __init__(
         self,
@@ -248,10 +254,12 @@ class LinkCable(_message.Message):
         peer_receptacle: _builtins.str = ...,
         speed_gbps: _builtins.int = ...,
         behind: _abc.Iterable[_builtins.str] | None = ...,
+        one_sided: _builtins.bool = ...,
+        hub_unknown: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["behind", b"behind", "local_receptacle", b"local_receptacle", "peer_receptacle", b"peer_receptacle", "speed_gbps", b"speed_gbps"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["behind", b"behind", "hub_unknown", b"hub_unknown", "local_receptacle", b"local_receptacle", "one_sided", b"one_sided", "peer_receptacle", b"peer_receptacle", "speed_gbps", b"speed_gbps"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -269,6 +277,8 @@ class RailEnd(_message.Message):
     PORT_UUID_FIELD_NUMBER: _builtins.int
     RECEPTACLE_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
+    BRIDGE_FIELD_NUMBER: _builtins.int
+    NEXT_TO_ETHERNET_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
     device: _builtins.str
     """"rdma_en3"."""
@@ -276,6 +286,9 @@ class RailEnd(_message.Message):
     port_uuid: _builtins.str
     receptacle: _builtins.str
     state: _cluster_pb2.RdmaPortState.ValueType
+    bridge: _builtins.str
+    """As of its ThunderboltPort."""
+    next_to_ethernet: _builtins.bool
     def __init__(
         self,
         *,
@@ -285,10 +298,12 @@ class RailEnd(_message.Message):
         port_uuid: _builtins.str = ...,
         receptacle: _builtins.str = ...,
         state: _cluster_pb2.RdmaPortState.ValueType = ...,
+        bridge: _builtins.str = ...,
+        next_to_ethernet: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["device", b"device", "interface", b"interface", "node_id", b"node_id", "port_uuid", b"port_uuid", "receptacle", b"receptacle", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bridge", b"bridge", "device", b"device", "interface", b"interface", "next_to_ethernet", b"next_to_ethernet", "node_id", b"node_id", "port_uuid", b"port_uuid", "receptacle", b"receptacle", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -305,10 +320,13 @@ class Rail(_message.Message):
     SPEED_GBPS_FIELD_NUMBER: _builtins.int
     BEHIND_FIELD_NUMBER: _builtins.int
     ONE_SIDED_FIELD_NUMBER: _builtins.int
+    HUB_UNKNOWN_FIELD_NUMBER: _builtins.int
     speed_gbps: _builtins.int
     """Negotiated; 0 where neither end tells."""
     one_sided: _builtins.bool
     """Only one of its two nodes sees the other's port."""
+    hub_unknown: _builtins.bool
+    """As of LinkCable."""
     @_builtins.property
     def one(self) -> Global___RailEnd: ...
     @_builtins.property
@@ -325,10 +343,11 @@ class Rail(_message.Message):
         speed_gbps: _builtins.int = ...,
         behind: _abc.Iterable[_builtins.str] | None = ...,
         one_sided: _builtins.bool = ...,
+        hub_unknown: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["one", b"one", "other", b"other"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["behind", b"behind", "one", b"one", "one_sided", b"one_sided", "other", b"other", "speed_gbps", b"speed_gbps"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["behind", b"behind", "hub_unknown", b"hub_unknown", "one", b"one", "one_sided", b"one_sided", "other", b"other", "speed_gbps", b"speed_gbps"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,7 +1,6 @@
 """What a machine's commands have printed becomes its facts. Pure."""
 
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
@@ -13,6 +12,8 @@ from thunderline.cluster.machine_facts import (
     ScanWarning,
     ThunderboltPort,
 )
+from thunderline.cluster.media import receptacle_of
+from thunderline.cluster.studio import is_next_to_ethernet
 from thunderline.process.macos import networks, outputs, rdma, system, thunderbolt
 from thunderline.process.macos.outputs import MISSING, Output, Read, name
 
@@ -20,8 +21,6 @@ T = TypeVar("T")
 
 # See MachineFacts in cluster.proto. What one command prints should not crowd out what is said of the others.
 WARNING_COUNT_MAX, WARNING_COUNT_OF_COMMAND_MAX = 32, 6
-# "Thunderbolt 3" is receptacle 3; "Thunderbolt Bridge" and "Thunderbolt Ethernet Slot 1" are none.
-RECEPTACLE_PORT = re.compile(r"Thunderbolt ([0-9]{1,3})")
 RDMA_LISTS = {outputs.RDMA_DEVICES, outputs.RDMA_PORTS}
 
 
@@ -66,7 +65,8 @@ def assemble(by_command: Mapping[str, Output]) -> MachineFacts:
     told = _Outputs(by_command)
     seen = told.read(outputs.THUNDERBOLT, thunderbolt.thunderbolt) or thunderbolt.Thunderbolt()
     hardware_ports = told.read(outputs.HARDWARE_PORTS, networks.hardware_ports) or ()
-    bridges = _bridges(told)
+    interfaces = told.read(outputs.IFCONFIG, networks.interfaces)
+    bridges = _bridges(told, interfaces)
     state = told.read(outputs.RDMA_STATUS, rdma.status) or RdmaState.UNKNOWN
     if by_command.get(outputs.RDMA_STATUS, Output()).problem == MISSING:
         state = RdmaState.UNAVAILABLE
@@ -83,7 +83,7 @@ def assemble(by_command: Mapping[str, Output]) -> MachineFacts:
         os_version=version.version,
         os_build=version.build,
         rdma=state,
-        ports=ports,
+        ports=tuple(_with_obstacles(ports, interfaces or (), hardware.model, seen.model_name)),
         bridges=bridges,
         hardware_ports=hardware_ports,
         wired_limit_bytes=hardware.wired_limit_bytes,
@@ -104,8 +104,8 @@ def _with_interfaces(
         return list(ports)
     interfaces: dict[str, list[str]] = {}
     for interface, title in hardware_ports:
-        if match := RECEPTACLE_PORT.fullmatch(title):
-            interfaces.setdefault(match[1], []).append(interface)
+        if receptacle := receptacle_of(title):
+            interfaces.setdefault(receptacle, []).append(interface)
     receptacles = [one.receptacle for one in ports]
     found = []
     for one in ports:
@@ -138,16 +138,33 @@ def _with_rdma(told: _Outputs, ports: Sequence[ThunderboltPort]) -> tuple[Thunde
     return tuple(found)
 
 
-def _bridges(told: _Outputs) -> tuple[Bridge, ...]:
+def _with_obstacles(
+    ports: Iterable[ThunderboltPort], interfaces: Iterable[networks.Interface], model: str, model_name: str
+) -> Iterator[ThunderboltPort]:
+    """What rules out RDMA at a port, whatever its device says. A bridge that is down holds nothing."""
+    up = sorted((one for one in interfaces if one.is_up and outputs.BRIDGE.fullmatch(one.name)), key=_number)
+    held: dict[str, str] = {}
+    for bridge in up:
+        for member in bridge.members:
+            held.setdefault(member, bridge.name)
+    for one in ports:
+        is_next = is_next_to_ethernet(model, model_name, one.interface, one.receptacle)
+        yield replace(one, bridge=held.get(one.interface, ""), is_next_to_ethernet=is_next)
+
+
+def _number(one: networks.Interface) -> tuple[int, str]:
+    """bridge2 before bridge10."""
+    return len(one.name), one.name
+
+
+def _bridges(told: _Outputs, interfaces: Sequence[networks.Interface] | None) -> tuple[Bridge, ...]:
     """Those that `ifconfig` shows; where it did not come, those that have a service."""
     services = told.read(outputs.SERVICE_ORDER, networks.services) or ()
-    interfaces = told.read(outputs.IFCONFIG, networks.interfaces)
     if interfaces is None:
         names = dict.fromkeys(one.device for one in services)
         interfaces = tuple(networks.Interface(one, is_up=True) for one in names)
-    found = [_bridge(told, one, services) for one in interfaces if outputs.BRIDGE.fullmatch(one.name)]
-    found.sort(key=lambda one: (len(one.interface), one.interface))
-    return tuple(found[: networks.BRIDGE_COUNT_MAX])
+    found = sorted((one for one in interfaces if outputs.BRIDGE.fullmatch(one.name)), key=_number)
+    return tuple(_bridge(told, one, services) for one in found[: networks.BRIDGE_COUNT_MAX])
 
 
 def _bridge(told: _Outputs, interface: networks.Interface, services: Sequence[networks.Service]) -> Bridge:
