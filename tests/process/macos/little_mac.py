@@ -108,4 +108,4 @@ def quick(platform: str, known: Mapping[str, Output]) -> tuple[Command, ...]:
 
 def restless(platform: str, known: Mapping[str, Output]) -> tuple[Command, ...]:
     """They ask again and again."""
-    return tuple(replace(one, every_s=0.2, is_once=False) for one in quick(platform, known))
+    return tuple(replace(one, every_s=0.2, once=None) for one in quick(platform, known))

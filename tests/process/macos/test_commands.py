@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import pytest
 
 from process.macos.little_mac import ANSWERS
-from thunderline.process.macos import outputs
+from thunderline.process.macos import outputs, system
 from thunderline.process.macos.commands import (
     CHANGE_GAP_S,
     MAC,
@@ -19,12 +19,14 @@ from thunderline.process.macos.commands import (
     commands,
     due,
     holds,
+    lost,
+    state,
 )
 from thunderline.process.macos.outputs import Output
 
 USUAL = Command(("rdma_ctl", "status"))
 OF_INTERFACES = Command(("ifconfig",), follows_interfaces=True)
-ONCE = Command(("sw_vers",), is_once=True)
+ONCE = Command(("thunderline", "rank", "--probe"), once=system.mlx)
 UNDER_WAY, ANSWERED, FAILED, HUNG = RunState
 
 
@@ -88,8 +90,8 @@ def timeline(length_s: float, changes_every_s: float | None = None, state: RunSt
     return count
 
 
-ONCE_LINES = {outputs.SYSTEM_VERSION, outputs.MLX}
-SELDOM_LINES = {outputs.POWER, outputs.FILEVAULT}
+ONCE_LINES = {outputs.MLX}
+SELDOM_LINES = {outputs.SYSTEM_VERSION, outputs.POWER, outputs.FILEVAULT}
 CHANGING_LINES = {
     outputs.THUNDERBOLT,
     outputs.HARDWARE_PORTS,
@@ -125,6 +127,49 @@ def test_a_last_answer_holds_for_three_periods_of_its_command() -> None:
     for one in MAC:
         assert holds(one, 100.0, 100.0 + 2.5 * one.every_s), one.line
         assert not holds(one, 100.0, 100.0 + 3 * one.every_s), one.line
+
+
+@dataclass(frozen=True)
+class End:
+    command: Command
+    output: Output
+    is_hung: bool
+    state: RunState
+
+
+ENDS: dict[str, End] = {
+    "an answer": End(USUAL, Output("enabled\n"), False, ANSWERED),
+    "nonsense is an answer": End(USUAL, Output("?"), False, ANSWERED),
+    "no answer": End(USUAL, Output(problem="ended with 1"), False, FAILED),
+    "no end": End(USUAL, Output(problem="took longer than 5 s"), True, HUNG),
+    "one answer that is enough": End(ONCE, Output('{"backends": []}'), False, ANSWERED),
+    "nonsense is not enough": End(ONCE, Output("Killed"), False, FAILED),
+    "half an answer is not enough": End(ONCE, Output('{"backends": 1}'), False, FAILED),
+    "no answer where one is enough": End(ONCE, Output(problem="ended with 1"), False, FAILED),
+}
+
+
+@pytest.mark.parametrize("end", ENDS.values(), ids=ENDS.keys())
+def test_how_a_run_ended(end: End) -> None:
+    assert state(end.command, end.output, is_hung=end.is_hung) is end.state
+
+
+# It has answered at 100 s, and holds until 280 s. The last run; now; whether the answer is lost.
+LOST: dict[str, tuple[Run | None, float, bool]] = {
+    "it hung, a while ago": (Run(160.0, HUNG), 279.0, False),
+    "it hung, and that was long ago": (Run(160.0, HUNG), 280.0, True),
+    "it failed, long ago": (Run(160.0, FAILED), 280.0, True),
+    "it hangs, and cannot be killed": (Run(160.0, UNDER_WAY), 280.0, True),
+    "it has been asked again just now": (Run(276.0, UNDER_WAY), 280.0, False),
+    "it has been, and its time is over": (Run(274.0, UNDER_WAY), 280.0, True),
+    "it was fine": (Run(160.0, ANSWERED), 280.0, False),
+    "it was not asked again": (None, 280.0, False),
+}
+
+
+@pytest.mark.parametrize(("last", "now_s", "is_lost"), LOST.values(), ids=LOST.keys())
+def test_what_a_command_has_answered_last_is_lost(last: Run | None, now_s: float, is_lost: bool) -> None:
+    assert lost(USUAL, 100.0, last, now_s) == ("took longer than 5 s" if is_lost else "")
 
 
 def test_the_order_is_that_of_the_commands() -> None:

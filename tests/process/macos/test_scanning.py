@@ -2,7 +2,8 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Mapping
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,8 +14,9 @@ from process.macos.little_mac import ANSWERS, HANGS_AFTER_S, LittleMac, quick, r
 from thunderline.cluster.machine_facts import Bridge, MachineFacts, RdmaState, ScanWarning
 from thunderline.process.macos import outputs
 from thunderline.process.macos.commands import MAC, Command, commands
-from thunderline.process.macos.outputs import MISSING, Output
-from thunderline.process.macos.scanning import Asked, Scanner, scan_once
+from thunderline.process.macos.outputs import MISSING, STILL_COUNTS, Output, not_understood
+from thunderline.process.macos.running import Ran, ran
+from thunderline.process.macos.scanning import Asked, Runner, Scanner, scan_once
 
 # A dozen processes, on a machine that does other things too.
 SOON_S = 60.0
@@ -30,9 +32,9 @@ def mac(tmp_path: Path) -> LittleMac:
 
 
 @contextlib.asynccontextmanager
-async def scanning(mac: LittleMac, asked: Asked = quick) -> AsyncIterator[Scanner]:
+async def scanning(mac: LittleMac, asked: Asked = quick, runner: Runner = ran) -> AsyncIterator[Scanner]:
     """It is cancelled when the block is left, and nothing of it may be alive then."""
-    scanner = Scanner(mac.settings(), mac.environ, asked)
+    scanner = Scanner(mac.settings(), mac.environ, asked, runner)
     running = asyncio.create_task(scanner.run())
     try:
         yield scanner
@@ -106,7 +108,7 @@ async def test_one_that_hangs_later_has_its_last_answer_hold_for_a_while(mac: Li
     async with scanning(mac, unhurried) as scanner:
         assert (await known(scanner)).rdma is RdmaState.DISABLED
         mac.does("rdma_ctl", "sleep 1000")
-        await until("it hangs", lambda: told(scanner, outputs.RDMA_STATUS) == [HUNG], SOON_S)
+        await until("it hangs", lambda: told(scanner, outputs.RDMA_STATUS) == [HUNG + STILL_COUNTS], SOON_S)
         assert scanner.facts is not None
         assert scanner.facts.rdma is RdmaState.DISABLED
         await until("it holds no more", lambda: (scanner.facts or MachineFacts()).rdma is RdmaState.UNKNOWN, SOON_S)
@@ -114,6 +116,71 @@ async def test_one_that_hangs_later_has_its_last_answer_hold_for_a_while(mac: Li
         mac.prints({outputs.RDMA_STATUS: "enabled\n"})
         await until("it answers again", lambda: (scanner.facts or MachineFacts()).rdma is RdmaState.ENABLED, SOON_S)
         assert told(scanner, outputs.RDMA_STATUS) == []
+
+
+def little_runner(late: Callable[[], Awaitable[Ran]]) -> Runner:
+    """Starts no process. `rdma_ctl` answers once, and then as `late` does."""
+    count = Counter[str]()
+
+    async def run(words: Sequence[str], timeout_s: float, environ: Mapping[str, str] | None = None) -> Ran:
+        line = " ".join(words)
+        count[line] += 1
+        if line == outputs.RDMA_STATUS and count[line] > 1:
+            return await late()
+        gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        gone.set_result(None)
+        return Ran(Output(ANSWERS.get(line, ANSWERS[outputs.MLX])), gone)
+
+    return run
+
+
+async def stuck() -> Ran:
+    """It could not be killed."""
+    return Ran(Output(problem=HUNG), asyncio.get_running_loop().create_future(), is_hung=True)
+
+
+async def silent() -> Ran:
+    await asyncio.Event().wait()
+    return await stuck()
+
+
+@pytest.mark.parametrize("late", [stuck, silent], ids=["it is stuck in the kernel", "nothing is heard of it"])
+async def test_what_never_ends_loses_its_last_answer_all_the_same(
+    mac: LittleMac, late: Callable[[], Awaitable[Ran]]
+) -> None:
+    def impatient(platform: str, known: Mapping[str, Output]) -> tuple[Command, ...]:
+        return tuple(replace(one, every_s=HANGS_AFTER_S) for one in quick(platform, known))
+
+    async with scanning(mac, impatient, little_runner(late)) as scanner:
+        assert (await known(scanner)).rdma is RdmaState.DISABLED
+        await until("it holds no more", lambda: (scanner.facts or MachineFacts()).rdma is RdmaState.UNKNOWN, SOON_S)
+        assert told(scanner, outputs.RDMA_STATUS) == [HUNG]
+
+
+async def test_an_answer_that_is_enough_is_asked_for_until_it_is_understood(mac: LittleMac) -> None:
+    def restless(platform: str, known: Mapping[str, Output]) -> tuple[Command, ...]:
+        return tuple(replace(one, every_s=0.2) for one in quick(platform, known))
+
+    mac.does("thunderline", "echo Killed")
+    async with scanning(mac, restless) as scanner:
+        odd = [not_understood('"Killed"')]
+        await until("it is not understood", lambda: told(scanner, outputs.MLX) == odd, SOON_S)
+        mac.prints({outputs.MLX: ANSWERS[outputs.MLX]})
+        await until("it is", lambda: (scanner.facts or MachineFacts()).mlx_backends == ("ring", "jaccl"), SOON_S)
+        assert told(scanner, outputs.MLX) == []
+
+
+async def test_what_is_late_is_told_before_what_is_odd(mac: LittleMac) -> None:
+    """Of many warnings the last are cut."""
+    mac.does("ifconfig", "echo no")
+    async with scanning(mac, unhurried) as scanner:
+        await known(scanner)
+        mac.does("rdma_ctl", "sleep 1000")
+        late = ScanWarning(outputs.RDMA_STATUS, HUNG + STILL_COUNTS)
+        await until("it is late", lambda: late in (scanner.facts or MachineFacts()).warnings, SOON_S)
+        assert scanner.facts is not None
+        assert scanner.facts.warnings[0] == late
+        assert outputs.IFCONFIG in {one.command for one in scanner.facts.warnings[1:]}
 
 
 async def test_one_that_is_missing_costs_a_warning_until_it_is_there(mac: LittleMac) -> None:

@@ -1,19 +1,19 @@
 """Which commands a Mac is asked with, how long each may take, and which are due now. Pure."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-from thunderline.process.macos import outputs
+from thunderline.process.macos import outputs, system
 from thunderline.process.macos.networks import bridge_services
-from thunderline.process.macos.outputs import Output
+from thunderline.process.macos.outputs import Output, Read, took_longer
 from thunderline.process.settings import DARWIN
 
 # They answer within a second, a few milliseconds most of them; one that takes longer than this hangs.
 ANSWER_S = 5.0
 # Nothing tells of what changes beside the interfaces: RDMA after a restart, a cable that links at another speed.
 PERIOD_S = 60.0
-# Set by hand, once or twice in a machine's life.
+# Set by hand, once or twice in a machine's life; and a system is another one after a restart.
 SELDOM_S = 600.0
 # An interface that comes and goes again and again has the machine asked no more often than this.
 CHANGE_GAP_S = 5.0
@@ -32,8 +32,8 @@ class Command:
     every_s: float = PERIOD_S
     # Due when the interfaces have changed, too.
     follows_interfaces: bool = False
-    # One answer is enough.
-    is_once: bool = False
+    # One answer is enough, when this understands all of it.
+    once: Callable[[str], Read[object]] | None = None
     # Takes seconds of the processor: nothing waits for its answer, and everything else goes first.
     is_heavy: bool = False
 
@@ -48,7 +48,7 @@ class RunState(Enum):
 
     UNDER_WAY = 1  # It has been started, and not all of it is gone.
     ANSWERED = 2
-    FAILED = 3  # It is missing, or ended without an answer.
+    FAILED = 3  # It is missing, or ended without an answer; or it is asked until it is understood, and was not.
     HUNG = 4  # It was ended when its time was over.
 
 
@@ -68,12 +68,12 @@ MAC: tuple[Command, ...] = (
     Command(tuple(outputs.RDMA_STATUS.split())),
     Command(tuple(outputs.RDMA_DEVICES.split()), follows_interfaces=True),
     Command(tuple(outputs.RDMA_PORTS.split()), follows_interfaces=True),
-    Command(tuple(outputs.SYSTEM_VERSION.split()), is_once=True),
+    Command(tuple(outputs.SYSTEM_VERSION.split()), every_s=SELDOM_S),
     Command(tuple(outputs.HARDWARE.split())),
     Command(tuple(outputs.POWER.split()), every_s=SELDOM_S),
     Command(tuple(outputs.FILEVAULT.split()), every_s=SELDOM_S),
     # Imports of mlx on a cold disk took 20 s.
-    Command(tuple(outputs.MLX.split()), timeout_s=20.0, every_s=SELDOM_S, is_once=True, is_heavy=True),
+    Command(tuple(outputs.MLX.split()), timeout_s=20.0, every_s=SELDOM_S, once=system.mlx, is_heavy=True),
 )
 
 
@@ -101,7 +101,7 @@ def due(
 def _is_due(command: Command, last: Run | None, changed_s: float | None, now_s: float) -> bool:
     if last is None:
         return True
-    if last.state is RunState.UNDER_WAY or (command.is_once and last.state is RunState.ANSWERED):
+    if last.state is RunState.UNDER_WAY or (command.once and last.state is RunState.ANSWERED):
         return False
     age_s = now_s - last.begun_s
     if age_s >= command.every_s:
@@ -115,3 +115,21 @@ def _is_due(command: Command, last: Run | None, changed_s: float | None, now_s: 
 def holds(command: Command, answered_s: float, now_s: float) -> bool:
     """Whether what a command has answered last still counts when it hangs or fails now."""
     return now_s - answered_s < HOLDS_PERIODS * command.every_s
+
+
+def state(command: Command, output: Output, *, is_hung: bool) -> RunState:
+    """Of a run that is over."""
+    if is_hung:
+        return RunState.HUNG
+    is_nonsense = command.once is not None and bool(command.once(output.text).warnings)
+    return RunState.FAILED if output.problem or is_nonsense else RunState.ANSWERED
+
+
+def lost(command: Command, answered_s: float, last: Run | None, now_s: float) -> str:
+    """Why what a command has answered last counts no more, though nobody reports anything: "took longer than 5 s". ""
+    while it counts, and where its last run was fine. `last` may hang in the kernel for ever."""
+    if last is None or last.state is RunState.ANSWERED or holds(command, answered_s, now_s):
+        return ""
+    if last.state is RunState.UNDER_WAY and now_s - last.begun_s <= command.timeout_s:
+        return ""
+    return took_longer(command.timeout_s)

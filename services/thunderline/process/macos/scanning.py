@@ -7,16 +7,16 @@ import asyncio
 import os
 import shutil
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from thunderline.cluster.machine_facts import MachineFacts, ScanWarning
 from thunderline.process.changes import Changes
-from thunderline.process.macos.assembling import assemble
-from thunderline.process.macos.commands import Command, Run, RunState, commands, due, holds
-from thunderline.process.macos.outputs import MISSING, Output
+from thunderline.process.macos.assembling import WARNING_COUNT_MAX, assemble
+from thunderline.process.macos.commands import Command, Run, RunState, commands, due, holds, lost, state
+from thunderline.process.macos.outputs import MISSING, STILL_COUNTS, Output
 from thunderline.process.macos.running import Ran, ran
 from thunderline.process.settings import Settings
 
@@ -28,18 +28,27 @@ NICE = ("nice", "-n", "10")
 
 # By the platform and what is known by now.
 Asked = Callable[[str, Mapping[str, Output]], tuple[Command, ...]]
+# A command's words, the time it has, and its environment: see running.py.
+Runner = Callable[[Sequence[str], float, Mapping[str, str] | None], Awaitable[Ran]]
 
 
 class Scanner:
     """Belongs to one event loop. `changes` is notified when `facts` are others; None until every command that is not
     heavy has been run once, whatever came of it. `asked`: see commands.py."""
 
-    def __init__(self, settings: Settings, environ: Mapping[str, str] | None = None, asked: Asked = commands) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        environ: Mapping[str, str] | None = None,
+        asked: Asked = commands,
+        runner: Runner = ran,
+    ) -> None:
         self.changes = Changes()
         self.facts: MachineFacts | None = None
         self._settings = settings
         self._environ = environ
         self._asked = asked
+        self._ran = runner
         self._outputs: dict[str, Output] = {}
         self._commands = asked(settings.platform, self._outputs)
         self._runs: dict[str, Run] = {}
@@ -66,6 +75,7 @@ class Scanner:
                     self._runs[command.line] = Run(clock())
                     tasks.create_task(self._ask(command), name=command.line)
                     await asyncio.sleep(START_GAP_S)
+                self._let_go(clock())
                 await self._renew()
                 await asyncio.sleep(LOOK_S)
 
@@ -77,12 +87,12 @@ class Scanner:
             self._noticed = told
 
     async def _ask(self, command: Command) -> None:
-        found = await ran(words(command, self._settings, self._environ), command.timeout_s, self._environ)
+        found = await self._ran(words(command, self._settings, self._environ), command.timeout_s, self._environ)
         self._keep(command, found.output, asyncio.get_running_loop().time())
         # It is not started beside itself, not even beside what could not be killed.
         await asyncio.wait({found.gone})
         if (run := self._runs.get(command.line)) is not None:
-            self._runs[command.line] = replace(run, state=_state(found))
+            self._runs[command.line] = replace(run, state=state(command, found.output, is_hung=found.is_hung))
 
     def _keep(self, command: Command, output: Output, now_s: float) -> None:
         line, before = command.line, (self._outputs.get(command.line), self._late.pop(command.line, ""))
@@ -90,8 +100,19 @@ class Scanner:
             self._answered_s[line] = now_s
         elif line in self._answered_s and output.problem != MISSING and holds(command, self._answered_s[line], now_s):
             self._late[line], output = output.problem, self._outputs[line]
-        if before == (output, self._late.get(line, "")):
-            return
+        if before != (output, self._late.get(line, "")):
+            self._take(line, output)
+
+    def _let_go(self, now_s: float) -> None:
+        """Of what answers no more, and may never report, nor be asked, again."""
+        for command in self._commands:
+            line = command.line
+            if line not in self._answered_s or self._outputs[line].problem:
+                continue
+            if why := lost(command, self._answered_s[line], self._runs.get(line), now_s):
+                self._take(line, Output(problem=self._late.pop(line, why)))
+
+    def _take(self, line: str, output: Output) -> None:
         self._is_dirty = True
         self._outputs[line] = output
         self._commands = self._asked(self._settings.platform, self._outputs)
@@ -108,10 +129,11 @@ class Scanner:
         if not (self._is_dirty and is_whole):
             return
         self._is_dirty = False
-        late = [ScanWarning(line, problem) for line, problem in sorted(self._late.items())]
+        late = [ScanWarning(line, problem + STILL_COUNTS) for line, problem in sorted(self._late.items())]
         # Some milliseconds, of a Mac with many docks.
         facts = await asyncio.to_thread(assemble, dict(self._outputs))
-        facts = replace(facts, warnings=(*facts.warnings, *late))
+        # Odd lines of what did answer are cut first.
+        facts = replace(facts, warnings=(*late, *facts.warnings)[:WARNING_COUNT_MAX])
         if facts != self.facts:
             self.facts = facts
             self.changes.notify()
@@ -137,9 +159,3 @@ def words(command: Command, settings: Settings, environ: Mapping[str, str] | Non
     path = (os.environ if environ is None else environ).get("PATH")
     stand_in = shutil.which(OURS, path=path) if settings.node.platform else None
     return *NICE, stand_in or str(Path(sys.executable).parent / OURS), *command.words[1:]
-
-
-def _state(found: Ran) -> RunState:
-    if found.is_hung:
-        return RunState.HUNG
-    return RunState.FAILED if found.output.problem else RunState.ANSWERED
