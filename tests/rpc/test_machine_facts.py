@@ -20,6 +20,7 @@ from thunderline.cluster.machine_facts import (
 )
 from thunderline.rpc.machine_facts import (
     BYTES_MAX,
+    CARD,
     COUNTS_MAX,
     INT32_MAX,
     INT64_MAX,
@@ -182,6 +183,17 @@ def test_of_far_too_much_the_longest_lists_are_cut_and_the_rest_stays() -> None:
     told = from_proto(to_proto(many))
     assert 0 < len(told.ports) < 16
     assert (told.model, told.hardware_ports) == (many.model, many.hardware_ports)
+    left_out = f"has room for {BYTES_MAX} bytes; left out: {16 - len(told.ports)} of 16 ports"
+    assert told.warnings == (ScanWarning(CARD, left_out),)
+
+
+def test_that_warnings_were_cut_is_one_of_them() -> None:
+    many = MachineFacts(warnings=tuple(ScanWarning(f"{number}" * 200, "\N{SNOWMAN}" * 256) for number in range(32)))
+    told = from_proto(to_proto(many)).warnings
+    kept = len(told) - 1
+    assert 0 < kept < 32
+    assert told[:-1] == tuple(ScanWarning(one.command[:256], one.what) for one in many.warnings[:kept])
+    assert told[-1].what.endswith(f"left out: {32 - kept} of 32 warnings")
 
 
 def test_of_too_many_the_first_stay() -> None:

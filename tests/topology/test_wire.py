@@ -12,6 +12,7 @@ from thunderline.cluster.links import LinkState
 from thunderline.cluster.machine_facts import RdmaPortState, SeenMac, ThunderboltPort
 from thunderline.cluster.media import Medium
 from thunderline.cluster.paths import Path
+from thunderline.rpc.machine_facts import COUNTS_MAX, port_to_proto
 from thunderline.topology import wire
 from thunderline.topology.reports import Heard, Report
 from thunderline.v1 import topology_pb2
@@ -19,6 +20,8 @@ from topology.scenes import ADDRESSES, A, B, end, straight
 
 TB = Medium.THUNDERBOLT
 CABLE, OWN = ADDRESSES[TB]
+# Each of its texts may be as long.
+BIG_PORT = port_to_proto(ThunderboltPort(devices=("d" * 256,) * 16))
 TRIED = Tried(A, B, CABLE, Outcome.ANSWERED, 0, 0, LinkState.DEGRADED, 6000, OWN, straight(TB))
 REPORT = Report(
     A,
@@ -90,7 +93,9 @@ BROKEN: dict[str, Breaks] = {
     "too many tries": lambda told: told.attempts.extend([told.attempts[0]] * wire.PART_COUNT_MAX),
     "too many probes": lambda told: told.heard.extend([told.heard[0]] * wire.PART_COUNT_MAX),
     "too many cables": lambda told: told.cables.extend([told.cables[0]] * wire.CABLE_COUNT_MAX),
-    "too many ports": lambda told: told.ports.extend([told.ports[0]] * wire.PORT_COUNT_MAX),
+    "too many ports": lambda told: told.ports.extend([told.ports[0]] * COUNTS_MAX["ports"]),
+    "ports of too many bytes": lambda told: told.ports.extend([BIG_PORT] * 8),
+    "a port whose name cannot be printed": lambda told: setattr(told.ports[0], "bus", "a\x1b[2J"),
     "too many streams": lambda told: told.tells_node_ids.extend(["a"] * wire.PEER_COUNT_MAX),
 }
 

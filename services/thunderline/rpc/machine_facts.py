@@ -23,6 +23,8 @@ from thunderline.v1 import cluster_pb2
 
 # A card has 64 KiB for all that it says. A Studio with docks at every port has some 5.
 BYTES_MAX = 24 * 1024
+# What did not fit is told by a warning of this much, which names no command.
+CARD, WARNING_BYTES = "the card", 256
 TEXT_LENGTH_MAX = 256
 # By field: the most entries.
 COUNTS_MAX = {
@@ -44,7 +46,8 @@ T = TypeVar("T")
 
 
 def to_proto(facts: MachineFacts) -> cluster_pb2.MachineFacts:
-    """Within every bound. What is beyond them is left out, of too much the longest list's last entries."""
+    """Within every bound. What is beyond them is left out, of too much the longest list's last entries;
+    that is told by a warning."""
     told = cluster_pb2.MachineFacts(
         model=_text(facts.model),
         model_name=_text(facts.model_name),
@@ -70,10 +73,24 @@ def to_proto(facts: MachineFacts) -> cluster_pb2.MachineFacts:
             for one in _few("warnings", facts.warnings)
         ],
     )
-    lists: Sequence[Any] = (told.ports, told.bridges, told.hardware_ports, told.warnings)
-    while told.ByteSize() > BYTES_MAX:
-        max(lists, key=lambda one: sum(entry.ByteSize() for entry in one)).pop()
+    if told.ByteSize() > BYTES_MAX:
+        _cut(told)
     return told
+
+
+def _cut(told: cluster_pb2.MachineFacts) -> None:
+    """And says so, as the last warning."""
+    lists: dict[str, Any] = {name: getattr(told, name) for name in ("ports", "bridges", "hardware_ports", "warnings")}
+    counts = {name: len(entries) for name, entries in lists.items()}
+    while told.ByteSize() > BYTES_MAX - WARNING_BYTES:
+        max(lists.values(), key=lambda one: sum(entry.ByteSize() for entry in one)).pop()
+    del told.warnings[COUNTS_MAX["warnings"] - 1 :]
+    left_out = [
+        f"{counts[name] - len(entries)} of {counts[name]} {name.replace('_', ' ')}"
+        for name, entries in lists.items()
+        if len(entries) < counts[name]
+    ]
+    told.warnings.add(command=CARD, what=f"has room for {BYTES_MAX} bytes; left out: {', '.join(left_out)}")
 
 
 def from_proto(told: cluster_pb2.MachineFacts) -> MachineFacts:

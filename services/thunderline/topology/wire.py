@@ -10,7 +10,7 @@ from thunderline.cluster.links import LinkState
 from thunderline.cluster.media import Medium
 from thunderline.cluster.paths import End, Path
 from thunderline.rpc.machine_facts import TEXT_LENGTH_MAX as PORT_TEXT_LENGTH_MAX
-from thunderline.rpc.machine_facts import port_from_proto, port_to_proto
+from thunderline.rpc.machine_facts import port_from_proto, port_to_proto, problem
 from thunderline.topology.reports import Heard, Report
 from thunderline.v1 import cluster_pb2, topology_pb2
 
@@ -19,7 +19,6 @@ REPORT_COUNT_MAX = 64
 PART_COUNT_MAX = 4096
 # Between two nodes no more are remembered than were plugged in at once.
 CABLE_COUNT_MAX = 512
-PORT_COUNT_MAX = 16
 PEER_COUNT_MAX = 1024
 # Node ids have 36 characters, addresses 45.
 TEXT_LENGTH_MAX = 64
@@ -49,7 +48,9 @@ def report_from_proto(told: topology_pb2.NodeReport) -> Report:
     _few(told.heard, PART_COUNT_MAX)
     _few(told.cables, CABLE_COUNT_MAX)
     _few(told.tells_node_ids, PEER_COUNT_MAX)
-    _few(told.ports, PORT_COUNT_MAX)
+    # They are a part of their node's card, and have its bounds.
+    if broken := problem(cluster_pb2.MachineFacts(ports=told.ports)):
+        raise InvalidRequest(broken, param="reports")
     return Report(
         node,
         version_from_proto(told.version),
