@@ -8,13 +8,12 @@ from thunderline.process.macos.outputs import BRIDGE, INTERFACE, Read, lines, na
 
 # See MachineFacts and Bridge in cluster.proto. Interfaces: a Mac with VPNs and virtual machines has 40.
 PORT_COUNT_MAX, SERVICE_COUNT_MAX, INTERFACE_COUNT_MAX, BRIDGE_COUNT_MAX, MEMBER_COUNT_MAX = 64, 128, 256, 16, 16
-ADDRESS_COUNT_MAX = 32
 
 # Behind it come virtual LANs, which are no ports.
 VLANS = "VLAN Configurations"
 SERVICE = re.compile(r"\((?:[0-9]{1,4}|(\*))\) (.*)")
 # Names of ports may hold commas and parentheses; devices hold neither. A VPN's device is empty.
-SERVICE_PORT = re.compile(r"\(Hardware Port: (.*), Device: ([^,()]*)\)")
+SERVICE_PORT = re.compile(r"\(Hardware Port: .*, Device: ([^,()]*)\)")
 INTERFACE_LINE = re.compile(r"([^\s:]+): flags=[0-9a-fA-F]+<([A-Z0-9_,]*)>.*")
 ENABLED = {"Enabled": True, "Disabled": False}
 
@@ -24,20 +23,16 @@ class Service:
     """What the system settings call a network service; `device` is "" for most VPNs. Names are as they came."""
 
     name: str
-    port: str
     device: str
     is_enabled: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Interface:
-    """Of `ifconfig`. `status` is "active", "inactive" or "" (most virtual ones have none)."""
+    """Of `ifconfig`."""
 
     name: str
     is_up: bool = False
-    status: str = ""
-    # IPv4.
-    addresses: tuple[str, ...] = ()
     # Of a bridge.
     members: tuple[str, ...] = ()
 
@@ -56,8 +51,6 @@ class _Block:
 
     name: str
     is_up: bool
-    status: str = ""
-    addresses: list[str] = field(default_factory=list)
     members: list[str] = field(default_factory=list)
 
 
@@ -107,11 +100,11 @@ def services(text: str) -> Read[tuple[Service, ...]]:
                 warnings.append(not_understood(f"service {quoted(named[0])} has no hardware port"))
             named = match[2], match[1] is None
         elif named is not None and (match := SERVICE_PORT.fullmatch(line.strip())):
-            device = match[2].strip()
+            device = match[1].strip()
             if device and not INTERFACE.fullmatch(device):
                 warnings.append(not_understood(f"the device of {quoted(named[0])} is {quoted(device)}"))
                 device = ""
-            found.append(Service(named[0], name(match[1]), device, named[1]))
+            found.append(Service(named[0], device, named[1]))
             named = None
     if named is not None:
         warnings.append(not_understood(f"service {quoted(named[0])} has no hardware port"))
@@ -153,33 +146,17 @@ def interfaces(text: str) -> Read[tuple[Interface, ...]]:
             if line:
                 warnings.append(not_understood(quoted(line)))
         elif block is not None:
-            _read_into(block, line.split())
+            match line.split():
+                case ["member:", member, *_] if INTERFACE.fullmatch(member):
+                    block.members.append(member)
     if not blocks:
         warnings.append(not_understood("it names no interface"))
     if len(blocks) > INTERFACE_COUNT_MAX:
         warnings.append(not_understood(f"it names {len(blocks)} interfaces; {INTERFACE_COUNT_MAX} are kept"))
     found = [
-        Interface(
-            name=one.name,
-            is_up=one.is_up,
-            status=one.status,
-            addresses=tuple(dict.fromkeys(one.addresses))[:ADDRESS_COUNT_MAX],
-            members=tuple(dict.fromkeys(one.members))[:MEMBER_COUNT_MAX],
-        )
-        for one in blocks.values()
+        Interface(one.name, one.is_up, tuple(dict.fromkeys(one.members))[:MEMBER_COUNT_MAX]) for one in blocks.values()
     ]
     return Read(tuple(found[:INTERFACE_COUNT_MAX]), tuple(dict.fromkeys(warnings)))
-
-
-def _read_into(block: _Block, words: list[str]) -> None:
-    """One indented line: "inet 169.254.1.2 netmask ...", "member: en2 flags=...", "status: active"."""
-    match words:
-        case ["inet", address, *_] if re.fullmatch(r"[0-9.]{7,15}", address):
-            block.addresses.append(address)
-        case ["member:", member, *_] if INTERFACE.fullmatch(member):
-            block.members.append(member)
-        case ["status:", "active" | "inactive" as status, *_]:
-            block.status = status
 
 
 def route(text: str) -> Route:
