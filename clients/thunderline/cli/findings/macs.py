@@ -105,7 +105,7 @@ def _of_command(command: str, told: Sequence[str]) -> Finding:
     shows = f"`{command}` in a terminal shows" if cost else "`thunderline doctor` there shows"
     return warning(
         f"{command} did not tell all",
-        "what it did not tell counts as unknown, nothing is guessed, and what needs it is not looked at",
+        "what it told neither now nor shortly before counts as unknown, and what needs it is not looked at",
         f"{shows} whether it answers now; a reboot ends one that hangs for ever",
         f"`{command}`: {shown}",
         cost or "what it would have told",
