@@ -24,9 +24,9 @@ LATE_STEP = 5
 # Neither a part nor a multiple of the tiny copy's window.
 CHUNK_TOKENS = 5
 ANSWER_TOKENS = 14
-# Of the weights. A wrong mask or state is wrong in every copy; a router's near-tie, that rounding decides, in one. Where
-# such a tie makes a copy answer by how its prompts are cut it says nothing of batches: which copy that is depends on
-# the processor's rounding, and another is taken in its place.
+# Of the weights. A wrong mask or state is wrong in every copy; a router's near-tie, that rounding decides, in one. If such
+# a tie makes a copy answer by how its prompts are cut, it says nothing of batches: which copy that is depends on the
+# processor's rounding, and another is taken in its place.
 SEEDS, COPY_COUNT = (1, 2, 3, 4), 2
 # Log-probabilities. How much rounding does in a copy shows when its prompts are cut otherwise (1e-6, in some 1e-4); ten
 # times as much is no rounding any more. The smallest wrong state that was seen made 3e-4, where rounding made 2e-6.
