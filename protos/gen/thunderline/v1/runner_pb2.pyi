@@ -355,18 +355,24 @@ class AuditModelRequest(_message.Message):
 
     MODEL_FIELD_NUMBER: _builtins.int
     LOOK_UP_FIELD_NUMBER: _builtins.int
+    SPLITS_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     look_up: _builtins.bool
     """Asks Hugging Face about a model that is not on this node. Nothing is fetched."""
+    splits: _builtins.bool
+    """Also tries whether the architecture can be divided among ranks: once per architecture and engine, in some ten
+    seconds; from then on it is remembered.
+    """
     def __init__(
         self,
         *,
         model: _builtins.str = ...,
         look_up: _builtins.bool = ...,
+        splits: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["look_up", b"look_up", "model", b"model"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["look_up", b"look_up", "model", b"model", "splits", b"splits"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -383,6 +389,7 @@ class AuditModelResponse(_message.Message):
     FOLDER_FIELD_NUMBER: _builtins.int
     SPLITS_FIELD_NUMBER: _builtins.int
     verdict: Global___ModelVerdict.ValueType
+    """Of a model that was looked up: FETCHABLE, or UNUSABLE where fetching it would not help."""
     usable_memory_bytes: _builtins.int
     """Memory that this node may promise to ranks, all of them together."""
     folder: _builtins.str
@@ -393,7 +400,7 @@ class AuditModelResponse(_message.Message):
     def facts(self) -> _cluster_pb2.ModelFacts: ...
     @_builtins.property
     def splits(self) -> _cluster_pb2.SplitFacts:
-        """Unset when the engine was not asked: the files are broken or not there, and were not looked up."""
+        """Unset when nobody has asked for it yet, or the engine could not be asked at all."""
 
     def __init__(
         self,
