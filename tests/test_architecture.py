@@ -43,6 +43,8 @@ PURE = {
     "runner/detokenize.py",
     "runner/exit_cause.py",
     "runner/fence.py",
+    "runner/loaded_weights.py",
+    "runner/model_facts.py",
     "runner/model_files.py",
     "runner/rank_life.py",
     "runner/signatures.py",

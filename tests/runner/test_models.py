@@ -13,7 +13,6 @@ from thunderline.cluster.errors import InvalidRequest
 from thunderline.process import settings
 from thunderline.process.settings import Settings
 from thunderline.runner.answers import REMEMBERED_COUNT_MAX, Answer, newest
-from thunderline.runner.model_files import element_bytes, kv_bytes_per_token
 from thunderline.runner.models import Models, Verdict
 
 
@@ -203,42 +202,3 @@ def test_hidden_folders_are_not_listed(home: Settings) -> None:
     assert set(listed) == {"little", "empty"}
     assert listed["little"].problems == ()
     assert listed["empty"].problems
-
-
-KV: dict[str, tuple[dict[str, object], int]] = {
-    "grouped_heads": (
-        {"num_hidden_layers": 30, "num_attention_heads": 9, "num_key_value_heads": 3, "head_dim": 64},
-        2 * 30 * 3 * 64 * 4,
-    ),
-    "all_heads": ({"num_hidden_layers": 2, "num_attention_heads": 4, "hidden_size": 32}, 2 * 2 * 4 * 8 * 4),
-    "latent_attention": ({"num_hidden_layers": 2, "kv_lora_rank": 512, "qk_rope_head_dim": 64}, 2 * 576 * 4),
-    "unknown": ({"num_hidden_layers": 2}, 0),
-    "nonsense": ({"num_hidden_layers": "two", "num_attention_heads": -4, "hidden_size": None}, 0),
-}
-
-
-@pytest.mark.parametrize("case", KV)
-def test_kv_bytes_per_token(case: str) -> None:
-    config, expected = KV[case]
-    assert kv_bytes_per_token(config, 4) == expected
-
-
-def _head(**tensors: tuple[str, int]) -> bytes:
-    header = {name: {"dtype": dtype, "data_offsets": [0, size]} for name, (dtype, size) in tensors.items()}
-    text = json.dumps(header).encode()
-    return struct.pack("<Q", len(text)) + text
-
-
-ELEMENTS: dict[str, tuple[list[bytes], int]] = {
-    "float32": ([_head(a=("F32", 100))], 4),
-    "bfloat16_with_a_small_float32_bias": ([_head(a=("BF16", 100), b=("F32", 8))], 2),
-    "packed_weights_with_float16_scales": ([_head(a=("U32", 1000), b=("F16", 10))], 2),
-    "over_all_files": ([_head(a=("F16", 10)), _head(a=("F32", 100))], 4),
-    "unknown": ([b"", b"12345678{"], 2),
-}
-
-
-@pytest.mark.parametrize("case", ELEMENTS)
-def test_size_of_a_kv_element(case: str) -> None:
-    heads, expected = ELEMENTS[case]
-    assert element_bytes(heads) == expected
