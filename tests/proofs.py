@@ -48,6 +48,7 @@ PROOFS = {
     ],
     "lab_cost": ["tests/lab/test_cost.py"],
     "architectures": ["tests/audit/test_every_architecture.py"],
+    "planning": ["tests/prove/test_planning.py"],
 }
 SOURCES = ("services", "clients", "protos")
 SUFFIXES = (".py", ".pyi", ".proto")

@@ -57,6 +57,7 @@ PURE = {
     "scheduler/attempts.py",
     "scheduler/events.py",
     "scheduler/placement.py",
+    "scheduler/placing/*",
     "scheduler/reconciler.py",
     "scheduler/routing.py",
     "scheduler/values.py",

@@ -106,7 +106,7 @@ def test_a_split_is_found_whenever_there_is_one(
     assert found is None if not fitting else found in fitting
     if len(free) > 1 and fitting:
         # What is asked before anybody knows an order is never too strict.
-        assert Capacity(needs, free).layers(range(len(free))) >= len(sizes)
+        assert Capacity(needs, free).layers(tuple(range(len(free)))) >= len(sizes)
 
 
 @given(st.integers(1, 6), FREE, st.integers(0, 4), st.integers(0, 3))
@@ -124,5 +124,5 @@ def test_the_room_of_a_set_is_exact_for_layers_that_are_alike(
         for last in range(len(free))
         if first != last
     ]
-    has_room = Capacity(needs, free).layers(range(len(free))) >= layer_count
+    has_room = Capacity(needs, free).layers(tuple(range(len(free)))) >= layer_count
     assert has_room == any(split(needs, order) is not None for order in orders)

@@ -5,7 +5,6 @@ unlike ones it never says no to a set that some split fits.
 """
 
 from collections.abc import Sequence
-from itertools import product
 
 from thunderline.scheduler.placing.memory import Needs
 
@@ -21,25 +20,35 @@ class Capacity:
         self._first = [self._more(needs.first_max(one), place) for place, one in enumerate(free)]
         self._last = [self._more(needs.last_max(one), place) for place, one in enumerate(free)]
         self._most = sorted(self.middle, reverse=True)
+        self._layers: dict[tuple[int, ...], int] = {}
+        self._tensor_bytes: dict[int, int] = {}
 
     def _more(self, count: int, place: int) -> int | None:
         return count - self.middle[place] if count else None
 
-    def layers(self, members: Sequence[int]) -> int:
+    def layers(self, members: tuple[int, ...]) -> int:
         """That a pipeline of these (two or more) has room for; 0 where not each has room for one."""
-        ends = self._ends(members)
-        has_all = all(self.middle[i] for i in members)
-        return sum(self.middle[i] for i in members) + ends if has_all and ends is not None else 0
+        if members not in self._layers:
+            middle = [self.middle[i] for i in members]
+            ends = self._ends(members) if all(middle) else None
+            self._layers[members] = 0 if ends is None else sum(middle) + ends
+        return self._layers[members]
 
     def _ends(self, members: Sequence[int]) -> int | None:
         """What two different nodes at the ends add at best; None: no two will do. The best two for each are enough."""
-        firsts = sorted((-more, i) for i in members if (more := self._first[i]) is not None)[:2]
-        lasts = sorted((-more, i) for i in members if (more := self._last[i]) is not None)[:2]
-        return max((-one - other for (one, i), (other, j) in product(firsts, lasts) if i != j), default=None)
+        firsts = sorted([(-more, i) for i in members if (more := self._first[i]) is not None])[:2]
+        lasts = sorted([(-more, i) for i in members if (more := self._last[i]) is not None])[:2]
+        return max([-one - other for one, i in firsts for other, j in lasts if i != j], default=None)
 
     def layers_max(self, size: int) -> int:
         """Of any set of a size, at most."""
         return sum(self._most[:size]) + max(0, self._ends(range(len(self.middle))) or 0)
+
+    def tensor_bytes(self, rank_count: int) -> int:
+        """What each of so many ranks needs."""
+        if rank_count not in self._tensor_bytes:
+            self._tensor_bytes[rank_count] = self._needs.tensor(rank_count).of(self._needs.tokens)
+        return self._tensor_bytes[rank_count]
 
     def fits_ends(self, first: int, last: int) -> bool:
         """Whether they have room for the first layer, and for the last."""
@@ -47,5 +56,5 @@ class Capacity:
 
     def fits_tensor(self, members: Sequence[int]) -> bool:
         """Whether each has room for its part."""
-        bytes_ = self._needs.tensor(len(members)).of(self._needs.tokens)
-        return all(self._free[i] >= bytes_ for i in members)
+        bytes_ = self.tensor_bytes(len(members))
+        return min(self._free[i] for i in members) >= bytes_

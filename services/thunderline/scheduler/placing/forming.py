@@ -11,7 +11,7 @@ from thunderline.scheduler.placing.estimate import estimate
 from thunderline.scheduler.placing.grounds import Grounds, Method
 from thunderline.scheduler.placing.hostfiles import matrix_problems
 from thunderline.scheduler.placing.memory import Need, budget_tokens
-from thunderline.scheduler.placing.rings import EXACT_MAX, Ring, best_ring, rings_by_ends
+from thunderline.scheduler.placing.rings import EXACT_MAX, Ring, best_ring, quick_ring, rings_by_ends
 from thunderline.scheduler.placing.splitting import split
 from thunderline.scheduler.placing.values import (
     Backend,
@@ -45,7 +45,7 @@ def form(grounds: Grounds, members: Sequence[int], method: Method, takes_slow: b
     `takes_slow`: whether a link may be below its minimums.
     """
     failed = None
-    for order in orders(grounds, members, method.backend):
+    for order in orders(grounds, members, method):
         if not takes_slow and _has_slow(grounds, order, method.backend):
             continue
         found = formed(grounds, order, method)
@@ -67,22 +67,34 @@ def whole(grounds: Grounds, number: int) -> Placement | Failed:
     return estimate(Placement(Strategy.WHOLE, None, (rank,), tokens), grounds)
 
 
-def orders(grounds: Grounds, members: Sequence[int], backend: Backend) -> Iterator[Ring]:
+def orders(grounds: Grounds, members: Sequence[int], method: Method) -> Iterator[Ring]:
     """Rank 0 first. The best ring, begun at the node that most others can dial, then its rotations.
 
     Then, up to EXACT_MAX, the best ring for each pair of ends: a slower one may have room where this one has not.
     """
-    joined = grounds.joined(backend)
+    joined = grounds.joined(method.backend)
+    if len(members) > EXACT_MAX:
+        # A good one costs a lot to find: only where an order of these nodes has room at all.
+        quick = quick_ring(members, joined)
+        if quick is None or not any(_layers(grounds, order, method.strategy) for order in _rotations(grounds, quick)):
+            yield from [quick] if quick else []
+            return
     ring = best_ring(members, joined)
     if ring is None:
         return
-    rotations = [ring[place:] + ring[:place] for place in range(len(ring))]
-    rotations.sort(key=lambda one: (-grounds.heard_by(one[0], members), one[0]))
-    if len(members) > EXACT_MAX:
-        yield from rotations[:ROTATIONS_MAX]
-        return
+    rotations = _rotations(grounds, ring)
     yield from rotations
-    yield from (one for one in rings_by_ends(members, joined) if one not in rotations)
+    if len(members) > EXACT_MAX:
+        yield from _rotations(grounds, quick or [])
+    else:
+        yield from (one for one in rings_by_ends(members, joined) if one not in rotations)
+
+
+def _rotations(grounds: Grounds, ring: Ring) -> list[Ring]:
+    """Begun at the node that most others can dial, then at the next; above EXACT_MAX a few."""
+    found = [ring[place:] + ring[:place] for place in range(len(ring))]
+    found.sort(key=lambda one: (-grounds.heard_by(one[0], ring), one[0]))
+    return found if len(ring) <= EXACT_MAX else found[:ROTATIONS_MAX]
 
 
 def _has_slow(grounds: Grounds, order: Sequence[int], backend: Backend) -> bool:

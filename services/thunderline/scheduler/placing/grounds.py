@@ -6,11 +6,12 @@ from typing import NamedTuple
 
 from thunderline.cluster import NodeId
 from thunderline.scheduler.placing.capacity import Capacity
-from thunderline.scheduler.placing.dialling import Cost, Dialling, Quality
+from thunderline.scheduler.placing.dialling import Cost, Dialling, Quality, describe
 from thunderline.scheduler.placing.memory import Needs, least_tokens
 from thunderline.scheduler.placing.rdma import Rails, node_problem, rail_key, speed_gbps
 from thunderline.scheduler.placing.rings import Joined
 from thunderline.scheduler.placing.values import Backend, Model, Node, Policy, Situation, Strategy
+from thunderline.scheduler.placing.wording import gib
 
 
 class Method(NamedTuple):
@@ -39,6 +40,22 @@ class Grounds:
     @cached_property
     def capacity(self) -> Capacity:
         return Capacity(self.needs, self.free)
+
+    @cached_property
+    def free_words(self) -> list[str]:
+        """By node: "a 96.00 GiB"."""
+        return [f"{word} {gib(bytes_)}" for word, bytes_ in zip(self.words, self.free, strict=True)]
+
+    @cached_property
+    def slow_words(self) -> dict[tuple[int, int], str]:
+        """Of the ways that are below their minimums: which link it is, and why."""
+        found = {}
+        for (one, other), way in self.dialling.ways.items():
+            if way.cost.quality.is_below:
+                i, j = self.numbers[one], self.numbers[other]
+                why = self.dialling.below(way.link)
+                found[i, j] = f"{self.words[i]} → {self.words[j]} over {describe(way.link)}: {why}"
+        return found
 
     @cached_property
     def by_links(self) -> Joined:

@@ -76,7 +76,10 @@ class Needs:
         self._kv = [0, *accumulate(kv)]
         self._first_bytes = model.embedding_bytes
         self._last_bytes = model.head_bytes + (model.embedding_bytes if model.is_tied else 0)
-        self._lightest = [self._lightest_bytes(count) for count in range(self.layer_count + 1)]
+        self._ends: dict[int, list[int]] = {}
+        # Layers that are all alike are the rule, and need no search for the lightest.
+        self._is_uniform = len({*model.layer_bytes}) == 1 and len({*model.layer_kv_bytes}) <= 1
+        self._lightest: dict[int, int] = {}
 
     @property
     def weight_bytes(self) -> int:
@@ -117,7 +120,24 @@ class Needs:
 
     def middle_max(self, free_bytes: int) -> int:
         """Layers that fit without an end; of unlike layers the lightest in a row."""
-        return self._most(lambda count: self._lightest[count], free_bytes)
+        return self._most(self._lightest_bytes, free_bytes)
+
+    def ends(self, free_bytes: int) -> list[int]:
+        """By the first layer: how far the layers from there on fit, whatever the ends of the model bring."""
+        if free_bytes not in self._ends:
+            found, end = [], 0
+            for first in range(self.layer_count):
+                # With a later first layer the same end fits as well.
+                end = max(end, first)
+                while end < self.layer_count and self._plain_bytes(first, end + 1) <= free_bytes:
+                    end += 1
+                found.append(end)
+            self._ends[free_bytes] = found
+        return self._ends[free_bytes]
+
+    def _plain_bytes(self, first: int, end: int) -> int:
+        kv_bytes = self._kv[end] - self._kv[first]
+        return with_activations(self._weights[end] - self._weights[first]) + self.tokens * kv_bytes
 
     def pipeline_bytes(self, rank_count: int) -> int:
         """Of so many ranks together, at least."""
@@ -130,14 +150,13 @@ class Needs:
         return bisect_right(range(1, self.layer_count + 1), free_bytes, key=bytes_of)
 
     def _lightest_bytes(self, count: int) -> int:
-        """Of so many layers in a row without an end, at least."""
-        if count == 0:
-            return 0
-        alike = len({*self.model.layer_bytes}) == 1 and len({*self.model.layer_kv_bytes}) <= 1
-        starts = range(1 if alike else self.layer_count - count + 1)
-        weights = min(self._weights[start + count] - self._weights[start] for start in starts)
-        kv = min(self._kv[start + count] - self._kv[start] for start in starts)
-        return with_activations(weights) + self.tokens * kv
+        """Of so many layers in a row without an end, one or more, at least."""
+        if count not in self._lightest:
+            starts = range(1 if self._is_uniform else self.layer_count - count + 1)
+            weights = min([self._weights[start + count] - self._weights[start] for start in starts])
+            kv = min([self._kv[start + count] - self._kv[start] for start in starts])
+            self._lightest[count] = with_activations(weights) + self.tokens * kv
+        return self._lightest[count]
 
 
 def _part_of(bytes_: int, count: int) -> int:

@@ -48,6 +48,7 @@ class Rails:
         self._nodes = {one.id: one for one in nodes}
         self.usable: dict[tuple[NodeId, NodeId], list[Rail]] = {}
         self._problems: dict[tuple[NodeId, NodeId], list[str]] = {}
+        self._words: dict[tuple[NodeId, NodeId], str] = {}
         for rail in rails:
             pair = _pair(*rail.nodes)
             if not set(pair) <= self._nodes.keys():
@@ -62,9 +63,12 @@ class Rails:
 
     def why_not(self, one: NodeId, other: NodeId) -> str:
         """Of a pair without a usable rail."""
-        words = f"{self._nodes[one].word} and {self._nodes[other].word}"
-        problems = "; ".join(self._problems.get(_pair(one, other), []))
-        return f"no rail between {words}{f' can be used: {problems}' if problems else ''}"
+        pair = _pair(one, other)
+        if pair not in self._words:
+            problems = "; ".join(self._problems.get(pair, []))
+            between = f"no rail between {self._nodes[pair[0]].word} and {self._nodes[pair[1]].word}"
+            self._words[pair] = f"{between} can be used: {problems}" if problems else between
+        return self._words[pair]
 
     def _problem(self, rail: Rail) -> str:
         for end in (rail.one, rail.other):

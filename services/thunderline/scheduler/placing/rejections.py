@@ -51,9 +51,10 @@ class Rejections:
         backend: Backend | None,
         pairs: Sequence[tuple[int, int]],
     ) -> Rejected:
-        nodes = tuple(self._grounds.ids[i] for i in members)
-        told = tuple(self._grounds.pair(*pair) for pair in pairs)
-        return Rejected(nodes, reason, why(members), strategy, backend, pairs=told)
+        ids = self._grounds.ids
+        nodes = tuple([ids[i] for i in members])
+        told = tuple([(ids[i], ids[j]) for i, j in pairs])
+        return Rejected(nodes, reason, why(members), strategy, backend, 1, told)
 
     def add_size(
         self, size: int, reason: Reason, why: Why, strategy: Strategy | None, backend: Backend | None = None
@@ -88,7 +89,9 @@ class Rejections:
 
     def all(self) -> list[Rejected]:
         """The smallest sets first."""
-        found = list(self._by_set.values())
+        # Those of one set stay in the order in which they were found.
+        by_set = sorted(self._by_set, key=_size_first)
+        found = [self._by_set[key] for key in by_set]
         total = len(self._grounds.nodes)
         for group, example in self._examples.items():
             sizes = self._sizes.get(group, {})
@@ -96,9 +99,13 @@ class Rejections:
             count = one_by_one + sum(comb(total, size) for size in sizes)
             # All of them may have been taken after all.
             found += [replace(example, count=count)] if count else []
-        return sorted(found, key=_order)
+        return found if self._is_exact else sorted(found, key=_order)
+
+
+def _size_first(key: tuple[Members, Strategy | None, Backend | None]) -> tuple[int, Members]:
+    return len(key[0]), key[0]
 
 
 def _order(one: Rejected) -> tuple[object, ...]:
-    how = (one.strategy.value if one.strategy else "", one.backend.value if one.backend else "")
+    how = one.strategy.value if one.strategy else "", one.backend.value if one.backend else ""
     return len(one.nodes), one.nodes, how, one.reason.value

@@ -6,6 +6,7 @@ dials the next one and the last one the first.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 
 from thunderline.scheduler.placing.dialling import Cost, Quality
 
@@ -77,8 +78,8 @@ def bottleneck(members: Sequence[int], joined: Joined) -> int | None:
     """Of one set; above EXACT_MAX of the best ring that is found."""
     if len(members) <= EXACT_MAX:
         return bottlenecks(joined.only(members))[-1]
-    limits = range(len(joined.qualities))
-    return next((limit for limit in limits if _grown(members, joined, joined.quality, limit)), None)
+    ring = quick_ring(members, joined)
+    return max(joined.quality[i][j] or 0 for i, j in pairwise([*ring, ring[0]])) if ring else None
 
 
 def best_ring(members: Sequence[int], joined: Joined) -> Ring | None:
@@ -136,13 +137,18 @@ def _walked(paths: Sequence[Mapping[int, tuple[int, int]]], members: int, last: 
     return ring[::-1]
 
 
+def quick_ring(members: Sequence[int], joined: Joined) -> Ring | None:
+    """A ring of the best quality that is found, whatever its RTTs; for more than EXACT_MAX nodes."""
+    limits = range(len(joined.qualities))
+    return next((ring for limit in limits if (ring := _grown(members, joined, joined.quality, limit))), None)
+
+
 def _long_ring(members: Sequence[int], joined: Joined) -> Ring | None:
-    """Of the best quality that makes one; within that by halving the costs that are allowed."""
-    for limit in range(len(joined.qualities)):
-        if best := _grown(members, joined, joined.quality, limit):
-            break
-    else:
+    """The quick ring, made better by halving the costs that are allowed."""
+    best = quick_ring(members, joined)
+    if best is None:
         return None
+    limit = max(joined.quality[i][j] or 0 for i, j in pairwise([*best, best[0]]))
     within = [joined.cost[i][j] for i in members for j in members if _at_most(joined.quality[i][j], limit)]
     costs = sorted({one for one in within if one is not None})
     low, high = 0, len(costs) - 1

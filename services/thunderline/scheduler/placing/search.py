@@ -31,6 +31,12 @@ class Search:
         self._rejections = rejections
         self._preferences = Preferences(grounds)
         self._is_exact = is_exact(len(grounds.nodes))
+        self._why_memory = {one: reasons.memory(grounds, one) for one in Strategy}
+        self._why_backend = {one: reasons.backend(grounds, one) for one in Backend}
+        self._by_size: dict[tuple[int, Strategy], list[Members]] = {}
+        # By whether over rails: of single sets, and, of few nodes, of all (by bits).
+        self._qualities: dict[tuple[bool, Members], int | None] = {}
+        self._bottlenecks: dict[bool, list[int | None]] = {}
         self._pools: dict[tuple[Backend, bool, frozenset[int]], Pools] = {}
 
     def one_node(self) -> Placement | None:
@@ -63,8 +69,7 @@ class Search:
             self._rejections.add_size(size, Reason.SIZES, lambda _: problem, method.strategy)
             return None
         if not self._is_exact and not self._might_fit(size, method.strategy):
-            why = reasons.memory(self._grounds, method.strategy)
-            self._rejections.add_size(size, Reason.MEMORY, why, method.strategy)
+            self._rejections.add_size(size, Reason.MEMORY, self._why_memory[method.strategy], method.strategy)
             return None
         candidates = sorted(self._candidates(size, method, takes_slow))
         for place, one in enumerate(candidates):
@@ -106,24 +111,32 @@ class Search:
         return found
 
     def _sets(self, size: int, method: Method, takes_slow: bool) -> Iterator[tuple[Members, int | None]]:
-        """Those that have backends and memory, each with the number of the worst quality on its best ring."""
-        backend, joined, count = method.backend, self._grounds.joined(method.backend), len(self._grounds.nodes)
+        """Those that have memory and backends, each with the number of the worst quality on its best ring."""
+        backend, count = method.backend, len(self._grounds.nodes)
         if self._is_exact or size in (2, count):
-            for members in every(count, size):
-                if self._may_do(members, method):
+            for members in self._fitting(size, method.strategy):
+                if self._is_able(members, method):
                     yield members, self._quality(members, backend)
             return
         pools = self._pool(size, method, takes_slow)
         few, grown = pools.few(size), pools.grown(size)
         if not few and not grown:
             self._reject_apart(size, method, takes_slow)
+        joined = self._grounds.joined(backend)
         for members in few:
-            if self._may_do(members, method):
+            if self._fits(members, method.strategy):
                 quality = self._across(members, joined) if backend is Backend.JACCL else None
                 yield members, pools.bottleneck(members, joined) if quality is None else quality
-        fitting = sorted(self._preferences.of(members) for members in grown if self._may_do(members, method))
+        fitting = sorted(self._preferences.of(members) for members in grown if self._fits(members, method.strategy))
         for one in fitting[: SOUGHT_MAX if size <= EXACT_MAX else LONG_SOUGHT_MAX]:
             yield one.members, self._quality(one.members, backend)
+
+    def _fitting(self, size: int, strategy: Strategy) -> list[Members]:
+        """All sets of a size that have the memory, whatever joins them: found once."""
+        if (size, strategy) not in self._by_size:
+            sets = every(len(self._grounds.nodes), size)
+            self._by_size[size, strategy] = [members for members in sets if self._fits(members, strategy)]
+        return self._by_size[size, strategy]
 
     def _pool(self, size: int, method: Method, takes_slow: bool) -> Pools:
         """Of those that can take part in a group of the size."""
@@ -136,7 +149,7 @@ class Search:
         grounds = self._grounds
         if strategy is Strategy.PIPELINE:
             return {i for i, count in enumerate(grounds.capacity.middle) if count}
-        bytes_ = grounds.needs.tensor(size).of(grounds.needs.tokens)
+        bytes_ = grounds.capacity.tensor_bytes(size)
         return {i for i, free in enumerate(grounds.free) if free >= bytes_}
 
     def _open(self, backend: Backend, takes_slow: bool, these: frozenset[int]) -> Joined:
@@ -148,25 +161,17 @@ class Search:
                 costs[pair] = Cost(joined.qualities[number], 0)
         return Joined(joined.count, costs)
 
-    def _may_do(self, members: Members, method: Method) -> bool:
-        """By backends and memory."""
-        if not self._able[method.backend].issuperset(members):
-            self._rejections.add(members, Reason.BACKEND, reasons.backend(self._grounds, method.backend), *method)
-            return False
-        if not self._fits(members, method.strategy):
-            why = reasons.memory(self._grounds, method.strategy)
-            self._rejections.add(members, Reason.MEMORY, why, method.strategy)
-            return False
-        return True
+    def _is_able(self, members: Members, method: Method) -> bool:
+        if self._able[method.backend].issuperset(members):
+            return True
+        self._rejections.add(members, Reason.BACKEND, self._why_backend[method.backend], *method)
+        return False
 
     def _reject_unjoined(self, members: Members, method: Method) -> None:
-        joined = self._grounds.joined(method.backend)
-        if method.backend is Backend.JACCL:
-            pairs = reasons.missing_rails(joined, members)
-            self._rejections.add(members, Reason.RAIL, reasons.unrailed(self._grounds, pairs), *method, pairs)
-        else:
-            pairs = reasons.missing_links(joined, members)
-            self._rejections.add(members, Reason.LINK, reasons.unlinked(self._grounds, pairs), *method, pairs)
+        joined, by_rails = self._grounds.joined(method.backend), method.backend is Backend.JACCL
+        pairs = (reasons.missing_rails if by_rails else reasons.missing_links)(joined, members)
+        why = (reasons.unrailed if by_rails else reasons.unlinked)(self._grounds, pairs)
+        self._rejections.add(members, Reason.RAIL if by_rails else Reason.LINK, why, *method, pairs)
 
     def _reject_apart(self, size: int, method: Method, takes_slow: bool) -> None:
         """Of many nodes, when no set of a size hangs together."""
@@ -183,8 +188,12 @@ class Search:
     def _fits(self, members: Members, strategy: Strategy) -> bool:
         capacity = self._grounds.capacity
         if strategy is Strategy.TENSOR:
-            return capacity.fits_tensor(members)
-        return capacity.layers(members) >= self._grounds.model.layer_count
+            fits = capacity.fits_tensor(members)
+        else:
+            fits = capacity.layers(members) >= self._grounds.model.layer_count
+        if not fits:
+            self._rejections.add(members, Reason.MEMORY, self._why_memory[strategy], strategy)
+        return fits
 
     def _might_fit(self, size: int, strategy: Strategy) -> bool:
         """Whether any set of the size has the memory."""
@@ -192,21 +201,24 @@ class Search:
             return len(self._roomy(size, strategy)) >= size
         return self._grounds.capacity.layers_max(size) >= self._grounds.model.layer_count
 
-    @cached_property
-    def _bottlenecks(self) -> dict[bool, list[int | None]]:
-        """By whether over rails, then by set (bits); only of few nodes."""
-        return {True: bottlenecks(self._grounds.by_rails), False: bottlenecks(self._grounds.by_links)}
-
     def _quality(self, members: Members, backend: Backend) -> int | None:
         """The number of the worst quality on the best ring; across a mesh of rails the worst of all. None: no ring."""
-        joined = self._grounds.joined(backend)
-        if backend is Backend.JACCL or len(members) == 2:
+        key = (backend is Backend.JACCL, members)
+        if key not in self._qualities:
+            self._qualities[key] = self._found_quality(*key)
+        return self._qualities[key]
+
+    def _found_quality(self, by_rails: bool, members: Members) -> int | None:
+        joined = self._grounds.joined(Backend.JACCL if by_rails else Backend.RING)
+        if by_rails or len(members) == 2:
             quality = self._across(members, joined)
             if quality is not None or len(members) == 2:
                 return quality
         if not self._is_exact:
             return bottleneck(members, joined)
-        return self._bottlenecks[backend is Backend.JACCL][sum(1 << i for i in members)]
+        if by_rails not in self._bottlenecks:
+            self._bottlenecks[by_rails] = bottlenecks(joined)
+        return self._bottlenecks[by_rails][sum([1 << i for i in members])]
 
     def _across(self, members: Members, joined: Joined) -> int | None:
         """The worst quality of all pairs; None: a pair is not joined, or they are more than a mesh takes."""

@@ -36,37 +36,50 @@ def split(needs: Needs, free: Sequence[int]) -> list[tuple[int, int]] | None:
     rank_count, layer_count = len(by_layers), needs.layer_count
     if layer_count < rank_count or min(by_layers) <= 0:
         return None
-    ends = [_ends(needs, bytes_, place, rank_count) for place, bytes_ in enumerate(by_layers)]
+    ends = [_Ends(needs, bytes_, place, rank_count) for place, bytes_ in enumerate(by_layers)]
+    if _farthest(ends) < layer_count:
+        return None
     # Bit i of reach[p]: what begins with layer i can be held by the places from p on.
     reach = [0] * rank_count + [1 << layer_count]
     for place in reversed(range(rank_count)):
-        for first, end in ends[place].items():
-            if _window(first, end) & reach[place + 1]:
+        onward = reach[place + 1]
+        for first in ends[place].firsts:
+            if _window(first, ends[place].of(first)) & onward:
                 reach[place] |= 1 << first
     if not reach[0] & 1:
         return None
     found, first, wanted = [], 0, 0
     for place, count in enumerate(shares(layer_count, by_layers)):
         wanted += count
-        end = _nearest(_window(first, ends[place][first]) & reach[place + 1], wanted)
+        end = _nearest(_window(first, ends[place].of(first)) & reach[place + 1], wanted)
         found.append((first, end))
         first = end
     return found[::-1]
 
 
-def _ends(needs: Needs, free_bytes: int, place: int, place_count: int) -> dict[int, int]:
-    """By the first layer: the largest end that fits, where any does. Each place before and after has a layer too."""
-    layer_count = needs.layer_count
-    last = layer_count - (place_count - 1 - place)
-    firsts = range(1) if place == 0 else range(place, last)
-    found, end = {}, 0
-    for first in firsts:
-        # With a later first layer the same end fits as well.
-        end = max(end, first)
-        while end < last and needs.bytes(first, end + 1) <= free_bytes:
-            end += 1
-        if end > first:
-            found[first] = end
+class _Ends:
+    """How far the layers of one place may go. Each place before it and after it has a layer too."""
+
+    def __init__(self, needs: Needs, free_bytes: int, place: int, place_count: int) -> None:
+        self._needs, self._free_bytes = needs, free_bytes
+        self._last = needs.layer_count - (place_count - 1 - place)
+        self._is_end = place in (0, place_count - 1)
+        self.firsts = range(1) if place == 0 else range(place, self._last)
+        self._middle = needs.ends(free_bytes)
+
+    def of(self, first: int) -> int:
+        """The largest end that fits; `first` itself where not one layer does."""
+        end = min(self._middle[first], self._last)
+        while self._is_end and end > first and self._needs.bytes(first, end) > self._free_bytes:
+            end -= 1
+        return end
+
+
+def _farthest(ends: Sequence[_Ends]) -> int:
+    """No split reaches beyond this layer: with a later first layer a place never ends earlier."""
+    found = 0
+    for one in ends:
+        found = one.of(min(found, one.firsts[-1]))
     return found
 
 

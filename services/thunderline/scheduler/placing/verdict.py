@@ -122,7 +122,7 @@ def _may_fit_so(nodes: Sequence[Node], needs: Needs, policy: Policy, method: Met
         if method.strategy is Strategy.TENSOR:
             fits = capacity.fits_tensor(range(size))
         else:
-            fits = capacity.layers(range(size)) >= needs.layer_count
+            fits = capacity.layers(tuple(range(size))) >= needs.layer_count
         if fits:
             return True
     return False

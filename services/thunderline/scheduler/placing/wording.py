@@ -9,8 +9,8 @@ def gib(bytes_: int) -> str:
 
 def listed(words: Iterable[str]) -> str:
     """ "a, b and c"."""
-    *most, last = [*words] or [""]
-    return f"{', '.join(most)} and {last}" if most else last
+    all_ = list(words)
+    return f"{', '.join(all_[:-1])} and {all_[-1]}" if len(all_) > 1 else "".join(all_)
 
 
 def counted(count: int, what: str) -> str:
