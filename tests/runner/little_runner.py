@@ -46,7 +46,11 @@ def ends(known: Settings, rank: RankId, path: Path) -> list[str]:
 
 def supported(folder: Path) -> list[str]:
     """Instead of the engine's child."""
-    return [sys.executable, "-c", """print('{"supported": true}')"""]
+    return [
+        sys.executable,
+        "-c",
+        """print('{"supported": true, "splits": {"pipeline": true, "tensor_reason": "no"}}')""",
+    ]
 
 
 def free_port() -> int:
