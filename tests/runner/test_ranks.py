@@ -239,7 +239,7 @@ async def test_models_are_listed_and_audited_over_the_wire(tmp_path: Path) -> No
         assert audit.verdict == runner_pb2.MODEL_VERDICT_USABLE
         assert audit.usable_memory_bytes > 0
         assert sum(layer.weight_bytes for layer in audit.facts.layers) + audit.facts.embedding_bytes > 0
-        assert [(one.name, one.count) for one in audit.facts.tensor_divisors][0] == ("num_attention_heads", HEADS)
+        assert next((one.name, one.count) for one in audit.facts.tensor_divisors) == ("num_attention_heads", HEADS)
         assert (audit.splits.pipeline, audit.splits.tensor, audit.splits.tensor_reason) == (True, False, "no")
         missing = await little.stub.AuditModel(runner_pb2.AuditModelRequest(model="/nowhere"), timeout=20)
         assert missing.verdict == runner_pb2.MODEL_VERDICT_UNUSABLE
