@@ -1,5 +1,6 @@
 """Clusters, models and wishes from a seed: quick to make, many of them with something to place on several nodes."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from itertools import combinations, permutations
 from random import Random
@@ -11,6 +12,7 @@ from thunderline.cluster.links import Link, LinkState
 from thunderline.cluster.machine_facts import RdmaPortState, RdmaState
 from thunderline.cluster.media import Medium
 from thunderline.cluster.rails import Rail, RailEnd
+from thunderline.scheduler.placing.dialling import Cost, Quality
 from thunderline.scheduler.placing.values import Backend, Files, Model, Node, Policy, Situation, Strategy
 
 NAMES = "abcdefghijkl"
@@ -101,6 +103,11 @@ def policy(random: Random) -> Policy:
         backend=random.choice((*[None] * 9, *Backend)),
         node_count_min=random.choice((1, 1, 2, 3)),
     )
+
+
+def costs(pairs: Iterable[tuple[int, int]]) -> dict[tuple[int, int], Cost]:
+    """All the same."""
+    return dict.fromkeys(pairs, Cost(Quality(False, 1, False), 500))
 
 
 @dataclass(frozen=True)

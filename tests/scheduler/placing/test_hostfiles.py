@@ -11,6 +11,7 @@ from scheduler.placing.scenes import (
     CUDA,
     LINUX,
     cable,
+    circle_of_rails,
     dials,
     lan,
     mesh_of_rails,
@@ -163,6 +164,11 @@ def test_a_ring_for_mlx_launch() -> None:
     }
 
 
+def test_one_node_for_mlx_launch() -> None:
+    found = placed(plan(situation(nodes("a")), model(20)))
+    assert tree(found) == {"backend": "ring", "envs": [], "hosts": [{"ssh": "studio-1.local", "ips": []}]}
+
+
 def test_rails_for_mlx_launch() -> None:
     found = placed(plan(situation(nodes("ab"), lan("ab"), [rail("a", "b", ("en3", "en5"))]), model(120)))
     assert tree(found) == {
@@ -244,6 +250,14 @@ def test_given_cables_are_kept_in_their_order() -> None:
     assert found.devices == (((), ("rdma_en4", "rdma_en3")), (("rdma_en3", "rdma_en4"), ()))
 
 
+def test_a_circle_of_rails_is_no_mesh_and_not_silently_a_ring() -> None:
+    here = situation(nodes("abcd"), lan("abcd"), circle_of_rails("abcd"))
+    written = launch_hostfile(placed(plan(here, model(260))), {})
+    assert placed(plan(here, model(260), Policy(hostfile=read_launch_hostfile(written)))).is_rail_ring
+    as_mesh = read_launch_hostfile(written.replace("jaccl-ring", "jaccl"))
+    assert "no device of rank 0 leads to rank 2" in plan(here, model(260), Policy(hostfile=as_mesh)).why
+
+
 def test_a_mesh_that_is_to_be_a_ring_stays_one() -> None:
     hosts = (HostfileHost("a", (), ((), ("rdma_en3",))), HostfileHost("b", (), (("rdma_en4",), ())))
     assert placed(plan(RAIL2, model(120), given(*hosts, backend="jaccl-ring"))).is_rail_ring
@@ -264,6 +278,11 @@ FAULTS: dict[str, tuple[Situation, Policy, str]] = {
         RAIL2,
         given(HostfileHost("a", (), ((), ("rdma_en3",))), HostfileHost("b", (), (("rdma_en3",), ()))),
         "no cable that can be used joins rdma_en3 of a and rdma_en3 of b",
+    ),
+    "rails without a device": (
+        LAN3,
+        given(ips("a", "192.168.1.1"), ips("b", "192.168.1.2"), backend="jaccl"),
+        "it names no RDMA devices",
     ),
     "a mesh with a hole": (
         LAN3,
@@ -313,6 +332,12 @@ def test_a_given_hostfile_is_refused_with_its_faults(here: Situation, policy: Po
     assert (found.verdict, found.placement) == (Verdict.WAITING, None)
     assert says in found.why
     assert {one.reason for one in found.rejected} == {Reason.HOSTFILE}
+
+
+def test_a_given_tensor_group_needs_the_memory_of_each() -> None:
+    here = situation([node("a", 200), node("b", 48)], lan("ab"), [rail("a", "b", ("en3", "en4"))])
+    hosts = (HostfileHost("a", (), ((), ("rdma_en3",))), HostfileHost("b", (), (("rdma_en4",), ())))
+    assert "each of 2 ranks needs 67.88 GiB: b 48.00 GiB free" in plan(here, model(120), given(*hosts)).why
 
 
 def test_a_given_hostfile_waits_for_a_node_that_is_not_alive() -> None:

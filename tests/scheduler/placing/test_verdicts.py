@@ -25,10 +25,12 @@ from scheduler.placing.scenes import (
     where,
 )
 from thunderline.cluster import NodeId
+from thunderline.cluster.graph import Tried
 from thunderline.cluster.links import LinkState
-from thunderline.cluster.machine_facts import RdmaPortState, RdmaState
+from thunderline.cluster.machine_facts import Bridge, MachineFacts, RdmaPortState, RdmaState, ThunderboltPort
 from thunderline.cluster.media import Medium
 from thunderline.scheduler.placing.plan import plan
+from thunderline.scheduler.placing.rdma import no_rdma
 from thunderline.scheduler.placing.values import (
     Ability,
     Backend,
@@ -189,6 +191,27 @@ ROWS: dict[str, Row] = {
         "3 ranks do not divide its 64 attention heads and 16 key-value heads",
         policy=Policy(strategy=Strategy.TENSOR, nodes=frozenset(NodeId(one) for one in "abc")),
     ),
+    "how many heads it has is not known": Row(
+        situation(nodes("ab", backends=LINUX), lan("ab")),
+        model(20, head_count=0),
+        IMPOSSIBLE,
+        "how many heads it has is not known",
+        policy=TENSOR,
+    ),
+    "one pinned node has nothing to divide": Row(
+        TWO,
+        model(20),
+        IMPOSSIBLE,
+        "one node has nothing to divide",
+        policy=Policy(strategy=Strategy.PIPELINE, nodes=frozenset({NodeId("a")})),
+    ),
+    "an address that is given up before it was tried": Row(
+        situation(nodes("ab", backends=LINUX), [lan("ab")[0]], tried=[Tried(NodeId("b"), NodeId("a"), "10.0.0.1")]),
+        model(120),
+        WAITING,
+        "b → a: 10.0.0.1 was not tried yet",
+        (WaitFor.LINKS, "ba"),
+    ),
     "more nodes than there are layers": Row(
         situation(nodes("abc", backends=LINUX), lan("abc")),
         model(2),
@@ -232,6 +255,32 @@ def test_it_is(row: Row) -> None:
         assert (first.what, "".join(first.nodes)) == (what, names)
     else:
         assert not found.waits
+
+
+FACTS = MachineFacts(
+    ports=tuple(
+        ThunderboltPort(interface=f"en{number}", rdma_device=f"rdma_en{number}" if number < 5 else "")
+        for number in (2, 3, 4, 5)
+    ),
+    bridges=(
+        Bridge("bridge0", ("en2", "en5"), is_enabled=True),
+        Bridge("bridge1", ("en3",), is_enabled=False),
+        Bridge("bridge2", ("en9",)),
+    ),
+)
+
+
+def test_interfaces_that_rdma_cannot_use_are_those_in_a_bridge_or_without_ipv4() -> None:
+    assert no_rdma(FACTS, {"en2", "en3"}) == {
+        "en2": "en2 is a member of bridge0",
+        "en4": "en4 has no IPv4 address, from which its device gets the GID",
+    }
+
+
+def test_nodes_of_one_machine_meet_by_loopback() -> None:
+    """Never slow, also where it must be fast."""
+    found = placed(plan(situation(nodes("ab", backends=LINUX), lan("ab", 0.1, Medium.LOOPBACK)), model(120), FAST))
+    assert not found.slow
 
 
 # What is slow, and what is chosen instead of it.

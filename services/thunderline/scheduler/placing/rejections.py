@@ -57,9 +57,16 @@ class Rejections:
         return Rejected(nodes, reason, why(members), strategy, backend, 1, told)
 
     def add_size(
-        self, size: int, reason: Reason, why: Why, strategy: Strategy | None, backend: Backend | None = None
+        self,
+        size: int,
+        reason: Reason,
+        why: Why,
+        strategy: Strategy | None,
+        backend: Backend | None = None,
+        example: Members = (),
+        pairs: Sequence[tuple[int, int]] = (),
     ) -> None:
-        """All sets of a size."""
+        """All sets of a size. `example`: the one that is told of where there are many."""
         count = len(self._grounds.nodes)
         if self._is_exact:
             for members in every(count, size):
@@ -68,7 +75,8 @@ class Rejections:
         group = (reason, strategy, backend)
         self._sizes.setdefault(group, {})[size] = why
         if group not in self._examples:
-            self._examples[group] = self._told(next(every(count, size)), reason, why, strategy, backend, ())
+            members = example or next(every(count, size))
+            self._examples[group] = self._told(members, reason, why, strategy, backend, pairs)
 
     def drop(self, members: Members, method: Method) -> None:
         """It is taken after all."""

@@ -174,11 +174,19 @@ class Search:
         self._rejections.add(members, Reason.RAIL if by_rails else Reason.LINK, why, *method, pairs)
 
     def _reject_apart(self, size: int, method: Method, takes_slow: bool) -> None:
-        """Of many nodes, when no set of a size hangs together."""
-        reason, what = (Reason.RAIL, "rails") if method.backend is Backend.JACCL else (Reason.LINK, "links")
-        allowed = " that meet their minimums" if reason is Reason.LINK and not takes_slow else ""
-        text = f"no {size} nodes hang together by {what}{allowed}"
-        self._rejections.add_size(size, reason, lambda _: text, *method)
+        """Of many nodes, when no set of a size hangs together: with those that have most memory as the example."""
+        roomy = self._able[method.backend] & self._roomy(size, method.strategy)
+        by_memory = sorted(range(len(self._grounds.nodes)), key=lambda i: (i not in roomy, -self._grounds.free[i], i))
+        example = tuple(sorted(by_memory[:size]))
+        joined, by_rails = self._grounds.joined(method.backend), method.backend is Backend.JACCL
+        allowed = "" if by_rails or takes_slow else " that meet their minimums"
+        what = f"no {size} nodes hang together by {'rails' if by_rails else 'links'}{allowed}"
+        pairs = (reasons.missing_rails if by_rails else reasons.missing_links)(joined, example)
+        why = (reasons.unrailed if by_rails else reasons.unlinked)(self._grounds, pairs)
+        if not pairs:
+            pairs, why = reasons.slow_pairs(self._grounds, example), reasons.slow(self._grounds)
+        reason = Reason.RAIL if by_rails else Reason.LINK
+        self._rejections.add_size(size, reason, lambda one: f"{what}: {why(one)}", *method, example, pairs)
 
     @cached_property
     def _able(self) -> dict[Backend, set[int]]:
