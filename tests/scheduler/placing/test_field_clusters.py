@@ -166,6 +166,16 @@ def test_the_later_of_two_counts() -> None:
     assert plan(situation(members, vpn("ab"), [rail("a", "b")]), LARGE).verdict is Verdict.WAITING
 
 
+def test_rails_need_no_second_direction_and_a_ring_waits_for_it() -> None:
+    """A probe has crossed the cable from a to b, none the other way yet: only the VPN goes there."""
+    links = [*cable_way("a", "b"), *vpn("ab")]
+    here = situation(nodes("ab", 384), links, [rail("a", "b")], [failed("b", "a", cable_address("a", "b"))])
+    assert where(plan(aged(here, 3.0), LARGE)) == "tensor jaccl a b"
+    waiting = plan(aged(here, 3.0), LARGE, Policy(backend=Backend.RING))
+    assert [wait.nodes for wait in waiting.waits] == [(B, A)]
+    assert where(plan(aged(here, 10.0), LARGE, Policy(backend=Backend.RING))) == "pipeline ring a b"
+
+
 def test_a_model_that_fits_one_node_waits_for_no_link() -> None:
     found = aged(Situation(tuple(nodes("ab", 384)), Graph()), 0.0)
     assert where(plan(found, model())) == "whole a"

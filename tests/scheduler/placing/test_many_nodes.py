@@ -52,6 +52,13 @@ ROWS: dict[str, tuple[Situation, Model, Policy | None, str, int]] = {
         "pipeline ring e k",
         2,
     ),
+    "three by the only cables": (
+        situation(PLAIN, [*lan(TWELVE), *cable("k", "e"), *cable("e", "g"), *cable("k", "g")]),
+        model(250),
+        None,
+        "pipeline ring e g k",
+        3,
+    ),
     "five over a LAN": (situation(PLAIN, lan(TWELVE)), model(400), None, "pipeline ring", 5),
     "ten over a LAN": (situation(PLAIN, lan(TWELVE)), model(800), None, "pipeline ring", 10),
     "all twelve": (situation(PLAIN, lan(TWELVE)), model(1000), None, "pipeline ring", 12),

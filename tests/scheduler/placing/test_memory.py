@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scheduler.placing.scenes import GIB, model
+from scheduler.placing.scenes import CANNOT, GIB, LINUX, cable, lan, model, node, placed, situation, vpn
 from thunderline.scheduler.placing.capacity import Capacity
 from thunderline.scheduler.placing.memory import (
     ACTIVATION_BYTES_MIN,
@@ -18,8 +18,9 @@ from thunderline.scheduler.placing.memory import (
     budget_tokens,
     with_activations,
 )
+from thunderline.scheduler.placing.plan import plan
 from thunderline.scheduler.placing.splitting import split
-from thunderline.scheduler.placing.values import Model, Policy
+from thunderline.scheduler.placing.values import Model, Policy, Verdict
 
 # Four layers of 10 GiB, an embedding of 3, norm and head of 2; 1, 2, 3 and 4 bytes of KV.
 LAYERED = Model((10 * GIB,) * 4, embedding_bytes=3 * GIB, head_bytes=2 * GIB, layer_kv_bytes=(1, 2, 3, 4))
@@ -126,3 +127,25 @@ def test_the_room_of_a_set_is_exact_for_layers_that_are_alike(
     ]
     has_room = Capacity(needs, free).layers(tuple(range(len(free)))) >= layer_count
     assert has_room == any(split(needs, order) is not None for order in orders)
+
+
+# Cables join a, c, b and d in a circle; a and b alone have room for an end of the model, and stand on opposite sides.
+ENDS = model(8, 10.0, embedding_bytes=15 * GIB, head_bytes=15 * GIB, tensor=CANNOT, layer_kv_bytes=())
+OPPOSITE = [node(name, 39 if name in "ab" else 23, backends=LINUX) for name in "abcd"]
+CIRCLE = [one for pair in ("ac", "cb", "bd", "da") for one in cable(*pair)]
+
+
+def test_a_slower_ring_is_taken_where_the_best_has_no_room_at_its_ends() -> None:
+    found = placed(plan(situation(OPPOSITE, [*CIRCLE, *lan("abcd")]), ENDS))
+    assert {found.nodes[0], found.nodes[-1]} == {"a", "b"} and not found.slow
+    assert plan(situation(OPPOSITE, CIRCLE), ENDS).verdict is Verdict.WAITING
+
+
+def test_such_a_ring_over_a_vpn_comes_after_a_larger_one_over_cables() -> None:
+    """e stands beside a, and has room for an end."""
+    members = [*OPPOSITE, node("e", 39, backends=LINUX)]
+    links = [*CIRCLE, *cable("e", "a"), *cable("e", "c"), *vpn("abcde")]
+    found = placed(plan(situation(members, links), ENDS))
+    assert len(found.ranks) == 5 and not found.slow
+    alone = placed(plan(situation(OPPOSITE, [*CIRCLE, *vpn("abcd")]), ENDS))
+    assert len(alone.ranks) == 4 and alone.slow
