@@ -20,6 +20,8 @@ class Capacity:
         self._first = [self._more(needs.first_max(one), place) for place, one in enumerate(free)]
         self._last = [self._more(needs.last_max(one), place) for place, one in enumerate(free)]
         self._most = sorted(self.middle, reverse=True)
+        # The rule: an end costs all nodes the same, mostly nothing.
+        self._even = _sum_of_even([self._first, self._last])
         self._layers: dict[tuple[int, ...], int] = {}
         self._tensor_bytes: dict[int, int] = {}
 
@@ -36,6 +38,8 @@ class Capacity:
 
     def _ends(self, members: Sequence[int]) -> int | None:
         """What two different nodes at the ends add at best; None: no two will do. The best two for each are enough."""
+        if self._even is not None:
+            return self._even
         firsts = sorted([(-more, i) for i in members if (more := self._first[i]) is not None])[:2]
         lasts = sorted([(-more, i) for i in members if (more := self._last[i]) is not None])[:2]
         return max([-one - other for one, i in firsts for other, j in lasts if i != j], default=None)
@@ -58,3 +62,10 @@ class Capacity:
         """Whether each has room for its part."""
         bytes_ = self.tensor_bytes(len(members))
         return min(self._free[i] for i in members) >= bytes_
+
+
+def _sum_of_even(ends: Sequence[Sequence[int | None]]) -> int | None:
+    """Where it is the same at all nodes, and there are any."""
+    found = [next(iter(each)) for each in map(set, ends) if len(each) == 1]
+    known = [one for one in found if one is not None]
+    return sum(known) if len(known) == len(ends) else None

@@ -1,6 +1,7 @@
 """Why a set of nodes was not taken, in words, with the figures or the rows that say so. Pure."""
 
 from collections.abc import Callable, Sequence
+from functools import cache
 from itertools import combinations, permutations
 
 from thunderline.scheduler.placing.grounds import Grounds
@@ -33,12 +34,14 @@ def memory(grounds: Grounds, strategy: Strategy) -> Why:
         return f"each of {len(members)} ranks needs {gib(needs)}: {_free(grounds, small)} free"
 
     layers = counted(grounds.model.layer_count, "layer")
+    by_size = cache(lambda size: gib(grounds.needs.pipeline_bytes(size)))
 
     def of_pipeline(members: Members) -> str:
-        needs = gib(grounds.needs.pipeline_bytes(len(members)))
         free = gib(sum([grounds.free[i] for i in members]))
         room = min(grounds.capacity.layers(members), grounds.model.layer_count)
-        return f"needs {needs}, has {free} free ({_free(grounds, members)}), room for {room} of {layers}"
+        return (
+            f"needs {by_size(len(members))}, has {free} free ({_free(grounds, members)}), room for {room} of {layers}"
+        )
 
     return of_tensor if strategy is Strategy.TENSOR else of_pipeline
 
