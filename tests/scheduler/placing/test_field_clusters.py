@@ -26,7 +26,7 @@ from thunderline.cluster import NodeId
 from thunderline.cluster.graph import Cable, CableEnd, Graph, Tried
 from thunderline.cluster.machine_facts import RdmaPortState, RdmaState, SeenMac, ThunderboltPort
 from thunderline.cluster.media import Medium
-from thunderline.cluster.rails import rails
+from thunderline.cluster.rails import plugged_cables, rails_over
 from thunderline.scheduler.placing.plan import plan
 from thunderline.scheduler.placing.values import (
     Backend,
@@ -61,7 +61,7 @@ def two_macs(saw: str, probed: str, seconds: float, failures: int = 2, **facts: 
     """One cable, rdma_en5 at both ends, 10.10.0.1 and .2, no LAN. `saw`, `probed`: which of a and b did."""
     links = [link(one, other, ADDRESSES[other], Medium.THUNDERBOLT) for one, other in ("ab", "ba") if one in probed]
     tried = [failed(one, other, ADDRESSES[other], failures) for one, other in ("ab", "ba") if one not in probed]
-    seen = rails({NodeId(name): [port(name, name in saw)] for name in "ab"})
+    seen = rails_over(plugged_cables({NodeId(name): [port(name, name in saw)] for name in "ab"}))
     return aged(situation(nodes("ab", 384, **facts), links, seen, tried), seconds)
 
 

@@ -27,6 +27,7 @@ from scheduler.placing.scenes import (
     where,
 )
 from thunderline.cluster import NodeId
+from thunderline.cluster.links import Mark
 from thunderline.cluster.machine_facts import RdmaState
 from thunderline.cluster.media import Medium
 from thunderline.scheduler.placing.plan import plan
@@ -172,6 +173,16 @@ def test_no_ipv6_address_is_ever_dialled() -> None:
     alone = plan(situation(nodes("ab", backends=LINUX), six), model(120))
     assert alone.verdict is Verdict.WAITING
     assert "IPv6, which MLX does not know" in told(alone, "ab")
+
+
+def test_an_address_that_the_card_does_not_tell_is_never_dialled() -> None:
+    """Who says a node's name to an echo may be anybody."""
+    marked = [replace(one, marks=frozenset({Mark.UNADVERTISED})) for one in cable("a", "b")]
+    found = plan(situation(nodes("ab", backends=LINUX), [*marked, *lan("ab")]), model(120))
+    assert dials(found) == ["a→b 192.168.1.2", "b→a 192.168.1.1"]
+    alone = plan(situation(nodes("ab", backends=LINUX), marked), model(120))
+    assert alone.verdict is Verdict.WAITING
+    assert "is not on the card of its node" in told(alone, "ab")
 
 
 def test_both_directions_of_a_pair_name_the_same_cable() -> None:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from thunderline.cluster import NodeId
 from thunderline.cluster.addresses import address_key, is_ipv4
 from thunderline.cluster.graph import Outcome, Tried
-from thunderline.cluster.links import Link, LinkKey, LinkState, in_order, link_key, tier
+from thunderline.cluster.links import Link, LinkKey, LinkState, Mark, in_order, link_key, tier
 from thunderline.cluster.media import ORDER, Medium
 from thunderline.scheduler.placing.values import Measured, Minimum, Policy, Situation
 
@@ -158,6 +158,8 @@ class Dialling:
         return f"{row.address} {row.outcome.name}{errno}{down}"
 
     def _of_link(self, link: Link) -> str:
+        if Mark.UNADVERTISED in link.marks:
+            return f"{describe(link)} is not on the card of its node"
         if not is_ipv4(link.address):
             return f"{describe(link)} is IPv6, which MLX does not know"
         why = self.too_slow(link) if self._policy.requires_fast else self.below(link)

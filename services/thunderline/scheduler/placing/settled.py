@@ -9,7 +9,7 @@ from itertools import combinations
 
 from thunderline.cluster import NodeId
 from thunderline.cluster.graph import Graph, Tried, unsettled
-from thunderline.cluster.links import Link, LinkState
+from thunderline.cluster.links import Link
 from thunderline.cluster.media import Medium
 from thunderline.scheduler.placing.values import Node, Situation, Wait, WaitFor
 
@@ -41,7 +41,7 @@ def unsettled_pairs(situation: Situation, nodes: Collection[Node]) -> list[Unset
 
 
 def _is_crossed(part: Graph) -> bool:
-    return any(one.medium is Medium.THUNDERBOLT and one.state is not LinkState.DOWN for one in part.links)
+    return any(one.medium is Medium.THUNDERBOLT and one.is_usable for one in part.links)
 
 
 def _open(part: Graph, pair: tuple[NodeId, NodeId]) -> list[str]:
