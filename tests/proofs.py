@@ -49,6 +49,7 @@ PROOFS = {
     "lab_cost": ["tests/lab/test_cost.py"],
     "architectures": ["tests/audit/test_every_architecture.py"],
     "planning": ["tests/prove/test_planning.py"],
+    "model_facts": ["tests/audit/test_facts_of_every_architecture.py", "tests/audit/test_facts_of_published_files.py"],
 }
 SOURCES = ("services", "clients", "protos")
 SUFFIXES = (".py", ".pyi", ".proto")

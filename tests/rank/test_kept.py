@@ -1,5 +1,7 @@
 """What a layer keeps of a sequence is told without a computation, and is what it really keeps."""
 
+import json
+from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
@@ -11,6 +13,7 @@ from thunderline.rank.architecture import complete
 from thunderline.rank.kept import Kept, _of, kept
 from thunderline.rank.tiny import tiny
 
+CONFIGS: dict[str, dict[str, Any]] = json.loads((Path(__file__).parents[1] / "audit/configs.json").read_text())
 FULL = 2 * 8 * 128
 GEMMA3_WIDTH = 2 * 1 * 256
 
@@ -40,6 +43,23 @@ def test_states_alone() -> None:
     # The last three inputs of the convolution; the state proper.
     assert {one.kv_elements_per_token for one in found} == {0}
     assert {one.state_elements + one.state_bytes // 4 for one in found} <= {1536 * 3 + 1536 * 16}
+
+
+def test_caches_are_those_of_the_layers_that_use_them() -> None:
+    """Some layers have none at all: what they keep is nothing, and the others stay where they are."""
+    config = CONFIGS["nemotron_h"]
+    found = told(config)
+    attention = [place for place, kind in enumerate(config["hybrid_override_pattern"]) if kind == "*"]
+    states = [place for place, kind in enumerate(config["hybrid_override_pattern"]) if kind == "M"]
+    assert [place for place, one in enumerate(found) if one.kv_elements_per_token] == attention
+    assert [place for place, one in enumerate(found) if one.state_elements + one.state_bytes] == states
+
+
+def test_layers_that_use_the_keys_of_others_keep_none() -> None:
+    config = CONFIGS["gemma3n"]["text_config"]
+    found = told(CONFIGS["gemma3n"])
+    own = config["num_hidden_layers"] - config["num_kv_shared_layers"]
+    assert [bool(one.kv_elements_per_token) for one in found] == [place < own for place in range(len(found))]
 
 
 def test_nothing_of_the_real_size_is_computed() -> None:

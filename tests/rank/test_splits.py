@@ -104,9 +104,24 @@ def test_what_counts_as_a_difference(case: str) -> None:
     ],
 )
 def test_two_ranks_on_loopback_tell_whether_layers_can_be_divided(config: dict[str, Any], why: str) -> None:
-    reason = tensor_split.tensor(small(config), BATCH.name, SEEDS)
-    assert why in reason
-    assert bool(reason) is bool(why)
+    found = tensor_split.tensor(config, small(config), BATCH.name, SEEDS)
+    assert why in found.reason
+    assert bool(found.reason) is bool(why)
+
+
+def test_what_each_rank_has_whole_is_told_of_the_real_sizes() -> None:
+    """Compressed latent attention: each head reads all of it."""
+    config = CONFIGS["deepseek_v3"]
+    found = tensor_split.tensor(config, small(config), BATCH.name, SEEDS)
+    assert (found.reason, found.kv) == ("", 1.0)
+    assert 0.01 < found.weights < 0.5
+
+
+def test_sizes_that_two_ranks_cannot_divide_are_told_by_the_tiny_copy() -> None:
+    config = {**LLAMA, "num_attention_heads": 9, "num_key_value_heads": 3, "hidden_size": 576}
+    found = tensor_split.tensor(config, small(LLAMA), BATCH.name, SEEDS)
+    assert (found.reason, found.kv) == ("", 0.0)
+    assert 0 < found.weights < 0.05
 
 
 def test_two_audits_beside_each_other_have_ports_of_their_own() -> None:
@@ -120,4 +135,3 @@ def test_an_audit_has_both_halves(tmp_path: Path) -> None:
     assert (found["supported"], found["batching"]) == (True, "batch")
     assert found["splits"]["pipeline"] and not found["splits"]["tensor"]
     assert found["splits"]["engine"].startswith("mlx-lm ")
-    assert "splits" not in audit(tmp_path, with_splits=False)

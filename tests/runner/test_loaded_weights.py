@@ -43,7 +43,7 @@ AWQ = [
     tensor("model.layers.0.mlp.up_proj.qzeros", 1, 4, dtype="I32"),
     tensor("model.layers.0.mlp.up_proj.scales", 1, 32, dtype="F16"),
 ]
-UNSAID = "config.json does not say whether the head is the embedding: the head is counted"
+STACKED = [tensor("model.layers.0.mlp.switch_mlp.up_proj.weight", 4, 8, 10), tensor("model.layers.0.norm.weight", 10)]
 
 # Tensors, config, layers that the config names -> what is in memory. `doubts` are checked apart.
 CASES: dict[str, tuple[list[Tensor], dict[str, Any], int, dict[str, Any]]] = {
@@ -108,6 +108,19 @@ CASES: dict[str, tuple[list[Tensor], dict[str, Any], int, dict[str, Any]]] = {
     ),
     "fp8 with scales for blocks": (FP8, {}, 1, {"layer_bytes": (2 * 256 * 256,), "passing_bytes": 7 * 256 * 256}),
     "experts that are stacked": (EXPERTS, {}, 1, {"layer_bytes": (640,), "passing_bytes": 640}),
+    "experts of which a token is sent to one of four": (
+        [*EXPERTS, tensor("model.layers.0.mlp.shared_experts.up_proj.weight", 8, 10)],
+        {"num_experts": 4, "num_experts_per_tok": 1},
+        1,
+        {"layer_bytes": (800,), "layer_read_bytes": (320,)},
+    ),
+    "stacked experts of which a token is sent to two of four": (
+        STACKED,
+        {"n_routed_experts": 4, "num_experts_per_tok": 2},
+        1,
+        {"layer_bytes": (660,), "layer_read_bytes": (340,)},
+    ),
+    "experts, and no word on how many a token is sent to": (EXPERTS, {}, 1, {"layer_read_bytes": (640,)}),
     "integers with scales for groups": (PACKED_INTEGERS, {}, 1, {"layer_bytes": (160 + 2 * 40,)}),
     "awq": (AWQ, {}, 1, {"layer_bytes": (512 + 2 * 64,)}),
     "nothing": ([], {}, 0, {"layer_bytes": (), "embedding_bytes": 0, "is_tied": False}),

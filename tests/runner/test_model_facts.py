@@ -39,7 +39,7 @@ def test_figures() -> None:
     assert (plain.head_count, plain.key_value_head_count, plain.element_bytes) == (4, 2, 2)
     assert (plain.vocabulary_size, plain.context_length_tokens, plain.digest) == (100, 256, "digest")
     assert plain.kv_bytes_per_token == 2 * 2 * 2 * 8 * 2
-    assert plain.layers == (LayerFacts(220, 64), LayerFacts(220, 64))
+    assert plain.layers == (LayerFacts(220, 64, read_bytes=220),) * 2
     assert plain.weight_bytes == plain.load_peak_bytes == 220 * 2 + 2000 + 2000 + 20
     assert plain.unknowns == (KV_ESTIMATED,)
 
@@ -54,7 +54,7 @@ def test_figures_of_a_language_model_one_level_down() -> None:
 def test_the_engines_word_replaces_the_estimate() -> None:
     told = with_kept(found(), [Kept(48, 512), Kept(0, 0, 30, 20)])
     assert told.kv_bytes_per_token == 96
-    assert told.layers == (LayerFacts(220, 96, 512, 0), LayerFacts(220, 0, 0, 80))
+    assert told.layers == (LayerFacts(220, 96, 512, 0, 220), LayerFacts(220, 0, 0, 80, 220))
     assert told.unknowns == ()
 
 

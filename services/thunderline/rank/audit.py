@@ -12,12 +12,14 @@ from thunderline.rank import tensor_split
 from thunderline.rank.architecture import SEEDS, Batching, CannotServe, build, complete, judge
 from thunderline.rank.kept import kept
 from thunderline.rank.splits import REASON_LENGTH_MAX, Split, pipeline
+from thunderline.rank.tensor_split import Shares
 from thunderline.rank.tiny import tiny
 
 
 def audit(folder: Path, with_splits: bool = True) -> dict[str, Any]:
     """{"supported", "reason"}; when it is supported also {"batching", "batching_reason", "kept"} and, if wanted,
-    {"splits": {"pipeline", "pipeline_reason", "tensor", "tensor_reason", "engine", "was_tried"}}.
+    {"splits": {"pipeline", "pipeline_reason", "tensor", "tensor_reason", "tensor_whole_share", "tensor_kv_whole_share",
+    "engine", "was_tried"}}.
 
     Nothing but config.json is read.
     """
@@ -32,18 +34,17 @@ def audit(folder: Path, with_splits: bool = True) -> dict[str, Any]:
         batching, reason = judge(config)
     except CannotServe as error:
         return {"supported": False, "reason": str(error)}
-    found = {"supported": True, "reason": "", "batching": batching.name, "batching_reason": reason}
+    found: dict[str, Any] = {"supported": True, "reason": "", "batching": batching.name, "batching_reason": reason}
     try:
         small = tiny(complete(config))
         build(small)
     except Exception as error:  # a config that cannot be made small is no fault of the model's
         untried = Split(False, f"a tiny copy cannot be made ({type(error).__name__}: {error})"[:REASON_LENGTH_MAX])
-        return {**found, "kept": [], **({"splits": _splits(untried, untried)} if with_splits else {})}
-    return {
-        **found,
-        "kept": _kept(config, small),
-        **({"splits": _splits(pipeline(small, batching, SEEDS[0]), _tensor(small, batching))} if with_splits else {}),
-    }
+        return {**found, "kept": [], **({"splits": _splits(untried, untried, Shares())} if with_splits else {})}
+    found["kept"] = _kept(config, small)
+    if with_splits:
+        found["splits"] = _splits(pipeline(small, batching, SEEDS[0]), *_tensor(config, small, batching))
+    return found
 
 
 def _kept(config: Mapping[str, Any], small: Mapping[str, Any]) -> list[dict[str, int]]:
@@ -53,20 +54,22 @@ def _kept(config: Mapping[str, Any], small: Mapping[str, Any]) -> list[dict[str,
         return []
 
 
-def _tensor(small: Mapping[str, Any], batching: Batching) -> Split:
+def _tensor(config: Mapping[str, Any], small: Mapping[str, Any], batching: Batching) -> tuple[Split, Shares]:
     try:
-        reason = tensor_split.tensor(small, batching.name, SEEDS)
+        shares = tensor_split.tensor(config, small, batching.name, SEEDS)
     except tensor_split.Untried as error:
-        return Split(False, f"it could not be tried: {error}", was_tried=False)
-    return Split(not reason, reason)
+        return Split(False, f"it could not be tried: {error}", was_tried=False), Shares()
+    return Split(not shares.reason, shares.reason), shares
 
 
-def _splits(in_parts: Split, in_shares: Split) -> dict[str, Any]:
+def _splits(in_parts: Split, in_shares: Split, shares: Shares) -> dict[str, Any]:
     return {
         "pipeline": in_parts.is_possible,
         "pipeline_reason": in_parts.reason,
         "tensor": in_shares.is_possible,
         "tensor_reason": in_shares.reason,
+        "tensor_whole_share": shares.weights,
+        "tensor_kv_whole_share": shares.kv,
         "engine": f"mlx-lm {version('mlx-lm')}",
         "was_tried": in_parts.was_tried and in_shares.was_tried,
     }

@@ -15,7 +15,7 @@ from mlx.utils import tree_flatten
 from mlx_lm.models.cache import ArraysCache, CacheList, make_prompt_cache
 
 from thunderline.rank.architecture import build
-from thunderline.rank.pipeline import CannotSplit, layers_of
+from thunderline.rank.pipeline import CannotSplit, InPlaceOf, caches_among, layers_of
 
 # Small constants may be there; a tiny copy's first layer takes several times as much.
 LAZY_BYTES_MAX = 16 * 1024
@@ -43,28 +43,43 @@ class Kept:
         )
 
 
+class _Noting(InPlaceOf):
+    """A layer that notes with which caches it is called."""
+
+    def __init__(self, layer: Any, noted: list[Any]) -> None:
+        super().__init__(layer)
+        object.__setattr__(self, "_noted", noted)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        self._noted += caches_among((*args, *kwargs.values()))
+        return self.layer(*args, **kwargs)
+
+
 def kept(config: Mapping[str, Any], small: Mapping[str, Any]) -> list[dict[str, int]]:
-    """Of each cache that the model makes, as dictionaries; mostly one a layer. Empty when it cannot be told."""
-    if not _is_lazy(build(small)):
-        return []
-    model = build(config)
-    try:
-        layer_count = len(layers_of(model))
-    except CannotSplit:
-        layer_count = 0
-    found = [_of(cache) for cache in _after_one_token(model)]
-    if layer_count and len(found) > layer_count and not len(found) % layer_count:
-        # Some go through their layers several times, with a cache each time.
-        found = [_sum(found[place::layer_count]) for place in range(layer_count)]
-    return [asdict(one) for one in found]
+    """Of each layer, as dictionaries; of each cache where layers cannot be told apart. Empty when nothing is told."""
+    return [asdict(one) for one in of_layers(build(config))] if is_lazy(build(small)) else []
 
 
-def _is_lazy(model: Any) -> bool:
+def is_lazy(model: Any) -> bool:
+    """Whether a token goes through a tiny model without a computation."""
     mx.synchronize()
     mx.reset_peak_memory()
     before = mx.get_active_memory()
-    caches = _after_one_token(model)
-    return bool(caches) and mx.get_peak_memory() - before < LAZY_BYTES_MAX
+    return bool(_after_one_token(model)) and mx.get_peak_memory() - before < LAZY_BYTES_MAX
+
+
+def of_layers(model: Any) -> list[Kept]:
+    """What a lazy model keeps, which is of no use afterwards."""
+    try:
+        layers = layers_of(model)
+    except CannotSplit:
+        return [_of(cache) for cache in _after_one_token(model)]
+    noted: list[list[Any]] = [[] for _ in layers]
+    layers[:] = [_Noting(layer, mine) for layer, mine in zip(layers, noted, strict=True)]
+    left = {id(cache): cache for cache in _after_one_token(model)}
+    # A cache that several layers use is the first one's; what none uses comes before them all.
+    found = [_sum([_of(left.pop(id(one))) for one in mine if id(one) in left]) for mine in noted]
+    return [_sum([found[0], *map(_of, left.values())]), *found[1:]]
 
 
 def _after_one_token(model: Any) -> list[Any]:

@@ -6,7 +6,7 @@ does not compute has no weights: those layers, the embedding behind the first pa
 """
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import mlx.core as mx
@@ -43,32 +43,45 @@ def advance(cache: Any, hidden: mx.array) -> None:
         raise CannotSplit(f"how its {type(cache).__name__} counts positions is not known")
 
 
-class _PassThrough(nn.Module):  # type: ignore[misc]
-    """In the place of a layer that another rank computes."""
+class InPlaceOf(nn.Module):  # type: ignore[misc]
+    """Stands where a layer stood, and says of itself what the layer says."""
 
-    def __init__(self, layer: Any, move: Advance, hop: Hop | None) -> None:
+    def __init__(self, layer: Any) -> None:
         super().__init__()
         # Past nn.Module, which would list the layer's weights among the model's.
-        object.__setattr__(self, "_layer", layer)
-        object.__setattr__(self, "_move", move)
-        object.__setattr__(self, "_hop", hop)
+        object.__setattr__(self, "layer", layer)
 
     def __getattr__(self, name: str) -> Any:
         """Models ask their layers what they are (`is_linear`, `use_sliding`, `self_attn.window`)."""
         try:
             return super().__getattr__(name)
         except AttributeError:
-            return getattr(object.__getattribute__(self, "_layer"), name)
+            return getattr(object.__getattribute__(self, "layer"), name)
 
-    def __call__(self, hidden: Any, *args: Any, **kwargs: Any) -> mx.array:
+
+def caches_among(arguments: Iterable[Any]) -> list[Any]:
+    """Those that a layer is called with, also several at once."""
+    found = [one for value in arguments for one in (value if isinstance(value, list | tuple) else (value,))]
+    return [one for one in found if isinstance(one, _BaseCache)]
+
+
+class _PassThrough(InPlaceOf):
+    """In the place of a layer that another rank computes."""
+
+    def __init__(self, layer: Any, move: Advance, hop: Hop | None) -> None:
+        super().__init__(layer)
+        object.__setattr__(self, "_move", move)
+        object.__setattr__(self, "_hop", hop)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> mx.array:
+        # By whatever name, the state comes first.
+        hidden, *others = (*args, *kwargs.values())
         if not isinstance(hidden, mx.array) or hidden.ndim != 3:
             raise CannotSplit("its layers give more than a hidden state")
         moved: list[mx.array] = []
-        for value in (*args, *kwargs.values()):
-            for one in value if isinstance(value, list | tuple) else (value,):
-                if isinstance(one, _BaseCache):
-                    self._move(one, hidden)
-                    moved += _arrays(one)
+        for cache in caches_among(others):
+            self._move(cache, hidden)
+            moved += _arrays(cache)
         # What is received does not hang on what came here; nor does anybody ask for what was moved, whose graph would
         # grow by some nodes a token.
         given: mx.array = mx.depends(hidden if self._hop is None else self._hop(hidden), [hidden, *moved])

@@ -1,8 +1,8 @@
 """Whether a tiny copy answers the same when each layer is divided between two ranks: mlx-lm's own `shard`, tried by two
 processes on a ring over loopback.
 
-`python -m thunderline.rank.tensor_split FILE` is one of the two: FILE holds {"config", "batching", "seeds"}. It prints
-{"reason"}, empty when its answers are those of the whole copy. Exit code 0 whatever the answer is.
+`python -m thunderline.rank.tensor_split FILE` is one of the two: FILE holds {"config", "small", "batching", "seeds"}.
+It prints the fields of Shares. Exit code 0 whatever the answer is.
 """
 
 import asyncio
@@ -14,6 +14,7 @@ import socket
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,21 +32,31 @@ DIFFERENCE_MAX = 1e-3
 SHARE_MAX = 0.95
 
 
+@dataclass(frozen=True, slots=True)
+class Shares:
+    """`reason` says why not. Of layers' weights and of KV, the share that each rank has whole: norms, routers."""
+
+    reason: str = ""
+    weights: float = 0.0
+    kv: float = 0.0
+
+
 class Untried(Exception):
     """The machine did not let it be tried; nothing is known of the architecture."""
 
 
-def tensor(small: Mapping[str, Any], batching: str, seeds: Sequence[int]) -> str:
-    """Why the layers of a tiny config's model cannot be divided among ranks; empty when they can. Raises Untried."""
+def tensor(config: Mapping[str, Any], small: Mapping[str, Any], batching: str, seeds: Sequence[int]) -> Shares:
+    """Whether the layers of a config's tiny copy, `small`, can be divided among ranks. Raises Untried."""
     from thunderline.rank.architecture import build
 
     if not hasattr(build(small), "shard"):
-        return "mlx-lm cannot divide its layers: it has no `shard` for them"
+        return Shares("mlx-lm cannot divide its layers: it has no `shard` for them")
     last = ""
     for _ in range(TRY_COUNT):
         with tempfile.TemporaryDirectory() as folder, held_ports() as ports:
             task, hostfile = Path(folder) / "task.json", Path(folder) / "ring.json"
-            task.write_text(json.dumps({"config": small, "batching": batching, "seeds": list(seeds)}))
+            said = {"config": config, "small": small, "batching": batching, "seeds": list(seeds)}
+            task.write_text(json.dumps(said))
             hostfile.write_text(json.dumps([[f"127.0.0.1:{port}"] for port in ports]))
             try:
                 return asyncio.run(_ask(task, hostfile))
@@ -84,59 +95,92 @@ def held_ports() -> Iterator[list[int]]:
         raise Untried(f"no {RANK_COUNT} ports of {PORTS.start} to {PORTS.stop} are free")
 
 
-async def _ask(task: Path, hostfile: Path) -> str:
+async def _ask(task: Path, hostfile: Path) -> Shares:
     """What the ranks say. Raises _RankFailed, TimeoutError."""
+    found = Shares()
     try:
         async with asyncio.timeout(DEADLINE_S), asyncio.TaskGroup() as group:
             ranks = [group.create_task(_rank(rank, task, hostfile)) for rank in range(RANK_COUNT)]
             for done in asyncio.as_completed(ranks):
-                if reason := await done:
+                found = await done
+                if found.reason:
                     # The other may wait for this one without end.
                     for rank in ranks:
                         rank.cancel()
-                    return reason
+                    break
     except ExceptionGroup as failed:
         raise failed.exceptions[0] from None
-    return ""
+    return found
 
 
-async def _rank(rank: int, task: Path, hostfile: Path) -> str:
+async def _rank(rank: int, task: Path, hostfile: Path) -> Shares:
     variables = {"MLX_RANK": str(rank), "MLX_HOSTFILE": str(hostfile)}
     command = tethered.command("thunderline.rank.tensor_split", str(task))
     async with tethered.child(command, asyncio.subprocess.PIPE, variables) as process:
         out, err = await process.communicate()
     try:
-        return str(json.loads(out.splitlines()[-1])["reason"])
+        return Shares(**json.loads(out.splitlines()[-1]))
     except (IndexError, ValueError, KeyError, TypeError):
         words = " ".join(err.decode(errors="replace").split())[-200:]
         raise _RankFailed(f"rank {rank} ended with {process.returncode}: {words}") from None
 
 
-def judge(task: Mapping[str, Any]) -> str:
-    """In a rank: why its share of the work gives other answers than the whole; empty when it does not."""
+def judge(task: Mapping[str, Any]) -> Shares:
+    """In a rank: whether its share of the work gives the answers of the whole."""
+    import mlx.core as mx
+
+    group = mx.distributed.init(strict=True, backend="ring")
+    if group.size() != RANK_COUNT:
+        raise RuntimeError(f"a ring of {group.size()} ranks")
+    reason = ""
+    # A router's near-tie, which rounding decides, is in one copy; a share that is missing is in each.
+    for seed in task["seeds"]:
+        try:
+            reason = _differs(task, seed, group)
+        except Exception as error:  # whatever an architecture's code makes of half its heads, on both ranks alike
+            return Shares(f"a tiny copy on {RANK_COUNT} ranks fails: {type(error).__name__}: {error}"[:200])
+        if not reason:
+            return _shares(task["config"], task["small"], group)
+    return Shares(reason)
+
+
+def _differs(task: Mapping[str, Any], seed: int, group: Any) -> str:
     import mlx.core as mx
 
     from thunderline.rank.architecture import BATCHINGS, random_weights
     from thunderline.rank.splits import difference, fresh, tell
 
-    group = mx.distributed.init(strict=True, backend="ring")
-    if group.size() != RANK_COUNT:
-        raise RuntimeError(f"a ring of {group.size()} ranks")
-    batching, found = BATCHINGS[task["batching"]], ""
-    # A router's near-tie, which rounding decides, is in one copy; a share that is missing is in each.
-    for seed in task["seeds"]:
+    batching = BATCHINGS[task["batching"]]
+    whole, divided = (random_weights(fresh(task["small"], seed), seed) for _ in range(2))
+    divided.shard(group)
+    mx.eval(divided.parameters())
+    if _weight_bytes(divided) > SHARE_MAX * _weight_bytes(whole):
+        return "its `shard` leaves the weights whole"
+    found = difference(tell(divided, batching), tell(whole, batching), DIFFERENCE_MAX)
+    return f"a tiny copy on {RANK_COUNT} ranks answers otherwise: {found}" if found else ""
+
+
+def _shares(config: Mapping[str, Any], small: Mapping[str, Any], group: Any) -> Shares:
+    """By the real sizes, of which nothing is computed; by the tiny ones where two ranks cannot divide these."""
+    from thunderline.rank.architecture import build
+    from thunderline.rank.kept import is_lazy, of_layers
+    from thunderline.rank.pipeline import layers_of
+
+    for sizes in (config, small) if is_lazy(build(small)) else (small,):
         try:
-            whole, divided = (random_weights(fresh(task["config"], seed), seed) for _ in range(2))
+            whole, divided = build(sizes), build(sizes)
             divided.shard(group)
-            mx.eval(divided.parameters())
-            if _weight_bytes(divided) > SHARE_MAX * _weight_bytes(whole):
-                return "its `shard` leaves the weights whole"
-            found = difference(tell(divided, batching), tell(whole, batching), DIFFERENCE_MAX)
-        except Exception as error:  # whatever an architecture's code makes of half its heads, on both ranks alike
-            return f"a tiny copy on {RANK_COUNT} ranks fails: {type(error).__name__}: {error}"[:200]
-        if not found:
-            return ""
-    return f"a tiny copy on {RANK_COUNT} ranks answers otherwise: {found}"
+            weights = [sum(map(_weight_bytes, layers_of(model))) for model in (whole, divided)]
+            kv = [sum(one.kv_elements_per_token for one in of_layers(model)) for model in (whole, divided)]
+        except Exception:  # as above
+            continue
+        return Shares("", _whole_share(*weights), _whole_share(*kv))
+    return Shares()
+
+
+def _whole_share(whole: int, mine: int) -> float:
+    """Of what one rank has, w + (whole - w) / RANK_COUNT, the share w / whole."""
+    return round((RANK_COUNT * mine - whole) / (RANK_COUNT - 1) / whole, 4) if whole else 0.0
 
 
 def _weight_bytes(model: Any) -> int:
@@ -149,7 +193,7 @@ def main() -> int:
     from thunderline.rank import blas
 
     blas.load()
-    print(json.dumps({"reason": judge(json.loads(Path(sys.argv[1]).read_text()))}), flush=True)
+    print(json.dumps(asdict(judge(json.loads(Path(sys.argv[1]).read_text())))), flush=True)
     # The ring's threads may still wait for the other rank.
     os._exit(0)
 

@@ -35,6 +35,8 @@ class Splits:
     tensor: bool = False
     tensor_reason: str = ""
     engine: str = ""
+    tensor_whole_share: float = 0.0
+    tensor_kv_whole_share: float = 0.0
     # False where the machine did not let it be tried: then it is asked again.
     was_tried: bool = True
 

@@ -5,11 +5,11 @@ pictures and sound), and unpacks formats that MLX has not. Tensors are known by 
 architecture is.
 """
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from math import prod
 from typing import Any
 
 # Formats in which an engine may compute, as safetensors names them.
@@ -24,6 +24,10 @@ AS_THEY_ARE = ("mxfp4", "mxfp8", "fp8")
 _TABLE = re.compile(r"(^|\.)rotary_emb\.|inv_freq$|masked_bias$|\.(attn|attention)\.bias$|(activation|input)_scale$")
 _TOWER = re.compile(r"^(vision|visual|audio|multi_modal|mm_|image)|_(vision|audio)$")
 _PREDICTION = re.compile(r"^(mtp|nextn)(_|$)")
+# Routed ones; those that all tokens share are read by each.
+_EXPERT = re.compile(r"\.(experts|switch_\w+)\.")
+_EXPERT_COUNTS = ("num_experts", "n_routed_experts", "num_local_experts", "moe_num_experts")
+_CHOSEN_COUNTS = ("num_experts_per_tok", "moe_topk", "moe_top_k", "num_experts_per_token", "top_k_experts")
 LAYER_COUNT_MAX = 1024
 # A rank reads so many bytes at once, or one tensor.
 PIECE_BYTES = 64 * 1024 * 1024
@@ -48,6 +52,8 @@ class Loaded:
     """Bytes in memory. `doubts` are sentences for the operator."""
 
     layer_bytes: tuple[int, ...] = ()
+    # Of these, what one token reads: of a layer's experts only those that it is sent to.
+    layer_read_bytes: tuple[int, ...] = ()
     embedding_bytes: int = 0
     head_bytes: int = 0
     other_bytes: int = 0
@@ -71,7 +77,8 @@ def loaded(tensors: Sequence[Tensor], config: Mapping[str, Any], layer_count: in
     prefix = _layers_prefix(bytes_of)
     count = layer_count or 1 + max((_layer(name, prefix) for name in bytes_of), default=-1)
     count = min(count, LAYER_COUNT_MAX)
-    layers = [0] * count
+    layers, read = [0] * count, [0] * count
+    share = _chosen_share(config)
     embedding: dict[str, int] = {}
     head: dict[str, int] = {}
     other: dict[str, int] = {}
@@ -81,12 +88,14 @@ def loaded(tensors: Sequence[Tensor], config: Mapping[str, Any], layer_count: in
             # More of them predict further tokens; nobody does that here.
             if layer < count:
                 layers[layer] += size
+                read[layer] += math.ceil(size * share) if _EXPERT.search(name) else size
             continue
         (head if _is_head(name) else embedding if _is_embedding(name) else other)[name] = size
     is_tied, doubts = _tied(config, embedding, head)
     stays = [tensor for tensor in text if bytes_of[tensor.name] and _layer(tensor.name, prefix) < count]
     return Loaded(
         layer_bytes=tuple(layers),
+        layer_read_bytes=tuple(read),
         embedding_bytes=sum(embedding.values()),
         head_bytes=0 if is_tied else sum(head.values()),
         other_bytes=sum(other.values()),
@@ -127,7 +136,7 @@ def _loaded_bytes(tensor: Tensor, present: Mapping[str, Tensor]) -> int:
     if tensor.name.endswith(FP8_SCALE):
         return 0
     if tensor.dtype in FP8 and f"{tensor.name}{FP8_SCALE}" in present:
-        return prod(tensor.shape) * FLOAT_BYTES["BF16"]
+        return math.prod(tensor.shape) * FLOAT_BYTES["BF16"]
     if f"{stem}.weight_packed" in present:
         # Scales alone: zero points of the same size are made of them.
         return {"weight_shape": 0, "weight_scale": 2 * tensor.size_bytes}.get(last, tensor.size_bytes)
@@ -161,6 +170,19 @@ def _is_head(name: str) -> bool:
 
 def _is_embedding(name: str) -> bool:
     return any("emb" in part or part in ("wte", "wpe") for part in name.split("."))
+
+
+def _chosen_share(config: Mapping[str, Any]) -> float:
+    """Of its experts, how many a token is sent to; 1 where the config does not say."""
+    several, chosen = whole(config, *_EXPERT_COUNTS), whole(config, *_CHOSEN_COUNTS)
+    return min(1.0, chosen / several) if several and chosen else 1.0
+
+
+def whole(values: Mapping[str, Any], *keys: str) -> int:
+    """The first of the keys that has a whole number; 0 without one."""
+    found = (values[key] for key in keys if type(values.get(key)) is int and values[key] >= 0)
+    # What does not fit the wire's 32 bits is no figure of a model.
+    return min(next(found, 0), 2**31 - 1)
 
 
 def _tied(

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from thunderline.cluster.context import context_length_tokens
-from thunderline.runner.loaded_weights import LAYER_COUNT_MAX, Loaded, Tensor, loaded
+from thunderline.runner.loaded_weights import LAYER_COUNT_MAX, Loaded, Tensor, loaded, whole
 
 UNKNOWN_COUNT_MAX = 16
 # Everything that is divided among the ranks of a tensor split, by the names that model families use for it.
@@ -28,6 +28,7 @@ class LayerFacts:
     kv_bytes_per_token: int = 0
     window_tokens: int = 0
     state_bytes: int = 0
+    read_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +59,9 @@ class Facts:
 
 
 def language_model(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Models with pictures keep the language model's figures one level down, a few others those of their attention."""
+    """Models with pictures keep the language model's figures one level down, a few others those of a layer's parts."""
     flat = dict(config)
-    for key in ("text_config", "attn_config"):
+    for key in ("text_config", "attn_config", "ffn_config"):
         inner = flat.get(key)
         flat |= inner if isinstance(inner, Mapping) else {}
     return flat
@@ -84,7 +85,10 @@ def facts(config: Mapping[str, Any], tensors: Sequence[Tensor], digest: str) -> 
         context_length_tokens=context_length_tokens(config),
         vocabulary_size=whole(values, "vocab_size"),
         digest=digest,
-        layers=tuple(LayerFacts(size, even) for size in weights.layer_bytes[:LAYER_COUNT_MAX]),
+        layers=tuple(
+            LayerFacts(size, even, read_bytes=read)
+            for size, read in zip(weights.layer_bytes, weights.layer_read_bytes, strict=True)
+        ),
         embedding_bytes=weights.embedding_bytes,
         head_bytes=weights.head_bytes,
         is_tied=weights.is_tied,
@@ -177,10 +181,3 @@ def quantization(config: Mapping[str, Any], weights: Loaded, tensors: Sequence[T
             mode = str(packed.get("mode") or packed.get("quant_method") or "affine")[:32]
             return ", ".join([f"{bits} bits"] * bool(bits) + [f"groups of {group}"] * bool(group) + [mode])
     return "fp8" if any(tensor.dtype.startswith("F8") for tensor in tensors) else ""
-
-
-def whole(values: Mapping[str, Any], *keys: str) -> int:
-    """The first of the keys that has a whole number; 0 without one."""
-    found = (values[key] for key in keys if type(values.get(key)) is int and values[key] >= 0)
-    # What does not fit the wire's 32 bits is no figure of a model.
-    return min(next(found, 0), 2**31 - 1)

@@ -203,4 +203,6 @@ def _splits(audit: Audit) -> cluster_pb2.SplitFacts | None:
         tensor=splits.tensor,
         tensor_reason=splits.tensor_reason,
         engine=splits.engine,
+        tensor_whole_share=splits.tensor_whole_share,
+        tensor_kv_whole_share=splits.tensor_kv_whole_share,
     )

@@ -1041,6 +1041,7 @@ class LayerFacts(_message.Message):
     KV_BYTES_PER_TOKEN_FIELD_NUMBER: _builtins.int
     WINDOW_TOKENS_FIELD_NUMBER: _builtins.int
     STATE_BYTES_FIELD_NUMBER: _builtins.int
+    READ_BYTES_FIELD_NUMBER: _builtins.int
     weight_bytes: _builtins.int
     kv_bytes_per_token: _builtins.int
     """KV of one token; 0 in a layer that keeps none."""
@@ -1048,6 +1049,8 @@ class LayerFacts(_message.Message):
     """It keeps the KV of this many tokens of a sequence; 0: of all."""
     state_bytes: _builtins.int
     """What it keeps of each sequence, however long that is: the state of a layer without KV."""
+    read_bytes: _builtins.int
+    """Of its weights, what one token reads: of a layer's experts only those that the token is sent to."""
     def __init__(
         self,
         *,
@@ -1055,10 +1058,11 @@ class LayerFacts(_message.Message):
         kv_bytes_per_token: _builtins.int = ...,
         window_tokens: _builtins.int = ...,
         state_bytes: _builtins.int = ...,
+        read_bytes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["kv_bytes_per_token", b"kv_bytes_per_token", "state_bytes", b"state_bytes", "weight_bytes", b"weight_bytes", "window_tokens", b"window_tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kv_bytes_per_token", b"kv_bytes_per_token", "read_bytes", b"read_bytes", "state_bytes", b"state_bytes", "weight_bytes", b"weight_bytes", "window_tokens", b"window_tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1197,6 +1201,8 @@ class SplitFacts(_message.Message):
     TENSOR_FIELD_NUMBER: _builtins.int
     TENSOR_REASON_FIELD_NUMBER: _builtins.int
     ENGINE_FIELD_NUMBER: _builtins.int
+    TENSOR_WHOLE_SHARE_FIELD_NUMBER: _builtins.int
+    TENSOR_KV_WHOLE_SHARE_FIELD_NUMBER: _builtins.int
     pipeline: _builtins.bool
     """Each rank computes some of the layers."""
     pipeline_reason: _builtins.str
@@ -1206,6 +1212,11 @@ class SplitFacts(_message.Message):
     tensor_reason: _builtins.str
     engine: _builtins.str
     """The engine that was tried: "mlx-lm 0.32.2"."""
+    tensor_whole_share: _builtins.float
+    """Of the layers' weights, and of a token's KV, the share that each rank of a tensor split has whole: norms, routers;
+    compressed latent attention. The rest of both is divided by the number of ranks.
+    """
+    tensor_kv_whole_share: _builtins.float
     def __init__(
         self,
         *,
@@ -1214,10 +1225,12 @@ class SplitFacts(_message.Message):
         tensor: _builtins.bool = ...,
         tensor_reason: _builtins.str = ...,
         engine: _builtins.str = ...,
+        tensor_whole_share: _builtins.float = ...,
+        tensor_kv_whole_share: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["engine", b"engine", "pipeline", b"pipeline", "pipeline_reason", b"pipeline_reason", "tensor", b"tensor", "tensor_reason", b"tensor_reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["engine", b"engine", "pipeline", b"pipeline", "pipeline_reason", b"pipeline_reason", "tensor", b"tensor", "tensor_kv_whole_share", b"tensor_kv_whole_share", "tensor_reason", b"tensor_reason", "tensor_whole_share", b"tensor_whole_share"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
