@@ -17,6 +17,7 @@ from thunderline.rank import blas
 blas.load()
 
 import mlx.core as mx  # noqa: E402  (the BLAS has to come before mlx)
+from mlx import nn  # noqa: E402
 from mlx.utils import tree_flatten  # noqa: E402
 from mlx_lm.utils import load_model  # noqa: E402
 
@@ -24,7 +25,7 @@ from thunderline.rank.architecture import build  # noqa: E402
 from thunderline.rank.load import read  # noqa: E402
 from thunderline.rank.pipeline import layers_of  # noqa: E402
 
-ITEM_BYTES = {"F32": 4, "BF16": 2, "F8_E4M3": 1}
+ITEM_BYTES = {"F32": 4, "BF16": 2, "F8_E4M3": 1, "U32": 4}
 FP8_BLOCK = 128
 LAYERS, HIDDEN, INNER, VOCABULARY = 4, 512, 1024, 2000
 DENSE = {
@@ -52,6 +53,7 @@ EXPERTS = {
     "routed_scaling_factor": 1.0,
 }
 TIED = {**DENSE, "model_type": "llama", "tie_word_embeddings": True}
+PACKED = {**DENSE, "model_type": "llama", "tie_word_embeddings": False, "quantization": {"group_size": 64, "bits": 4}}
 PREDICTION = {
     **EXPERTS,
     "model_type": "glm4_moe",
@@ -76,9 +78,11 @@ Entries = dict[str, tuple[str, tuple[int, ...]]]
 
 
 def as_published(config: dict[str, Any]) -> Entries:
-    """In bfloat16, each expert by itself, latent attention's two halves in one."""
-    found: Entries = {}
-    for name, array in tree_flatten(build(config).parameters()):
+    """In bfloat16 or packed, each expert by itself, latent attention's two halves in one."""
+    model, found = build(config), Entries()
+    if packed := config.get("quantization"):
+        nn.quantize(model, **packed)
+    for name, array in tree_flatten(model.parameters()):
         if (expert := re.fullmatch(r"(.*)\.switch_mlp\.(.*)", name)) is not None:
             for number in range(array.shape[0]):
                 found[f"{expert[1]}.experts.{number}.{expert[2]}"] = ("BF16", tuple(array.shape[1:]))
@@ -86,7 +90,7 @@ def as_published(config: dict[str, Any]) -> Entries:
             rows = config["num_attention_heads"] * (config["qk_nope_head_dim"] + config["v_head_dim"])
             found[name.replace("embed_q", "kv_b_proj")] = ("BF16", (rows, config["kv_lora_rank"]))
         elif not name.endswith("unembed_out.weight"):
-            found[name] = ("BF16", tuple(array.shape))
+            found[name] = ("U32" if array.dtype == mx.uint32 else "BF16", tuple(array.shape))
     return found
 
 
@@ -115,6 +119,7 @@ def fp8(entries: Entries) -> Entries:
 
 KINDS: dict[str, tuple[dict[str, Any], Callable[[Entries], Entries]]] = {
     "tied": (TIED, tied),
+    "packed": (PACKED, lambda entries: entries),
     "prediction": (PREDICTION, prediction),
     "experts": (PREDICTION, lambda entries: entries),
     "fp8": (LATENT, fp8),

@@ -15,6 +15,7 @@ DEADLINE_S = 120
 SMALL_BYTES = 64 * 1024
 KINDS = {
     "tied": "a tied head and rotary tables that the files have all the same",
+    "packed": "four bits a weight",
     "prediction": "a layer behind the last that predicts one token more",
     "experts": "each expert by itself",
     "fp8": "fp8 with scales for blocks, each expert by itself",
