@@ -50,6 +50,8 @@ PROOFS = {
     "lab_macs": ["tests/lab/test_macos.py"],
     "lab_scanning": ["tests/lab/test_scanning_cost.py"],
     "architectures": ["tests/audit/test_every_architecture.py"],
+    "planning": ["tests/prove/test_planning.py"],
+    "model_facts": ["tests/audit/test_facts_of_every_architecture.py", "tests/audit/test_facts_of_published_files.py"],
 }
 # What tests read that is not Python.
 DATA = dict.fromkeys(

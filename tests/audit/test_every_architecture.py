@@ -1,4 +1,5 @@
-"""Every architecture of the installed mlx-lm gets its verdict from the audit that a runner starts, in a child each.
+"""Every architecture of the installed mlx-lm gets its verdicts from the audit that a runner starts, in a child each:
+what may be done in a batch, and how it can be divided.
 
 configs.json: a small config of each architecture as its model folders have it, with more layers, wider windows and more
 experts than the audit's tiny copy; the names stand here and nowhere in the code that decides.
@@ -16,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from thunderline.runner.answers import Answer
+from thunderline.runner.answers import Answer, Splits
 from thunderline.runner.models import ask_the_engine, audit_command
 
 CONFIGS: dict[str, dict[str, Any]] = json.loads(Path(__file__).with_name("configs.json").read_text())
@@ -42,10 +43,36 @@ KNOWN |= {"recurrent_gemma"}
 # On Linux without a GPU: Metal kernels, a package and a manifest of packed weights that are not there; phi3small ends
 # the process in MLX's block-sparse product.
 NOT_BUILT = {"bitnet", "muse_spark", "olmo", "prism_hadamard_qwen35", "phi3small"}
+PIPELINE_COUNT_MIN = 90
+# mlx-lm 0.32.2: the layers of everything else can be on several ranks.
+NO_PIPELINE = {
+    # Layers that give more than a hidden state, or take the keys of others.
+    *("gemma3n", "gemma4", "gemma4_text", "hunyuan", "kimi_k3", "rwkv7"),
+    # Two lists of layers, or layers whose weights are used from outside.
+    *("afm7", "iquestloopcoder"),
+    # The embedding goes into each layer.
+    "talkie",
+}
+# mlx-lm brings a `shard` for their layers, and two ranks answer as one.
+TENSOR = {
+    *(
+        "deepseek_v2",
+        "deepseek_v3",
+        "deepseek_v32",
+        "exaone_moe",
+        "glm4_moe",
+        "glm4_moe_lite",
+        "glm_moe_dsa",
+        "gpt_oss",
+    ),
+    *("iquestloopcoder", "kimi_k25", "kimi_k3", "llama", "longcat_flash", "longcat_flash_ngram", "minimax"),
+    *("minimax_m3_vl", "ministral3", "mistral4", "qwen2", "qwen3", "qwen3_5", "qwen3_5_moe", "qwen3_moe", "step3p5"),
+}
 # For `make test`: one of each kind.
 TENTH = ("llama", "gemma3_text", "gpt_oss", "jamba", "mamba", "recurrent_gemma", "plamo3", "llama4", "phi3small")
 
 found: dict[str, tuple[str, str]] = {}
+found_splits: dict[str, Splits] = {}
 
 
 def verdict(answer: Answer) -> tuple[str, str]:
@@ -74,12 +101,27 @@ def test_every_architecture_of_the_installed_mlx_lm_has_its_config() -> None:
 @pytest.mark.parametrize("name", CONFIGS if os.environ.get("PROVE") else TENTH)
 def test_verdict(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "config.json").write_text(json.dumps(CONFIGS[name]))
-    found[name] = verdict(asyncio.run(ask_the_engine(audit_command(tmp_path), tmp_path)))
+    answer = asyncio.run(ask_the_engine(audit_command(tmp_path), tmp_path))
+    found[name], splits = verdict(answer), answer.splits or Splits()
     with capsys.disabled():
-        print(f"\n{len(found):3} {name}: {': '.join(filter(None, found[name]))}", end="", flush=True)
+        words = ", ".join(filter(None, found[name]))
+        print(f"\n{len(found):3} {name}: {words}; {told(splits)}", end="", flush=True)
     if name in NOT_BUILT and sys.platform != "linux":
         return
     assert found[name][0] == expected(name), found[name][1]
+    if expected(name) in (UNBUILT, REFUSED):
+        return
+    found_splits[name] = splits
+    assert splits.was_tried, splits.tensor_reason
+    assert splits.pipeline is (name not in NO_PIPELINE), splits.pipeline_reason
+    assert splits.tensor is (name in TENSOR), splits.tensor_reason
+    assert bool(splits.pipeline_reason) is not splits.pipeline
+    assert bool(splits.tensor_reason) is not splits.tensor
+
+
+def told(splits: Splits) -> str:
+    pipeline, tensor = splits.pipeline_reason or "pipeline", splits.tensor_reason or "tensor"
+    return f"{pipeline}; {tensor}"
 
 
 def test_most_may_be_batched_and_those_that_are_known_not_to_may_not(evidence: dict[str, Any]) -> None:
@@ -98,10 +140,26 @@ def test_most_may_be_batched_and_those_that_are_known_not_to_may_not(evidence: d
         assert counts[BATCH] >= BATCH_COUNT_MIN
 
 
+def test_most_can_be_in_a_pipeline(evidence: dict[str, Any]) -> None:
+    assert found_splits, "runs after the verdicts"
+    in_parts = sorted(name for name, splits in found_splits.items() if splits.pipeline)
+    evidence["pipeline"] = len(in_parts)
+    evidence["no_pipeline"] = {
+        name: splits.pipeline_reason for name, splits in sorted(found_splits.items()) if not splits.pipeline
+    }
+    evidence["tensor"] = sorted(name for name, splits in found_splits.items() if splits.tensor)
+    if os.environ.get("PROVE"):
+        assert len(in_parts) >= PIPELINE_COUNT_MIN
+
+
 def test_no_architectures_name_stands_in_the_code_that_decides() -> None:
-    rank = Path(__file__).parents[2] / "services/thunderline/rank"
-    decides = "".join((rank / name).read_text() for name in ("engine.py", "generator.py", "rows.py", "prefill.py"))
-    code = "\n".join((rank / name).read_text() for name in ("architecture.py", "tiny.py"))
+    services = Path(__file__).parents[2] / "services/thunderline"
+    decides = {
+        "rank": "engine generator rows prefill architecture tiny audit kept pipeline splits tensor_split".split(),
+        "runner": "answers loaded_weights model_facts model_files models".split(),
+    }
+    files = [services / folder / f"{name}.py" for folder, names in decides.items() for name in names]
+    code = "\n".join(file.read_text() for file in files)
     # In comments and docstrings an example may be named; nothing is compared with a name.
-    strings = set(re.findall(r"""["']([\w.-]+)["']""", decides + code))
+    strings = set(re.findall(r"""["']([\w.-]+)["']""", code))
     assert not strings & CONFIGS.keys()

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,8 +14,9 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 @contextmanager
-def hub(folder: Path) -> Iterator[str]:
-    """Serves the files of a folder as MODEL; gives the address."""
+def hub(folder: Path, asked: list[str] | None = None) -> Iterator[str]:
+    """Serves the files of a folder as MODEL; gives the address. `asked` gets a line for each file that is sent."""
+    told = [] if asked is None else asked
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -30,13 +32,14 @@ def hub(folder: Path) -> Iterator[str]:
 
         def _answer(self, body: bool) -> None:
             path = self.path.partition("?")[0]
-            api, file = f"/api/models/{MODEL}", f"/{MODEL}/resolve/{COMMIT}/"
+            api, name = f"/api/models/{MODEL}", re.sub(rf"^/{MODEL}/resolve/({COMMIT}|main)/", "", path)
             if path == api or path.startswith(f"{api}/revision/"):
                 self._send(json.dumps(_info(folder)).encode(), body, "application/json")
             elif path.startswith(f"{api}/tree/"):
                 self._send(json.dumps(_tree(folder)).encode(), body, "application/json")
-            elif path.startswith(file) and (folder / path.removeprefix(file)).is_file():
-                self._send((folder / path.removeprefix(file)).read_bytes(), body, "application/octet-stream")
+            elif name != path and (folder / name).is_file():
+                told.append(f"{name} {self.headers.get('Range', 'whole')}")
+                self._send((folder / name).read_bytes(), body, "application/octet-stream")
             else:
                 self.send_response(404)
                 self.send_header("X-Error-Code", "RepoNotFound")
@@ -44,7 +47,10 @@ def hub(folder: Path) -> Iterator[str]:
                 self.end_headers()
 
         def _send(self, data: bytes, body: bool, kind: str) -> None:
-            self.send_response(200)
+            span = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
+            if span is not None:
+                data = data[int(span[1]) : int(span[2]) + 1]
+            self.send_response(206 if span is not None else 200)
             self.send_header("Content-Type", kind)
             self.send_header("Content-Length", str(len(data)))
             self.send_header("ETag", f'"{hashlib.sha1(data).hexdigest()}"')

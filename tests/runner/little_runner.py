@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import socket
 import sys
 import uuid
@@ -46,7 +47,8 @@ def ends(known: Settings, rank: RankId, path: Path) -> list[str]:
 
 def supported(folder: Path) -> list[str]:
     """Instead of the engine's child."""
-    return [sys.executable, "-c", """print('{"supported": true}')"""]
+    told = {"supported": True, "splits": {"pipeline": True, "tensor_reason": "no"}}
+    return [sys.executable, "-c", f"print({json.dumps(told)!r})"]
 
 
 def free_port() -> int:

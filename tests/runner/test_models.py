@@ -13,7 +13,6 @@ from thunderline.cluster.errors import InvalidRequest
 from thunderline.process import settings
 from thunderline.process.settings import Settings
 from thunderline.runner.answers import REMEMBERED_COUNT_MAX, Answer, newest
-from thunderline.runner.model_files import element_bytes, kv_bytes_per_token
 from thunderline.runner.models import Models, Verdict
 
 
@@ -190,6 +189,62 @@ async def test_an_answer_that_may_not_hold_any_more_is_asked_for_again(
     assert count.read_text() == "xx"
 
 
+SPLITS = {"pipeline": True, "pipeline_reason": "", "tensor": False, "tensor_reason": "9 heads", "engine": "mlx-lm 1"}
+
+
+def splitting(count: Path, was_tried: bool = True) -> Callable[[Path], list[str]]:
+    """A child that leaves a letter each time and tries to split when it may: the option comes behind the folder."""
+    answer = {"supported": True, "kept": [{"kv_elements_per_token": 64, "window_tokens": 8}] * LAYERS}
+    both = {**answer, "splits": {**SPLITS, "was_tried": was_tried}}
+    script = f"import sys; open({str(count)!r}, 'a').write('x' if sys.argv[1:] else 'S'); "
+    script += f"print({json.dumps(answer)!r} if sys.argv[1:] else {json.dumps(both)!r})"
+    return lambda folder: [sys.executable, "-c", script]
+
+
+async def test_splits_are_tried_when_they_are_asked_for_and_once(home: Settings, tmp_path: Path) -> None:
+    make(home.models / "little")
+    count = tmp_path / "count"
+    for _ in range(2):
+        known = models(home, splitting(count))
+        plain = await known.audit("little")
+        assert (plain.splits is None) is (_ == 0), "what is known is told"
+        for _again in range(2):
+            split = (await known.audit("little", splits=True)).splits
+            assert split is not None
+            assert (split.pipeline, split.tensor, split.tensor_reason) == (True, False, "9 heads")
+    assert count.read_text() == "xS"
+
+
+async def test_splits_that_the_machine_did_not_let_be_tried_are_tried_again(home: Settings, tmp_path: Path) -> None:
+    make(home.models / "little")
+    count = tmp_path / "count"
+    known = models(home, splitting(count, was_tried=False))
+    for _ in range(2):
+        split = (await known.audit("little", splits=True)).splits
+        assert split is not None and not split.was_tried
+    assert (await known.audit("little")).splits is None
+    assert count.read_text() == "SS"
+
+
+async def test_another_model_of_the_same_config_is_known_already(home: Settings, tmp_path: Path) -> None:
+    make(home.models / "little")
+    other = make(home.models / "other") / "model.safetensors"
+    other.write_bytes(other.read_bytes()[:-4] + b"\0\0\0\0")
+    count = tmp_path / "count"
+    known = models(home, splitting(count))
+    assert await known.audit("little") != await known.audit("other")
+    assert count.read_text() == "x"
+
+
+async def test_the_engines_word_on_what_layers_keep_is_in_the_facts(home: Settings, tmp_path: Path) -> None:
+    make(home.models / "little")
+    facts = (await models(home, splitting(tmp_path / "count")).audit("little")).facts
+    assert facts is not None
+    assert {(layer.kv_bytes_per_token, layer.window_tokens) for layer in facts.layers} == {(4 * 64, 8)}
+    assert facts.kv_bytes_per_token == LAYERS * 4 * 64
+    assert facts.unknowns == ()
+
+
 def test_only_the_newest_answers_are_remembered() -> None:
     many = {str(number): Answer(True) for number in range(REMEMBERED_COUNT_MAX + 3)}
     assert list(newest(many)) == [str(number) for number in range(3, REMEMBERED_COUNT_MAX + 3)]
@@ -203,42 +258,3 @@ def test_hidden_folders_are_not_listed(home: Settings) -> None:
     assert set(listed) == {"little", "empty"}
     assert listed["little"].problems == ()
     assert listed["empty"].problems
-
-
-KV: dict[str, tuple[dict[str, object], int]] = {
-    "grouped_heads": (
-        {"num_hidden_layers": 30, "num_attention_heads": 9, "num_key_value_heads": 3, "head_dim": 64},
-        2 * 30 * 3 * 64 * 4,
-    ),
-    "all_heads": ({"num_hidden_layers": 2, "num_attention_heads": 4, "hidden_size": 32}, 2 * 2 * 4 * 8 * 4),
-    "latent_attention": ({"num_hidden_layers": 2, "kv_lora_rank": 512, "qk_rope_head_dim": 64}, 2 * 576 * 4),
-    "unknown": ({"num_hidden_layers": 2}, 0),
-    "nonsense": ({"num_hidden_layers": "two", "num_attention_heads": -4, "hidden_size": None}, 0),
-}
-
-
-@pytest.mark.parametrize("case", KV)
-def test_kv_bytes_per_token(case: str) -> None:
-    config, expected = KV[case]
-    assert kv_bytes_per_token(config, 4) == expected
-
-
-def _head(**tensors: tuple[str, int]) -> bytes:
-    header = {name: {"dtype": dtype, "data_offsets": [0, size]} for name, (dtype, size) in tensors.items()}
-    text = json.dumps(header).encode()
-    return struct.pack("<Q", len(text)) + text
-
-
-ELEMENTS: dict[str, tuple[list[bytes], int]] = {
-    "float32": ([_head(a=("F32", 100))], 4),
-    "bfloat16_with_a_small_float32_bias": ([_head(a=("BF16", 100), b=("F32", 8))], 2),
-    "packed_weights_with_float16_scales": ([_head(a=("U32", 1000), b=("F16", 10))], 2),
-    "over_all_files": ([_head(a=("F16", 10)), _head(a=("F32", 100))], 4),
-    "unknown": ([b"", b"12345678{"], 2),
-}
-
-
-@pytest.mark.parametrize("case", ELEMENTS)
-def test_size_of_a_kv_element(case: str) -> None:
-    heads, expected = ELEMENTS[case]
-    assert element_bytes(heads) == expected

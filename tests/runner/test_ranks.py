@@ -9,6 +9,7 @@ import grpc
 import psutil
 import pytest
 
+from runner.little_model import HEADS
 from runner.little_runner import ABSENT, PREPARED, READY, running, stand_in
 from thunderline.cluster.errors import EpochConflict, InvalidRequest, StaleEpoch, WrongStore
 from thunderline.rpc.errors import from_call
@@ -237,6 +238,9 @@ async def test_models_are_listed_and_audited_over_the_wire(tmp_path: Path) -> No
         audit = await little.stub.AuditModel(runner_pb2.AuditModelRequest(model="little"), timeout=20)
         assert audit.verdict == runner_pb2.MODEL_VERDICT_USABLE
         assert audit.usable_memory_bytes > 0
+        assert sum(layer.weight_bytes for layer in audit.facts.layers) + audit.facts.embedding_bytes > 0
+        assert next((one.name, one.count) for one in audit.facts.tensor_divisors) == ("num_attention_heads", HEADS)
+        assert (audit.splits.pipeline, audit.splits.tensor, audit.splits.tensor_reason) == (True, False, "no")
         missing = await little.stub.AuditModel(runner_pb2.AuditModelRequest(model="/nowhere"), timeout=20)
         assert missing.verdict == runner_pb2.MODEL_VERDICT_UNUSABLE
         fetched = [step async for step in little.stub.FetchModel(runner_pb2.FetchModelRequest(model="little"))]

@@ -108,6 +108,7 @@ def main(argv: Sequence[str], on_step: Callable[[Any], Any] | None = None) -> in
     parser = argparse.ArgumentParser(prog="thunderline rank", description=__doc__)
     parser.add_argument("--probe", action="store_true", help="print what MLX can do here, as JSON")
     parser.add_argument("--audit", type=Path, metavar="FOLDER", help="print what may be done with a model, as JSON")
+    parser.add_argument("--without-splits", action="store_true", help="audit only what one rank needs to know")
     parser.add_argument("--home", type=Path)
     parser.add_argument("--instance")
     parser.add_argument("--epoch", type=int)
@@ -127,9 +128,9 @@ def main(argv: Sequence[str], on_step: Callable[[Any], Any] | None = None) -> in
         print(json.dumps(probe(computes)))
         return DONE
     if arguments.audit:
-        from thunderline.rank.architecture import audit
+        from thunderline.rank.audit import audit
 
-        print(json.dumps(audit(arguments.audit)))
+        print(json.dumps(audit(arguments.audit, not arguments.without_splits)))
         return DONE
     if None in (arguments.instance, arguments.epoch, arguments.rank, arguments.map, arguments.socket):
         return refuse("rank", "is started by a runner: --instance --epoch --rank --map --socket are needed", USAGE)

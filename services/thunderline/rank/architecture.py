@@ -1,16 +1,14 @@
-"""The architecture audit: whether mlx-lm knows a model's architecture, and what may be done with it in a batch.
+"""What may be done with a model's architecture in a batch.
 
 mlx-lm answers some architectures differently in a batch of uneven prompts than alone, silently. So a tiny random copy
-of the model's config (tiny.py) answers both ways, once per architecture and mlx-lm version, in a process of its own.
-No architecture is named here: what is measured decides.
+of the model's config (tiny.py) answers both ways; audit.py does it in a process of its own. No architecture is named
+here: what is measured decides.
 """
 
-import json
 import math
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
-from pathlib import Path
 from typing import Any
 
 from thunderline.rank.admission import SEQUENCE_COUNT_MAX
@@ -24,9 +22,9 @@ LATE_STEP = 5
 # Neither a part nor a multiple of the tiny copy's window.
 CHUNK_TOKENS = 5
 ANSWER_TOKENS = 14
-# Of the weights. A wrong mask or state is wrong in every copy; a router's near-tie, that rounding decides, in one. If such
-# a tie makes a copy answer by how its prompts are cut, it says nothing of batches: which copy that is depends on the
-# processor's rounding, and another is taken in its place.
+# Of the weights. A wrong mask or state is wrong in every copy; a router's near-tie, that rounding decides, in one. If
+# such a tie makes a copy answer by how its prompts are cut, it says nothing of batches: which copy that is depends on
+# the processor's rounding, and another is taken in its place.
 SEEDS, COPY_COUNT = (1, 2, 3, 4), 2
 # Log-probabilities. How much rounding does in a copy shows when its prompts are cut otherwise (1e-6, in some 1e-4); ten
 # times as much is no rounding any more. The smallest wrong state that was seen made 3e-4, where rounding made 2e-6.
@@ -75,22 +73,6 @@ class _Copy:
     def unrest(self) -> str:
         """How its answers depend on the cut itself; empty when that is rounding."""
         return _too_much(self.cut, CUT_DIFFERENCE_MAX)
-
-
-def audit(folder: Path) -> dict[str, Any]:
-    """For `thunderline rank --audit`: {"supported", "reason", "batching", "batching_reason"}."""
-    try:
-        config = json.loads((folder / "config.json").read_text())
-        build(config)
-    except (Exception, SystemExit) as error:
-        # Whatever an architecture's code raises for this config speaks against the model.
-        name = _architecture(folder)
-        return {"supported": False, "reason": f"mlx-lm cannot build the architecture {name!r}: {error}"}
-    try:
-        batching, reason = judge(config)
-    except CannotServe as error:
-        return {"supported": False, "reason": str(error)}
-    return {"supported": True, "reason": "", "batching": batching.name, "batching_reason": reason}
 
 
 def build(config: Mapping[str, Any]) -> Any:
@@ -258,10 +240,3 @@ def _answers(model: Any, batching: Batching) -> Answers:
             tokens[news.key] += news.token_ids
             logprobs[news.key] += [one.chosen for one in news.logprobs]
     return [(tuple(tokens[insert.key]), tuple(logprobs[insert.key])) for insert in inserts]
-
-
-def _architecture(folder: Path) -> str:
-    try:
-        return str(json.loads((folder / "config.json").read_text()).get("model_type"))
-    except (OSError, ValueError, AttributeError):
-        return "unknown"

@@ -30,24 +30,29 @@ def load(folder: Path, progress: Callable[[int, int], None]) -> tuple[Any, dict[
         raise LoadFailed(f"{folder}: {error}") from error
     if sys.platform == "linux" and mx.default_device() == mx.Device(mx.cpu):
         _widen(model)
-    arrays = [array for _, array in tree_flatten(model.parameters())]
-    total = sum(array.nbytes for array in arrays)
-    done, piece, piece_bytes = 0, [], 0
     try:
-        for array in arrays:
-            piece.append(array)
-            piece_bytes += array.nbytes
-            if piece_bytes >= PIECE_BYTES:
-                mx.eval(piece)
-                done += piece_bytes
-                progress(done, total)
-                piece, piece_bytes = [], 0
-        mx.eval(piece)
+        read(model, progress)
     except RuntimeError as error:
         # Their headers were right. For want of memory MLX says no more than that it cannot read.
         raise OSError(f"{folder}: {error} The disk fails, or there is no memory for the weights") from error
-    progress(total, total)
     return model, config
+
+
+def read(model: Any, progress: Callable[[int, int], None]) -> None:
+    """Every weight of a model that is lazy so far. Raises RuntimeError."""
+    arrays = [array for _, array in tree_flatten(model.parameters())]
+    total = sum(array.nbytes for array in arrays)
+    done, piece, piece_bytes = 0, [], 0
+    for array in arrays:
+        piece.append(array)
+        piece_bytes += array.nbytes
+        if piece_bytes >= PIECE_BYTES:
+            mx.eval(piece)
+            done += piece_bytes
+            progress(done, total)
+            piece, piece_bytes = [], 0
+    mx.eval(piece)
+    progress(total, total)
 
 
 def _widen(model: Any) -> None:

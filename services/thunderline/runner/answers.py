@@ -8,11 +8,13 @@ import json
 import logging
 import platform
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 from thunderline.process.home import write_atomically
+from thunderline.runner.model_facts import Kept
 
 REMEMBERED_COUNT_MAX = 200
 # What takes part in an answer, beside our own code.
@@ -25,6 +27,21 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
+class Splits:
+    """See SplitFacts in cluster.proto."""
+
+    pipeline: bool = False
+    pipeline_reason: str = ""
+    tensor: bool = False
+    tensor_reason: str = ""
+    engine: str = ""
+    tensor_whole_share: float = 0.0
+    tensor_kv_whole_share: float = 0.0
+    # False where the machine did not let it be tried: then it is asked again.
+    was_tried: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class Answer:
     """What the engine says of an architecture; `reason` when it does not support it."""
 
@@ -32,6 +49,10 @@ class Answer:
     reason: str = ""
     batching: str = "batch"
     batching_reason: str = ""
+    # Of each cache that a sequence has, mostly one a layer; empty where the engine cannot tell.
+    kept: tuple[Kept, ...] = ()
+    # None until somebody has asked.
+    splits: Splits | None = None
 
 
 def engine() -> str:
@@ -58,12 +79,24 @@ def read(path: Path, engine: str) -> dict[str, Answer]:
         tree = json.loads(path.read_text())
         if tree["engine"] != engine:
             return {}
-        return {str(digest): Answer(**answer) for digest, answer in tree["answers"].items()}
+        return {str(digest): from_tree(answer) for digest, answer in tree["answers"].items()}
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         log.warning("what was audited cannot be read: it is audited again", extra={"why": str(error)})
         return {}
+
+
+def from_tree(tree: Mapping[str, Any]) -> Answer:
+    """Of JSON, from the file or from the child. Raises KeyError, TypeError, AttributeError."""
+    kept = tuple(Kept(**one) for one in tree.get("kept", ()))
+    splits = tree.get("splits")
+    return Answer(**{**tree, "kept": kept, "splits": Splits(**splits) if splits is not None else None})
+
+
+def lasting(answer: Answer) -> Answer:
+    """What of it is worth remembering."""
+    return answer if answer.splits is None or answer.splits.was_tried else replace(answer, splits=None)
 
 
 def newest(answers: Mapping[str, Answer]) -> dict[str, Answer]:
@@ -75,6 +108,6 @@ def write(path: Path, engine: str, answers: Mapping[str, Answer]) -> None:
     """A disk that is full costs an audit later, nothing else."""
     tree = {"engine": engine, "answers": {digest: asdict(answer) for digest, answer in answers.items()}}
     try:
-        write_atomically(path, json.dumps(tree, indent=1).encode())
+        write_atomically(path, json.dumps(tree).encode())
     except OSError as error:
         log.warning("what was audited cannot be written down", extra={"why": str(error)})

@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,7 +53,7 @@ async def fetch(
         async with contextlib.aclosing(_download(model, partial, command, lock, stall_s, told)) as steps:
             async for step in steps:
                 yield step
-        _raise_for(model, told)
+        raise_for(model, told)
         shutil.rmtree(partial / ".cache", ignore_errors=True)
         await asyncio.to_thread(os.rename, partial, folder)
     total = int(told.get("total_bytes", 0))
@@ -94,7 +94,7 @@ async def _download(
                 if line is not None or now != fetched:
                     fetched, moved_s = now, time.monotonic()
                 if time.monotonic() - moved_s > stall_s:
-                    raise _unreachable(model, f"no byte for {stall_s:g} s")
+                    raise unreachable(model, f"no byte for {stall_s:g} s")
                 total = int(told.get("total_bytes", 0))
                 yield Progress(min(fetched, total), total)
 
@@ -120,20 +120,21 @@ async def _lines(stream: asyncio.StreamReader) -> AsyncGenerator[dict[str, Any] 
             reading.cancel()
 
 
-def _raise_for(model: str, told: dict[str, Any]) -> None:
+def raise_for(model: str, told: Mapping[str, Any]) -> None:
+    """What the child says of its end. Raises NotFound, HubUnreachable, InternalError."""
     message = str(told.get("message", "the download ended without a word"))
     match told.get("error"):
         case "not_found":
             raise NotFound(message)
         case "unreachable":
-            raise _unreachable(model, message)
+            raise unreachable(model, message)
         case None if told.get("done"):
             return
         case _:
             raise InternalError(f"{model} was not fetched: {message}")
 
 
-def _unreachable(model: str, why: str) -> HubUnreachable:
+def unreachable(model: str, why: str) -> HubUnreachable:
     return HubUnreachable(
         f"Hugging Face did not give {model} ({why}); check the network or HF_ENDPOINT, or deploy a folder by its path"
     )

@@ -1,4 +1,4 @@
-"""What the files of a model say, without loading it. Pure: contents in, facts and problems out."""
+"""What the files of a model hold, without loading it. Pure: contents in, tensors and problems out."""
 
 import hashlib
 import json
@@ -8,25 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from thunderline.cluster.context import context_length_tokens
+from thunderline.runner.loaded_weights import Tensor
 
 HEADER_BYTES_MAX = 100 * 1024 * 1024
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
-# Formats in which an engine may compute, as safetensors names them.
-FLOAT_BYTES = {"F32": 4, "F16": 2, "BF16": 2}
-
-
-@dataclass(frozen=True, slots=True)
-class Facts:
-    """See ModelFacts in cluster.proto."""
-
-    architecture: str
-    layer_count: int
-    weight_bytes: int
-    kv_bytes_per_token: int
-    context_length_tokens: int
-    vocabulary_size: int
-    digest: str
+# mlx-lm reads no others: some models bring their weights a second time, under another name.
+WEIGHT_FILES = "model*.safetensors"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,13 +38,15 @@ def header_length(first_eight: bytes) -> int:
     return length
 
 
-def weights(files: Sequence[WeightFile]) -> tuple[int, list[str]]:
-    """Bytes of all tensors, and what is wrong with the files."""
-    total, problems = 0, []
+def tensors(files: Sequence[WeightFile]) -> tuple[list[Tensor], list[str]]:
+    """All tensors, and what is wrong with the files. Of a name that two files have, the later one counts."""
+    found: dict[str, Tensor] = {}
+    problems = []
     for file in files:
         try:
             length = header_length(file.head[:8])
             header = json.loads(file.head[8 : 8 + length])
+            mine = [_tensor(name, entry) for name, entry in header.items() if name != "__metadata__"]
             ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
             expected = 8 + length + max(ends, default=0)
         except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
@@ -65,8 +54,15 @@ def weights(files: Sequence[WeightFile]) -> tuple[int, list[str]]:
             continue
         if file.size_bytes != expected:
             problems.append(f"{file.name} has {file.size_bytes} bytes instead of {expected}: fetch or copy it again")
-        total += max(ends, default=0)
-    return total, problems
+        found |= {tensor.name: tensor for tensor in mine}
+    return list(found.values()), problems
+
+
+def _tensor(name: str, entry: Mapping[str, Any]) -> Tensor:
+    begin, end = entry["data_offsets"]
+    if not 0 <= begin <= end:
+        raise ValueError(f"{name} ends before it begins")
+    return Tensor(name, str(entry["dtype"]), tuple(map(int, entry["shape"])), end - begin)
 
 
 def missing_shards(index: Mapping[str, Any], names: Sequence[str]) -> list[str]:
@@ -77,53 +73,12 @@ def missing_shards(index: Mapping[str, Any], names: Sequence[str]) -> list[str]:
     return [f"{name} is missing" for name in sorted({str(shard) for shard in wanted.values()} - set(names))]
 
 
-def element_bytes(heads: Sequence[bytes]) -> int:
-    """Size of one KV element: the engine computes in the float format that most of the weights have; 2 if none has.
-
-    Packed weights are integers, and their scales say it.
-    """
-    held: dict[str, int] = {}
+def digest(config: Mapping[str, Any], heads: Sequence[bytes] = ()) -> str:
+    """SHA-256 in hex."""
+    total = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
     for head in heads:
-        try:
-            header = json.loads(head[8:])
-            for name, entry in header.items():
-                if name != "__metadata__" and entry["dtype"] in FLOAT_BYTES:
-                    start, end = entry["data_offsets"]
-                    held[entry["dtype"]] = held.get(entry["dtype"], 0) + end - start
-        except (ValueError, KeyError, TypeError, AttributeError):
-            continue
-    return FLOAT_BYTES[max(held, key=lambda dtype: held[dtype])] if held else 2
-
-
-def facts(config: Mapping[str, Any], weight_bytes: int, heads: Sequence[bytes]) -> Facts:
-    """What config.json and the heads of the weight files say."""
-    text = config.get("text_config")
-    # Models with pictures keep the language model's figures one level down.
-    values = {**config, **text} if isinstance(text, Mapping) else config
-    digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
-    for head in heads:
-        digest.update(head)
-    return Facts(
-        architecture=str(config.get("model_type", "")),
-        layer_count=_whole(values, "num_hidden_layers", "n_layers", "n_layer"),
-        weight_bytes=weight_bytes,
-        kv_bytes_per_token=kv_bytes_per_token(values, element_bytes(heads)),
-        context_length_tokens=context_length_tokens(config),
-        vocabulary_size=_whole(values, "vocab_size"),
-        digest=digest.hexdigest(),
-    )
-
-
-def kv_bytes_per_token(config: Mapping[str, Any], element_size_bytes: int) -> int:
-    """Keys and values of one token over all layers; 0 when the config does not say."""
-    layers = _whole(config, "num_hidden_layers", "n_layers", "n_layer")
-    if rank := _whole(config, "kv_lora_rank"):
-        # Latent attention keeps one compressed vector and the rotary part.
-        return layers * (rank + _whole(config, "qk_rope_head_dim")) * element_size_bytes
-    heads = _whole(config, "num_attention_heads", "n_head")
-    kv_heads = _whole(config, "num_key_value_heads") or heads
-    width = _whole(config, "head_dim") or (_whole(config, "hidden_size", "n_embd") // heads if heads else 0)
-    return 2 * layers * kv_heads * width * element_size_bytes
+        total.update(head)
+    return total.hexdigest()
 
 
 def end_token_ids(
@@ -137,9 +92,3 @@ def end_token_ids(
     if end_token is not None and end_token in ids:
         found.add(ids[end_token])
     return tuple(sorted(found))
-
-
-def _whole(values: Mapping[str, Any], *keys: str) -> int:
-    found = (values[key] for key in keys if isinstance(values.get(key), int) and values[key] >= 0)
-    # What does not fit the wire's 32 bits is no figure of a model.
-    return min(int(next(found, 0)), 2**31 - 1)

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import re
 from collections.abc import AsyncIterator
+from dataclasses import asdict
 from typing import Any
 
 from thunderline.cluster import NodeId, StoreId
@@ -108,13 +109,14 @@ class RunnerService(runner_pb2_grpc.RunnerServiceServicer):
         return runner_pb2.CancelGenerationResponse()
 
     async def AuditModel(self, request: runner_pb2.AuditModelRequest, context: Any) -> runner_pb2.AuditModelResponse:
-        audit = await self._models.audit(request.model)
+        audit = await self._models.audit(request.model, request.splits, request.look_up)
         return runner_pb2.AuditModelResponse(
             verdict=audit.verdict.value,  # type: ignore[arg-type]
             problems=audit.problems,
             facts=_facts(audit),
             usable_memory_bytes=self._models.usable_memory_bytes,
             folder=str(audit.folder or ""),
+            splits=_splits(audit),
         )
 
     async def FetchModel(
@@ -175,4 +177,32 @@ def _facts(audit: Audit) -> cluster_pb2.ModelFacts | None:
         context_length_tokens=facts.context_length_tokens,
         vocabulary_size=facts.vocabulary_size,
         digest=facts.digest,
+        layers=[cluster_pb2.LayerFacts(**asdict(layer)) for layer in facts.layers],
+        embedding_bytes=facts.embedding_bytes,
+        head_bytes=facts.head_bytes,
+        is_tied=facts.is_tied,
+        other_bytes=facts.other_bytes,
+        load_peak_bytes=facts.load_peak_bytes,
+        hidden_size=facts.hidden_size,
+        head_count=facts.head_count,
+        key_value_head_count=facts.key_value_head_count,
+        element_bytes=facts.element_bytes,
+        quantization=facts.quantization,
+        tensor_divisors=[cluster_pb2.TensorDivisor(name=name, count=count) for name, count in facts.tensor_divisors],
+        unknowns=facts.unknowns,
+    )
+
+
+def _splits(audit: Audit) -> cluster_pb2.SplitFacts | None:
+    splits = audit.splits
+    if splits is None:
+        return None
+    return cluster_pb2.SplitFacts(
+        pipeline=splits.pipeline,
+        pipeline_reason=splits.pipeline_reason,
+        tensor=splits.tensor,
+        tensor_reason=splits.tensor_reason,
+        engine=splits.engine,
+        tensor_whole_share=splits.tensor_whole_share,
+        tensor_kv_whole_share=splits.tensor_kv_whole_share,
     )

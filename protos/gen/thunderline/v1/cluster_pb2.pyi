@@ -1048,6 +1048,68 @@ class Placement(_message.Message):
 Global___Placement: _TypeAlias = Placement  # noqa: Y015
 
 @_typing.final
+class LayerFacts(_message.Message):
+    """One layer of a model, as it is in memory once it is loaded."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WEIGHT_BYTES_FIELD_NUMBER: _builtins.int
+    KV_BYTES_PER_TOKEN_FIELD_NUMBER: _builtins.int
+    WINDOW_TOKENS_FIELD_NUMBER: _builtins.int
+    STATE_BYTES_FIELD_NUMBER: _builtins.int
+    READ_BYTES_FIELD_NUMBER: _builtins.int
+    weight_bytes: _builtins.int
+    kv_bytes_per_token: _builtins.int
+    """KV of one token; 0 in a layer that keeps none."""
+    window_tokens: _builtins.int
+    """It keeps the KV of this many tokens of a sequence; 0: of all."""
+    state_bytes: _builtins.int
+    """What it keeps of each sequence, however long that is: the state of a layer without KV."""
+    read_bytes: _builtins.int
+    """Of its weights, what one token reads: of a layer's experts only those that the token is sent to."""
+    def __init__(
+        self,
+        *,
+        weight_bytes: _builtins.int = ...,
+        kv_bytes_per_token: _builtins.int = ...,
+        window_tokens: _builtins.int = ...,
+        state_bytes: _builtins.int = ...,
+        read_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kv_bytes_per_token", b"kv_bytes_per_token", "read_bytes", b"read_bytes", "state_bytes", b"state_bytes", "weight_bytes", b"weight_bytes", "window_tokens", b"window_tokens"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LayerFacts: _TypeAlias = LayerFacts  # noqa: Y015
+
+@_typing.final
+class TensorDivisor(_message.Message):
+    """A count that the ranks of a tensor split have to divide evenly."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """As config.json names it, or what follows from it: "num_key_value_heads", "intermediate_size / 64"."""
+    count: _builtins.int
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TensorDivisor: _TypeAlias = TensorDivisor  # noqa: Y015
+
+@_typing.final
 class ModelFacts(_message.Message):
     """What is known of a model without loading it."""
 
@@ -1060,16 +1122,58 @@ class ModelFacts(_message.Message):
     CONTEXT_LENGTH_TOKENS_FIELD_NUMBER: _builtins.int
     VOCABULARY_SIZE_FIELD_NUMBER: _builtins.int
     DIGEST_FIELD_NUMBER: _builtins.int
+    LAYERS_FIELD_NUMBER: _builtins.int
+    EMBEDDING_BYTES_FIELD_NUMBER: _builtins.int
+    HEAD_BYTES_FIELD_NUMBER: _builtins.int
+    IS_TIED_FIELD_NUMBER: _builtins.int
+    OTHER_BYTES_FIELD_NUMBER: _builtins.int
+    LOAD_PEAK_BYTES_FIELD_NUMBER: _builtins.int
+    HIDDEN_SIZE_FIELD_NUMBER: _builtins.int
+    HEAD_COUNT_FIELD_NUMBER: _builtins.int
+    KEY_VALUE_HEAD_COUNT_FIELD_NUMBER: _builtins.int
+    ELEMENT_BYTES_FIELD_NUMBER: _builtins.int
+    QUANTIZATION_FIELD_NUMBER: _builtins.int
+    TENSOR_DIVISORS_FIELD_NUMBER: _builtins.int
+    UNKNOWNS_FIELD_NUMBER: _builtins.int
     architecture: _builtins.str
     """The architecture that config.json names as `model_type`."""
     layer_count: _builtins.int
     weight_bytes: _builtins.int
+    """Of all weights, in memory once they are loaded: layers, embedding, head and the rest."""
     kv_bytes_per_token: _builtins.int
-    """Bytes of KV that one token takes over all layers; 0 when unknown."""
+    """Bytes of KV that one token takes over all layers, as long as it is in all their windows; 0 when unknown."""
     context_length_tokens: _builtins.int
     vocabulary_size: _builtins.int
     digest: _builtins.str
     """SHA-256 over config.json and the headers of every weight file, in hex."""
+    embedding_bytes: _builtins.int
+    """Needed by the rank of the first layers, and where it is the head too (`is_tied`) by that of the last."""
+    head_bytes: _builtins.int
+    """0 when the embedding is the head."""
+    is_tied: _builtins.bool
+    other_bytes: _builtins.int
+    """Norms and whatever else stands outside the layers; counted at every rank."""
+    load_peak_bytes: _builtins.int
+    """The most that memory holds while the weights are read, by one rank that has them all."""
+    hidden_size: _builtins.int
+    head_count: _builtins.int
+    key_value_head_count: _builtins.int
+    element_bytes: _builtins.int
+    """Size of one number that the model computes with: what passes from layer to layer is `hidden_size` of these a token."""
+    quantization: _builtins.str
+    """"4 bits, groups of 64", "fp8"; empty where nothing is packed."""
+    @_builtins.property
+    def layers(self) -> _containers.RepeatedCompositeFieldContainer[Global___LayerFacts]:
+        """In order. At most 1,024; empty when the files' names do not tell layers apart."""
+
+    @_builtins.property
+    def tensor_divisors(self) -> _containers.RepeatedCompositeFieldContainer[Global___TensorDivisor]:
+        """At most 16."""
+
+    @_builtins.property
+    def unknowns(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What the files do not tell, or is told of them with a doubt, one sentence each. At most 16."""
+
     def __init__(
         self,
         *,
@@ -1080,14 +1184,73 @@ class ModelFacts(_message.Message):
         context_length_tokens: _builtins.int = ...,
         vocabulary_size: _builtins.int = ...,
         digest: _builtins.str = ...,
+        layers: _abc.Iterable[Global___LayerFacts] | None = ...,
+        embedding_bytes: _builtins.int = ...,
+        head_bytes: _builtins.int = ...,
+        is_tied: _builtins.bool = ...,
+        other_bytes: _builtins.int = ...,
+        load_peak_bytes: _builtins.int = ...,
+        hidden_size: _builtins.int = ...,
+        head_count: _builtins.int = ...,
+        key_value_head_count: _builtins.int = ...,
+        element_bytes: _builtins.int = ...,
+        quantization: _builtins.str = ...,
+        tensor_divisors: _abc.Iterable[Global___TensorDivisor] | None = ...,
+        unknowns: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["architecture", b"architecture", "context_length_tokens", b"context_length_tokens", "digest", b"digest", "kv_bytes_per_token", b"kv_bytes_per_token", "layer_count", b"layer_count", "vocabulary_size", b"vocabulary_size", "weight_bytes", b"weight_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["architecture", b"architecture", "context_length_tokens", b"context_length_tokens", "digest", b"digest", "element_bytes", b"element_bytes", "embedding_bytes", b"embedding_bytes", "head_bytes", b"head_bytes", "head_count", b"head_count", "hidden_size", b"hidden_size", "is_tied", b"is_tied", "key_value_head_count", b"key_value_head_count", "kv_bytes_per_token", b"kv_bytes_per_token", "layer_count", b"layer_count", "layers", b"layers", "load_peak_bytes", b"load_peak_bytes", "other_bytes", b"other_bytes", "quantization", b"quantization", "tensor_divisors", b"tensor_divisors", "unknowns", b"unknowns", "vocabulary_size", b"vocabulary_size", "weight_bytes", b"weight_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ModelFacts: _TypeAlias = ModelFacts  # noqa: Y015
+
+@_typing.final
+class SplitFacts(_message.Message):
+    """How the installed engine can divide a model of an architecture among ranks, found by trying a tiny copy of it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PIPELINE_FIELD_NUMBER: _builtins.int
+    PIPELINE_REASON_FIELD_NUMBER: _builtins.int
+    TENSOR_FIELD_NUMBER: _builtins.int
+    TENSOR_REASON_FIELD_NUMBER: _builtins.int
+    ENGINE_FIELD_NUMBER: _builtins.int
+    TENSOR_WHOLE_SHARE_FIELD_NUMBER: _builtins.int
+    TENSOR_KV_WHOLE_SHARE_FIELD_NUMBER: _builtins.int
+    pipeline: _builtins.bool
+    """Each rank computes some of the layers."""
+    pipeline_reason: _builtins.str
+    """Why not."""
+    tensor: _builtins.bool
+    """Each rank computes a part of every layer."""
+    tensor_reason: _builtins.str
+    engine: _builtins.str
+    """The engine that was tried: "mlx-lm 0.32.2"."""
+    tensor_whole_share: _builtins.float
+    """Of the layers' weights, and of a token's KV, the share that each rank of a tensor split has whole: norms, routers;
+    compressed latent attention. The rest of both is divided by the number of ranks.
+    """
+    tensor_kv_whole_share: _builtins.float
+    def __init__(
+        self,
+        *,
+        pipeline: _builtins.bool = ...,
+        pipeline_reason: _builtins.str = ...,
+        tensor: _builtins.bool = ...,
+        tensor_reason: _builtins.str = ...,
+        engine: _builtins.str = ...,
+        tensor_whole_share: _builtins.float = ...,
+        tensor_kv_whole_share: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["engine", b"engine", "pipeline", b"pipeline", "pipeline_reason", b"pipeline_reason", "tensor", b"tensor", "tensor_kv_whole_share", b"tensor_kv_whole_share", "tensor_reason", b"tensor_reason", "tensor_whole_share", b"tensor_whole_share"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SplitFacts: _TypeAlias = SplitFacts  # noqa: Y015
 
 @_typing.final
 class Sampling(_message.Message):

@@ -25,17 +25,17 @@ _sym_db = _symbol_database.Default()
 from thunderline.v1 import cluster_pb2 as thunderline_dot_v1_dot_cluster__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bthunderline/v1/runner.proto\x12\x0ethunderline.v1\x1a\x1cthunderline/v1/cluster.proto\"\xbe\x01\n\x0eSetRankRequest\x12\x10\n\x08store_id\x18\x01 \x01(\t\x12\"\n\x02id\x18\x02 \x01(\x0b\x32\x16.thunderline.v1.RankId\x12&\n\x04goal\x18\x03 \x01(\x0e\x32\x18.thunderline.v1.RankGoal\x12,\n\tplacement\x18\x04 \x01(\x0b\x32\x19.thunderline.v1.Placement\x12\x10\n\x08hostfile\x18\x05 \x03(\t\x12\x0e\n\x06\x66orget\x18\x06 \x01(\x08\";\n\x0fSetRankResponse\x12(\n\x04rank\x18\x01 \x01(\x0b\x32\x1a.thunderline.v1.RankReport\"\x13\n\x11WatchRanksRequest\"\x8b\x01\n\x12WatchRanksResponse\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12)\n\x05ranks\x18\x02 \x03(\x0b\x32\x1a.thunderline.v1.RankReport\x12\x10\n\x08\x63omplete\x18\x03 \x01(\x08\x12\x10\n\x08store_id\x18\x04 \x01(\t\x12\x15\n\rhighest_epoch\x18\x05 \x01(\x03\"v\n\x1cRunnerServiceGenerateRequest\x12.\n\ngeneration\x18\x01 \x01(\x0b\x32\x1a.thunderline.v1.Generation\x12&\n\x06target\x18\x02 \x01(\x0b\x32\x16.thunderline.v1.RankId\"O\n\x1dRunnerServiceGenerateResponse\x12.\n\x05\x64\x65lta\x18\x01 \x01(\x0b\x32\x1f.thunderline.v1.GenerationDelta\"-\n\x17\x43\x61ncelGenerationRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\"\x1a\n\x18\x43\x61ncelGenerationResponse\"L\n\x17\x46ollowOperationsRequest\x12\"\n\x02id\x18\x01 \x01(\x0b\x32\x16.thunderline.v1.RankId\x12\r\n\x05\x61\x66ter\x18\x02 \x01(\x03\"=\n\x18\x46ollowOperationsResponse\x12\x0e\n\x06number\x18\x01 \x01(\x03\x12\x11\n\toperation\x18\x02 \x01(\x0c\"]\n\x12GatherBytesRequest\x12\"\n\x02id\x18\x01 \x01(\x0b\x32\x16.thunderline.v1.RankId\x12\r\n\x05round\x18\x02 \x01(\x05\x12\x14\n\x0c\x63ontribution\x18\x03 \x01(\x0c\",\n\x13GatherBytesResponse\x12\x15\n\rcontributions\x18\x01 \x03(\x0c\"\"\n\x11\x41uditModelRequest\x12\r\n\x05model\x18\x01 \x01(\t\"\xad\x01\n\x12\x41uditModelResponse\x12-\n\x07verdict\x18\x01 \x01(\x0e\x32\x1c.thunderline.v1.ModelVerdict\x12\x10\n\x08problems\x18\x02 \x03(\t\x12)\n\x05\x66\x61\x63ts\x18\x03 \x01(\x0b\x32\x1a.thunderline.v1.ModelFacts\x12\x1b\n\x13usable_memory_bytes\x18\x04 \x01(\x03\x12\x0e\n\x06\x66older\x18\x05 \x01(\t\"\"\n\x11\x46\x65tchModelRequest\x12\r\n\x05model\x18\x01 \x01(\t\"N\n\x12\x46\x65tchModelResponse\x12\x15\n\rfetched_bytes\x18\x01 \x01(\x03\x12\x13\n\x0btotal_bytes\x18\x02 \x01(\x03\x12\x0c\n\x04\x64one\x18\x03 \x01(\x08\"b\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06\x66older\x18\x02 \x01(\t\x12)\n\x05\x66\x61\x63ts\x18\x03 \x01(\x0b\x32\x1a.thunderline.v1.ModelFacts\x12\x10\n\x08problems\x18\x04 \x03(\t\"\x13\n\x11ListModelsRequest\"L\n\x12ListModelsResponse\x12%\n\x06models\x18\x01 \x03(\x0b\x32\x15.thunderline.v1.Model\x12\x0f\n\x07node_id\x18\x02 \x01(\t\"d\n\x11\x41\x64optStoreRequest\x12\x10\n\x08store_id\x18\x01 \x01(\t\x12\x17\n\x0f\x66ormer_store_id\x18\x02 \x01(\t\x12$\n\x04keep\x18\x03 \x03(\x0b\x32\x16.thunderline.v1.RankId\"\x97\x01\n\x12\x41\x64optStoreResponse\x12\x10\n\x08store_id\x18\x01 \x01(\t\x12\x15\n\rhighest_epoch\x18\x02 \x01(\x03\x12-\n\nplacements\x18\x03 \x03(\x0b\x32\x19.thunderline.v1.Placement\x12)\n\x05ranks\x18\x04 \x03(\x0b\x32\x1a.thunderline.v1.RankReport*h\n\x08RankGoal\x12\x19\n\x15RANK_GOAL_UNSPECIFIED\x10\x00\x12\x16\n\x12RANK_GOAL_PREPARED\x10\x01\x12\x13\n\x0fRANK_GOAL_READY\x10\x02\x12\x14\n\x10RANK_GOAL_ABSENT\x10\x03*\x80\x01\n\x0cModelVerdict\x12\x1d\n\x19MODEL_VERDICT_UNSPECIFIED\x10\x00\x12\x18\n\x14MODEL_VERDICT_USABLE\x10\x01\x12\x1b\n\x17MODEL_VERDICT_FETCHABLE\x10\x02\x12\x1a\n\x16MODEL_VERDICT_UNUSABLE\x10\x03\x32\x9b\x07\n\rRunnerService\x12J\n\x07SetRank\x12\x1e.thunderline.v1.SetRankRequest\x1a\x1f.thunderline.v1.SetRankResponse\x12U\n\nWatchRanks\x12!.thunderline.v1.WatchRanksRequest\x1a\".thunderline.v1.WatchRanksResponse0\x01\x12i\n\x08Generate\x12,.thunderline.v1.RunnerServiceGenerateRequest\x1a-.thunderline.v1.RunnerServiceGenerateResponse0\x01\x12\x65\n\x10\x43\x61ncelGeneration\x12\'.thunderline.v1.CancelGenerationRequest\x1a(.thunderline.v1.CancelGenerationResponse\x12g\n\x10\x46ollowOperations\x12\'.thunderline.v1.FollowOperationsRequest\x1a(.thunderline.v1.FollowOperationsResponse0\x01\x12V\n\x0bGatherBytes\x12\".thunderline.v1.GatherBytesRequest\x1a#.thunderline.v1.GatherBytesResponse\x12S\n\nAuditModel\x12!.thunderline.v1.AuditModelRequest\x1a\".thunderline.v1.AuditModelResponse\x12U\n\nFetchModel\x12!.thunderline.v1.FetchModelRequest\x1a\".thunderline.v1.FetchModelResponse0\x01\x12S\n\nListModels\x12!.thunderline.v1.ListModelsRequest\x1a\".thunderline.v1.ListModelsResponse\x12S\n\nAdoptStore\x12!.thunderline.v1.AdoptStoreRequest\x1a\".thunderline.v1.AdoptStoreResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bthunderline/v1/runner.proto\x12\x0ethunderline.v1\x1a\x1cthunderline/v1/cluster.proto\"\xbe\x01\n\x0eSetRankRequest\x12\x10\n\x08store_id\x18\x01 \x01(\t\x12\"\n\x02id\x18\x02 \x01(\x0b\x32\x16.thunderline.v1.RankId\x12&\n\x04goal\x18\x03 \x01(\x0e\x32\x18.thunderline.v1.RankGoal\x12,\n\tplacement\x18\x04 \x01(\x0b\x32\x19.thunderline.v1.Placement\x12\x10\n\x08hostfile\x18\x05 \x03(\t\x12\x0e\n\x06\x66orget\x18\x06 \x01(\x08\";\n\x0fSetRankResponse\x12(\n\x04rank\x18\x01 \x01(\x0b\x32\x1a.thunderline.v1.RankReport\"\x13\n\x11WatchRanksRequest\"\x8b\x01\n\x12WatchRanksResponse\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12)\n\x05ranks\x18\x02 \x03(\x0b\x32\x1a.thunderline.v1.RankReport\x12\x10\n\x08\x63omplete\x18\x03 \x01(\x08\x12\x10\n\x08store_id\x18\x04 \x01(\t\x12\x15\n\rhighest_epoch\x18\x05 \x01(\x03\"v\n\x1cRunnerServiceGenerateRequest\x12.\n\ngeneration\x18\x01 \x01(\x0b\x32\x1a.thunderline.v1.Generation\x12&\n\x06target\x18\x02 \x01(\x0b\x32\x16.thunderline.v1.RankId\"O\n\x1dRunnerServiceGenerateResponse\x12.\n\x05\x64\x65lta\x18\x01 \x01(\x0b\x32\x1f.thunderline.v1.GenerationDelta\"-\n\x17\x43\x61ncelGenerationRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\"\x1a\n\x18\x43\x61ncelGenerationResponse\"L\n\x17\x46ollowOperationsRequest\x12\"\n\x02id\x18\x01 \x01(\x0b\x32\x16.thunderline.v1.RankId\x12\r\n\x05\x61\x66ter\x18\x02 \x01(\x03\"=\n\x18\x46ollowOperationsResponse\x12\x0e\n\x06number\x18\x01 \x01(\x03\x12\x11\n\toperation\x18\x02 \x01(\x0c\"]\n\x12GatherBytesRequest\x12\"\n\x02id\x18\x01 \x01(\x0b\x32\x16.thunderline.v1.RankId\x12\r\n\x05round\x18\x02 \x01(\x05\x12\x14\n\x0c\x63ontribution\x18\x03 \x01(\x0c\",\n\x13GatherBytesResponse\x12\x15\n\rcontributions\x18\x01 \x03(\x0c\"C\n\x11\x41uditModelRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07look_up\x18\x02 \x01(\x08\x12\x0e\n\x06splits\x18\x03 \x01(\x08\"\xd9\x01\n\x12\x41uditModelResponse\x12-\n\x07verdict\x18\x01 \x01(\x0e\x32\x1c.thunderline.v1.ModelVerdict\x12\x10\n\x08problems\x18\x02 \x03(\t\x12)\n\x05\x66\x61\x63ts\x18\x03 \x01(\x0b\x32\x1a.thunderline.v1.ModelFacts\x12\x1b\n\x13usable_memory_bytes\x18\x04 \x01(\x03\x12\x0e\n\x06\x66older\x18\x05 \x01(\t\x12*\n\x06splits\x18\x06 \x01(\x0b\x32\x1a.thunderline.v1.SplitFacts\"\"\n\x11\x46\x65tchModelRequest\x12\r\n\x05model\x18\x01 \x01(\t\"N\n\x12\x46\x65tchModelResponse\x12\x15\n\rfetched_bytes\x18\x01 \x01(\x03\x12\x13\n\x0btotal_bytes\x18\x02 \x01(\x03\x12\x0c\n\x04\x64one\x18\x03 \x01(\x08\"b\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06\x66older\x18\x02 \x01(\t\x12)\n\x05\x66\x61\x63ts\x18\x03 \x01(\x0b\x32\x1a.thunderline.v1.ModelFacts\x12\x10\n\x08problems\x18\x04 \x03(\t\"\x13\n\x11ListModelsRequest\"L\n\x12ListModelsResponse\x12%\n\x06models\x18\x01 \x03(\x0b\x32\x15.thunderline.v1.Model\x12\x0f\n\x07node_id\x18\x02 \x01(\t\"d\n\x11\x41\x64optStoreRequest\x12\x10\n\x08store_id\x18\x01 \x01(\t\x12\x17\n\x0f\x66ormer_store_id\x18\x02 \x01(\t\x12$\n\x04keep\x18\x03 \x03(\x0b\x32\x16.thunderline.v1.RankId\"\x97\x01\n\x12\x41\x64optStoreResponse\x12\x10\n\x08store_id\x18\x01 \x01(\t\x12\x15\n\rhighest_epoch\x18\x02 \x01(\x03\x12-\n\nplacements\x18\x03 \x03(\x0b\x32\x19.thunderline.v1.Placement\x12)\n\x05ranks\x18\x04 \x03(\x0b\x32\x1a.thunderline.v1.RankReport*h\n\x08RankGoal\x12\x19\n\x15RANK_GOAL_UNSPECIFIED\x10\x00\x12\x16\n\x12RANK_GOAL_PREPARED\x10\x01\x12\x13\n\x0fRANK_GOAL_READY\x10\x02\x12\x14\n\x10RANK_GOAL_ABSENT\x10\x03*\x80\x01\n\x0cModelVerdict\x12\x1d\n\x19MODEL_VERDICT_UNSPECIFIED\x10\x00\x12\x18\n\x14MODEL_VERDICT_USABLE\x10\x01\x12\x1b\n\x17MODEL_VERDICT_FETCHABLE\x10\x02\x12\x1a\n\x16MODEL_VERDICT_UNUSABLE\x10\x03\x32\x9b\x07\n\rRunnerService\x12J\n\x07SetRank\x12\x1e.thunderline.v1.SetRankRequest\x1a\x1f.thunderline.v1.SetRankResponse\x12U\n\nWatchRanks\x12!.thunderline.v1.WatchRanksRequest\x1a\".thunderline.v1.WatchRanksResponse0\x01\x12i\n\x08Generate\x12,.thunderline.v1.RunnerServiceGenerateRequest\x1a-.thunderline.v1.RunnerServiceGenerateResponse0\x01\x12\x65\n\x10\x43\x61ncelGeneration\x12\'.thunderline.v1.CancelGenerationRequest\x1a(.thunderline.v1.CancelGenerationResponse\x12g\n\x10\x46ollowOperations\x12\'.thunderline.v1.FollowOperationsRequest\x1a(.thunderline.v1.FollowOperationsResponse0\x01\x12V\n\x0bGatherBytes\x12\".thunderline.v1.GatherBytesRequest\x1a#.thunderline.v1.GatherBytesResponse\x12S\n\nAuditModel\x12!.thunderline.v1.AuditModelRequest\x1a\".thunderline.v1.AuditModelResponse\x12U\n\nFetchModel\x12!.thunderline.v1.FetchModelRequest\x1a\".thunderline.v1.FetchModelResponse0\x01\x12S\n\nListModels\x12!.thunderline.v1.ListModelsRequest\x1a\".thunderline.v1.ListModelsResponse\x12S\n\nAdoptStore\x12!.thunderline.v1.AdoptStoreRequest\x1a\".thunderline.v1.AdoptStoreResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'thunderline.v1.runner_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_RANKGOAL']._serialized_start=1835
-  _globals['_RANKGOAL']._serialized_end=1939
-  _globals['_MODELVERDICT']._serialized_start=1942
-  _globals['_MODELVERDICT']._serialized_end=2070
+  _globals['_RANKGOAL']._serialized_start=1912
+  _globals['_RANKGOAL']._serialized_end=2016
+  _globals['_MODELVERDICT']._serialized_start=2019
+  _globals['_MODELVERDICT']._serialized_end=2147
   _globals['_SETRANKREQUEST']._serialized_start=78
   _globals['_SETRANKREQUEST']._serialized_end=268
   _globals['_SETRANKRESPONSE']._serialized_start=270
@@ -61,23 +61,23 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GATHERBYTESRESPONSE']._serialized_start=1006
   _globals['_GATHERBYTESRESPONSE']._serialized_end=1050
   _globals['_AUDITMODELREQUEST']._serialized_start=1052
-  _globals['_AUDITMODELREQUEST']._serialized_end=1086
-  _globals['_AUDITMODELRESPONSE']._serialized_start=1089
-  _globals['_AUDITMODELRESPONSE']._serialized_end=1262
-  _globals['_FETCHMODELREQUEST']._serialized_start=1264
-  _globals['_FETCHMODELREQUEST']._serialized_end=1298
-  _globals['_FETCHMODELRESPONSE']._serialized_start=1300
-  _globals['_FETCHMODELRESPONSE']._serialized_end=1378
-  _globals['_MODEL']._serialized_start=1380
-  _globals['_MODEL']._serialized_end=1478
-  _globals['_LISTMODELSREQUEST']._serialized_start=1480
-  _globals['_LISTMODELSREQUEST']._serialized_end=1499
-  _globals['_LISTMODELSRESPONSE']._serialized_start=1501
-  _globals['_LISTMODELSRESPONSE']._serialized_end=1577
-  _globals['_ADOPTSTOREREQUEST']._serialized_start=1579
-  _globals['_ADOPTSTOREREQUEST']._serialized_end=1679
-  _globals['_ADOPTSTORERESPONSE']._serialized_start=1682
-  _globals['_ADOPTSTORERESPONSE']._serialized_end=1833
-  _globals['_RUNNERSERVICE']._serialized_start=2073
-  _globals['_RUNNERSERVICE']._serialized_end=2996
+  _globals['_AUDITMODELREQUEST']._serialized_end=1119
+  _globals['_AUDITMODELRESPONSE']._serialized_start=1122
+  _globals['_AUDITMODELRESPONSE']._serialized_end=1339
+  _globals['_FETCHMODELREQUEST']._serialized_start=1341
+  _globals['_FETCHMODELREQUEST']._serialized_end=1375
+  _globals['_FETCHMODELRESPONSE']._serialized_start=1377
+  _globals['_FETCHMODELRESPONSE']._serialized_end=1455
+  _globals['_MODEL']._serialized_start=1457
+  _globals['_MODEL']._serialized_end=1555
+  _globals['_LISTMODELSREQUEST']._serialized_start=1557
+  _globals['_LISTMODELSREQUEST']._serialized_end=1576
+  _globals['_LISTMODELSRESPONSE']._serialized_start=1578
+  _globals['_LISTMODELSRESPONSE']._serialized_end=1654
+  _globals['_ADOPTSTOREREQUEST']._serialized_start=1656
+  _globals['_ADOPTSTOREREQUEST']._serialized_end=1756
+  _globals['_ADOPTSTORERESPONSE']._serialized_start=1759
+  _globals['_ADOPTSTORERESPONSE']._serialized_end=1910
+  _globals['_RUNNERSERVICE']._serialized_start=2150
+  _globals['_RUNNERSERVICE']._serialized_end=3073
 # @@protoc_insertion_point(module_scope)

@@ -354,15 +354,25 @@ class AuditModelRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     MODEL_FIELD_NUMBER: _builtins.int
+    LOOK_UP_FIELD_NUMBER: _builtins.int
+    SPLITS_FIELD_NUMBER: _builtins.int
     model: _builtins.str
+    look_up: _builtins.bool
+    """Asks Hugging Face about a model that is not on this node. Nothing is fetched."""
+    splits: _builtins.bool
+    """Also tries whether the architecture can be divided among ranks: once per architecture and engine, in some ten
+    seconds; from then on it is remembered.
+    """
     def __init__(
         self,
         *,
         model: _builtins.str = ...,
+        look_up: _builtins.bool = ...,
+        splits: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["look_up", b"look_up", "model", b"model", "splits", b"splits"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -377,7 +387,9 @@ class AuditModelResponse(_message.Message):
     FACTS_FIELD_NUMBER: _builtins.int
     USABLE_MEMORY_BYTES_FIELD_NUMBER: _builtins.int
     FOLDER_FIELD_NUMBER: _builtins.int
+    SPLITS_FIELD_NUMBER: _builtins.int
     verdict: Global___ModelVerdict.ValueType
+    """Of a model that was looked up: FETCHABLE, or UNUSABLE where fetching it would not help."""
     usable_memory_bytes: _builtins.int
     """Memory that this node may promise to ranks, all of them together."""
     folder: _builtins.str
@@ -386,6 +398,10 @@ class AuditModelResponse(_message.Message):
     def problems(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
     def facts(self) -> _cluster_pb2.ModelFacts: ...
+    @_builtins.property
+    def splits(self) -> _cluster_pb2.SplitFacts:
+        """Unset when nobody has asked for it yet, or the engine could not be asked at all."""
+
     def __init__(
         self,
         *,
@@ -394,10 +410,11 @@ class AuditModelResponse(_message.Message):
         facts: _cluster_pb2.ModelFacts | None = ...,
         usable_memory_bytes: _builtins.int = ...,
         folder: _builtins.str = ...,
+        splits: _cluster_pb2.SplitFacts | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["facts", b"facts"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["facts", b"facts", "splits", b"splits"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["facts", b"facts", "folder", b"folder", "problems", b"problems", "usable_memory_bytes", b"usable_memory_bytes", "verdict", b"verdict"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["facts", b"facts", "folder", b"folder", "problems", b"problems", "splits", b"splits", "usable_memory_bytes", b"usable_memory_bytes", "verdict", b"verdict"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

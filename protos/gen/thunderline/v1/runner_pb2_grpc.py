@@ -141,8 +141,9 @@ class RunnerServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def AuditModel(self, request, context):
-        """Reads what is known of a model on this node, and what speaks against running it. Idempotent.
-        INVALID_ARGUMENT (INVALID_REQUEST) for a name that is neither a folder nor a Hugging Face id.
+        """Reads what is known of a model on this node, and what speaks against running it. With `look_up` also of one that
+        only Hugging Face has, from its file list. Idempotent. INVALID_ARGUMENT (INVALID_REQUEST) for a name that is neither
+        a folder nor a Hugging Face id; with `look_up` NOT_FOUND (MODEL_NOT_FOUND) and UNAVAILABLE (HUB_UNREACHABLE).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -54,8 +54,9 @@ class RunnerServiceStub:
     GatherBytes: _grpc.UnaryUnaryMultiCallable[_runner_pb2.GatherBytesRequest, _runner_pb2.GatherBytesResponse]
     """Side channel of JACCL's set-up. UNIMPLEMENTED while an instance has one rank."""
     AuditModel: _grpc.UnaryUnaryMultiCallable[_runner_pb2.AuditModelRequest, _runner_pb2.AuditModelResponse]
-    """Reads what is known of a model on this node, and what speaks against running it. Idempotent.
-    INVALID_ARGUMENT (INVALID_REQUEST) for a name that is neither a folder nor a Hugging Face id.
+    """Reads what is known of a model on this node, and what speaks against running it. With `look_up` also of one that
+    only Hugging Face has, from its file list. Idempotent. INVALID_ARGUMENT (INVALID_REQUEST) for a name that is neither
+    a folder nor a Hugging Face id; with `look_up` NOT_FOUND (MODEL_NOT_FOUND) and UNAVAILABLE (HUB_UNREACHABLE).
     """
     FetchModel: _grpc.UnaryStreamMultiCallable[_runner_pb2.FetchModelRequest, _runner_pb2.FetchModelResponse]
     """Downloads a model from Hugging Face into the model folder, with progress; at once when it is there.
@@ -95,8 +96,9 @@ class RunnerServiceAsyncStub(RunnerServiceStub):
     GatherBytes: _aio.UnaryUnaryMultiCallable[_runner_pb2.GatherBytesRequest, _runner_pb2.GatherBytesResponse]  # type: ignore[assignment]
     """Side channel of JACCL's set-up. UNIMPLEMENTED while an instance has one rank."""
     AuditModel: _aio.UnaryUnaryMultiCallable[_runner_pb2.AuditModelRequest, _runner_pb2.AuditModelResponse]  # type: ignore[assignment]
-    """Reads what is known of a model on this node, and what speaks against running it. Idempotent.
-    INVALID_ARGUMENT (INVALID_REQUEST) for a name that is neither a folder nor a Hugging Face id.
+    """Reads what is known of a model on this node, and what speaks against running it. With `look_up` also of one that
+    only Hugging Face has, from its file list. Idempotent. INVALID_ARGUMENT (INVALID_REQUEST) for a name that is neither
+    a folder nor a Hugging Face id; with `look_up` NOT_FOUND (MODEL_NOT_FOUND) and UNAVAILABLE (HUB_UNREACHABLE).
     """
     FetchModel: _aio.UnaryStreamMultiCallable[_runner_pb2.FetchModelRequest, _runner_pb2.FetchModelResponse]  # type: ignore[assignment]
     """Downloads a model from Hugging Face into the model folder, with progress; at once when it is there.
@@ -175,8 +177,9 @@ class RunnerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _runner_pb2.AuditModelRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_runner_pb2.AuditModelResponse, _abc.Awaitable[_runner_pb2.AuditModelResponse]]:
-        """Reads what is known of a model on this node, and what speaks against running it. Idempotent.
-        INVALID_ARGUMENT (INVALID_REQUEST) for a name that is neither a folder nor a Hugging Face id.
+        """Reads what is known of a model on this node, and what speaks against running it. With `look_up` also of one that
+        only Hugging Face has, from its file list. Idempotent. INVALID_ARGUMENT (INVALID_REQUEST) for a name that is neither
+        a folder nor a Hugging Face id; with `look_up` NOT_FOUND (MODEL_NOT_FOUND) and UNAVAILABLE (HUB_UNREACHABLE).
         """
 
     @_abc_1.abstractmethod

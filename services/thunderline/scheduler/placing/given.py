@@ -1,0 +1,175 @@
+"""A placement that somebody has written down for mlx.launch: checked against what is known, and never edited. Pure."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import combinations
+
+from thunderline.scheduler.placing import methods, rdma
+from thunderline.scheduler.placing.dialling import describe
+from thunderline.scheduler.placing.forming import Failed, formed
+from thunderline.scheduler.placing.grounds import Grounds, Method
+from thunderline.scheduler.placing.hostfiles import matrix_problems
+from thunderline.scheduler.placing.values import (
+    Backend,
+    Hostfile,
+    Plan,
+    Reason,
+    Rejected,
+    Strategy,
+    Verdict,
+    Wait,
+    WaitFor,
+)
+
+BACKENDS = {"ring": Backend.RING, "jaccl": Backend.JACCL, "jaccl-ring": Backend.JACCL, "nccl": Backend.NCCL}
+
+
+def checked(grounds: Grounds, hostfile: Hostfile, unfit: Sequence[Rejected]) -> Plan:
+    """PLACED exactly so, or every fault that it has: WAITING, as another node, link or cable may mend each."""
+    order, problems = _order(grounds, hostfile, unfit)
+    backend = _backend(grounds, hostfile)
+    method = _method(grounds, backend)
+    if isinstance(method, str):
+        problems.append(method)
+    if problems or isinstance(method, str):
+        return _refused(grounds, order, problems, unfit)
+    problems += [why for number in order if (why := grounds.problem(number, backend))]
+    if why := methods.sizes_problem(method, grounds.model, len(order)):
+        problems.append(why)
+    if backend is Backend.RING:
+        problems += _ring_faults(grounds, order, hostfile)
+    elif backend is Backend.JACCL:
+        problems += _rail_faults(grounds, order, hostfile)
+    if backend is not Backend.RING:
+        problems += _coordinator_faults(grounds, order, hostfile, backend)
+    if problems:
+        return _refused(grounds, order, problems, unfit)
+    is_ring = hostfile.backend == "jaccl-ring" or None
+    found = formed(_narrowed(grounds, order, hostfile), order, method, is_ring)
+    if isinstance(found, Failed):
+        return _refused(grounds, order, [found.text], unfit)
+    told = f"as the hostfile says: {method.strategy.value} over {backend.value}"
+    slow = f", SLOW: {'; '.join(found.slow)}" if found.slow else ""
+    return Plan(Verdict.PLACED, told + slow, replace(found, reasons=(told + slow,)), tuple(unfit))
+
+
+def _order(grounds: Grounds, hostfile: Hostfile, unfit: Sequence[Rejected]) -> tuple[list[int], list[str]]:
+    """The node of each host: by one of its addresses, else by name or id."""
+    order: list[int] = []
+    problems = []
+    for rank, host in enumerate(hostfile.hosts):
+        by_ip = [i for i, node in enumerate(grounds.nodes) if set(host.ips) & set(node.addresses)]
+        # As ssh takes it: USER@NAME.
+        word = host.ssh.rpartition("@")[2]
+        by_name = [i for i, node in enumerate(grounds.nodes) if word and word in (node.id, node.name, *node.addresses)]
+        found = sorted({*by_ip, *by_name})
+        if len(found) == 1:
+            order += found
+        elif found:
+            problems.append(f"host {rank} ({host.ssh}) may be {' or '.join(grounds.words[i] for i in found)}")
+        else:
+            problems.append(f"host {rank} ({host.ssh}) is no node that can take part")
+    if len(set(order)) < len(order):
+        problems.append("two of its hosts are one node")
+    if len(hostfile.hosts) < 2:
+        problems.append("a group has two hosts at least")
+    return order, problems + [one.text for one in unfit if problems]
+
+
+def _backend(grounds: Grounds, hostfile: Hostfile) -> Backend:
+    if grounds.policy.backend is not None:
+        return grounds.policy.backend
+    has_rails = any(host.rdma for host in hostfile.hosts)
+    return BACKENDS.get(hostfile.backend, Backend.JACCL if has_rails else Backend.RING)
+
+
+def _method(grounds: Grounds, backend: Backend) -> Method | str:
+    """Or why there is none."""
+    if grounds.policy.hostfile and BACKENDS.get(grounds.policy.hostfile.backend, backend) is not backend:
+        return f"the hostfile is for {grounds.policy.hostfile.backend}, {backend.value} is asked for"
+    strategies = [grounds.policy.strategy] if grounds.policy.strategy else list(Strategy)
+    possible = [one for one in methods.PREFERENCE if one.backend is backend and one.strategy in strategies]
+    problems = [methods.problem(one, grounds.model, grounds.policy) for one in possible]
+    fine = [one for one, problem in zip(possible, problems, strict=True) if problem is None]
+    if fine:
+        return fine[0]
+    return "; ".join(problem[1] for problem in problems if problem) or methods.NEITHER
+
+
+def _ring_faults(grounds: Grounds, order: Sequence[int], hostfile: Hostfile) -> list[str]:
+    """The first address of each host is the one that the host before it dials."""
+    found = []
+    for rank, number in enumerate(order):
+        ips = hostfile.hosts[rank].ips
+        if not ips:
+            found.append(f"host {rank} has no address for the host before it")
+            continue
+        links = grounds.dialling.links.get(grounds.pair(order[rank - 1], number), [])
+        link = next((one for one in links if one.address == ips[0]), None)
+        if link is None:
+            found.append(f"{ips[0]} cannot be dialled: {grounds.evidence(order[rank - 1], number)}")
+        elif grounds.policy.requires_fast and (why := grounds.dialling.too_slow(link)):
+            found.append(f"{describe(link)} is too slow: {why}")
+    return found
+
+
+def _rail_faults(grounds: Grounds, order: Sequence[int], hostfile: Hostfile) -> list[str]:
+    devices = tuple(host.rdma for host in hostfile.hosts)
+    if not all(devices):
+        return ["it names no RDMA devices (`rdma`)"]
+    as_mesh, as_ring = matrix_problems(devices, is_ring=False), matrix_problems(devices, is_ring=True)
+    if hostfile.backend == "jaccl-ring" or as_mesh:
+        if as_ring:
+            return as_ring if hostfile.backend == "jaccl-ring" else as_mesh
+        if hostfile.backend == "jaccl":
+            # MLX would make a ring of it without a word.
+            return as_mesh
+    found = []
+    for i, j in combinations(range(len(order)), 2):
+        known = {
+            (rdma.end_at(rail, grounds.ids[order[i]]).device, rdma.end_at(rail, grounds.ids[order[j]]).device)
+            for rail in grounds.rails.between(*grounds.pair(order[i], order[j]))
+        }
+        for here, there in zip(devices[i][j], devices[j][i], strict=True):
+            if (here, there) not in known:
+                who = f"{here} of {grounds.words[order[i]]} and {there} of {grounds.words[order[j]]}"
+                why = "" if known else f" ({grounds.rails.why_not(*grounds.pair(order[i], order[j]))})"
+                found.append(f"no cable that can be used joins {who}{why}")
+    return found
+
+
+def _coordinator_faults(grounds: Grounds, order: Sequence[int], hostfile: Hostfile, backend: Backend) -> list[str]:
+    if not grounds.needs_coordinator(order, backend):
+        return []
+    address = next(iter(hostfile.hosts[0].ips), "")
+    deaf = [
+        number
+        for number in order[1:]
+        if all(one.address != address for one in grounds.dialling.links.get(grounds.pair(number, order[0]), []))
+    ]
+    return [f"{address or 'no address'} of rank 0 cannot be dialled: {grounds.evidence(i, order[0])}" for i in deaf]
+
+
+def _narrowed(grounds: Grounds, order: Sequence[int], hostfile: Hostfile) -> Grounds:
+    """As if there were no other links and rails than those that it names, in its order."""
+    first = [next(iter(host.ips), "") for host in hostfile.hosts]
+    named = {(grounds.ids[number], address) for number, address in zip(order, first, strict=True)}
+    graph = grounds.situation.graph
+    rails = [
+        rail
+        for i, j in combinations(range(len(order)), 2)
+        if hostfile.hosts[i].rdma
+        for here in hostfile.hosts[i].rdma[j]
+        for rail in grounds.rails.between(*grounds.pair(order[i], order[j]))
+        if rdma.end_at(rail, grounds.ids[order[i]]).device == here
+    ]
+    links = tuple(link for link in graph.links if (link.to_node, link.address) in named)
+    situation = replace(grounds.situation, graph=replace(graph, links=links, rails=tuple(rails)))
+    return Grounds(situation, grounds.nodes, grounds.model, grounds.policy)
+
+
+def _refused(grounds: Grounds, order: Sequence[int], problems: Sequence[str], unfit: Sequence[Rejected]) -> Plan:
+    why = f"the hostfile does not do: {'; '.join(problems)}"
+    nodes = tuple(grounds.ids[i] for i in order)
+    rejected = (*unfit, *(Rejected(nodes, Reason.HOSTFILE, one) for one in problems))
+    return Plan(Verdict.WAITING, why, rejected=rejected, waits=(Wait(WaitFor.LINKS, (), why),))
