@@ -1,5 +1,6 @@
 """What must hold of all nodes once there is peace: every graph is as the media are."""
 
+from collections import Counter
 from collections.abc import Mapping
 from itertools import permutations
 from typing import TYPE_CHECKING
@@ -131,6 +132,9 @@ def _wrong_cables(world: "World", graph: Graph, present: frozenset[NodeId]) -> s
         if net.medium is M.THUNDERBOLT and net.moves
     }
     joined = {frozenset(link.id[:2]) for link in graph.links if link.state is not S.DOWN}
+    # Where no port has a UUID, a second cable that is seen first while the other is away may be that one, moved.
+    parallel = Counter(frozenset(one.nodes) for one in cables if not all(end.port_uuid for end in one.ends))
+    moved |= {pair for pair, count in parallel.items() if count > 1}
     for one, carries in cables.items():
         pair = frozenset(one.nodes)
         was_seen = any(one.is_same(seen) for seen in world.seen_cables)
