@@ -30,10 +30,10 @@ def test_a_part_that_hangs_is_killed_with_what_it_started_and_named(
 ) -> None:
     (tmp_path / "test_hanging.py").write_text(HANGS)
     tally, begun = run.Tally(), time.monotonic()
-    tally.note("sleepy", lambda: run.pytest(tally, "sleepy", [f"{tmp_path}/test_hanging.py", "-s"], deadline_s=5))
-    assert time.monotonic() - begun < 15
+    tally.note("sleepy", lambda: run.pytest(tally, "sleepy", [f"{tmp_path}/test_hanging.py", "-s"], deadline_s=10))
+    assert time.monotonic() - begun < 25
     assert run.conclude(tally) == 1
-    assert "sleepy took longer than 5 s: it was killed" in capfd.readouterr().out
+    assert "sleepy took longer than 10 s: it was killed" in capfd.readouterr().out
     child = int((tmp_path / "pid").read_text())
     until("its child is gone", lambda: not psutil.pid_exists(child), 5)
 

@@ -25,7 +25,13 @@ async def test_both_directions_are_in_both_graphs(tmp_path: Path) -> None:
     one, other = nodes(tmp_path, 2)
     async with together(one, other) as lives:
         for life in lives:
-            told = await life.until("both directions", lambda told: told.complete and pairs(told) == both(one, other))
+
+            def whole(told: topology_pb2.Topology) -> bool:
+                """Before the dialling node has told of it, a link has one interface."""
+                is_known = told.complete and pairs(told) == both(one, other)
+                return is_known and all(link.local_interface and link.peer_interface for link in told.links)
+
+            told = await life.until("both directions", whole)
             for link in told.links:
                 assert (link.state, link.chosen, link.peer_address) == (UP, True, HERE)
                 assert (link.local_interface, link.peer_interface) == ("lo", "lo")

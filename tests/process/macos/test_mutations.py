@@ -140,12 +140,12 @@ FIELDS: dict[str, set[str]] = {
     outputs.THUNDERBOLT: {"ports", "model_name"},
     outputs.HARDWARE_PORTS: {"ports", "hardware_ports"},
     outputs.SERVICE_ORDER: {"bridges"},
-    outputs.IFCONFIG: {"bridges"},
+    outputs.IFCONFIG: {"bridges", "ports"},
     outputs.RDMA_STATUS: {"rdma"},
     outputs.RDMA_DEVICES: {"ports"},
     outputs.RDMA_PORTS: {"ports"},
     outputs.SYSTEM_VERSION: {"os_version", "os_build"},
-    outputs.HARDWARE: {"model", "chip", "wired_limit_bytes"},
+    outputs.HARDWARE: {"model", "chip", "wired_limit_bytes", "ports"},
     outputs.POWER: {"sleep_after_min", "starts_after_power_failure"},
     outputs.FILEVAULT: {"is_filevault_on"},
     outputs.MLX: {"mlx_backends", "working_set_bytes"},
@@ -160,7 +160,11 @@ def differing(one: MachineFacts, other: MachineFacts) -> set[str]:
 
 def bare(ports: tuple[ThunderboltPort, ...]) -> list[ThunderboltPort]:
     """Without what other commands than Thunderbolt's say."""
-    return [dataclasses.replace(one, interface="", rdma_device="", rdma_port=RdmaPortState.UNKNOWN) for one in ports]
+    unknown = RdmaPortState.UNKNOWN
+    return [
+        dataclasses.replace(one, interface="", rdma_device="", rdma_port=unknown, bridge="", is_next_to_ethernet=False)
+        for one in ports
+    ]
 
 
 def texts(value: Any) -> Iterator[str]:

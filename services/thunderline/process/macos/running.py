@@ -96,6 +96,8 @@ async def ran(
         return Ran(late, _settled(), is_hung=True)
     if file is None:
         return Ran(Output(problem=MISSING), _settled())
+    if clock() >= ends_s:
+        return Ran(late, _settled(), is_hung=True)
     try:
         # Ours among the commands end with us however we end: see process/tethered.py.
         reading, writing = os.pipe()
