@@ -45,7 +45,8 @@ LONGEST = (
 # Tests mostly wait, so that two cores take several at a time: those of one file stay together, but worlds and labs are
 # each by itself. A proof runs by itself: its figures are of one process.
 BESIDE_EACH_OTHER = {
-    "unit": ("-n", "4", "--dist", "loadfile"),
+    # In the order of folders: the engine's, which take longest, begin first.
+    "unit": ("-n", "4", "--dist", "loadfile", "--no-loadscope-reorder"),
     "simulation": ("-n", "2", "--dist", "worksteal"),
     "lab": ("-n", "4", "--dist", "worksteal"),
     "system": ("-n", "2", "--dist", "loadfile", "--no-loadscope-reorder"),
