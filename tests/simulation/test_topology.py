@@ -3,10 +3,8 @@
 `SEED=17 pytest tests/simulation -k topology` lives one life again. `make prove simulation` lives ten thousand.
 """
 
-import gc
 import os
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -71,17 +69,6 @@ def law_broken(seed: int, core: Core, host_count: int = 0) -> str:
     except Broken as broken:
         return f"seed {seed}: {broken}"
     return ""
-
-
-@pytest.fixture(autouse=True)
-def collector() -> Iterator[None]:
-    """It comes rarely: worlds make many values, and few that it has to find. A quarter of the time."""
-    usual = gc.get_threshold()
-    gc.freeze()
-    gc.set_threshold(100_000, 50, 50)
-    yield
-    gc.set_threshold(*usual)
-    gc.unfreeze()
 
 
 SEEDS = [int(os.environ["SEED"])] if "SEED" in os.environ else range(SEED_COUNT)
