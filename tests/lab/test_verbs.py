@@ -234,8 +234,9 @@ def test_routed_one_way_the_answers_take_the_cable(net: Lab, pair: tuple[Host, H
     verbs.route(net, one, other, other.address(cable), tunnel, one_way=True)
     assert probes.arrives(one, other, other.address(cable)) == "vpn0"
     assert probes.arrives(other, one, one.address(cable)) == "cable0"
-    taken_s = probes.rtt_s(one, other, other.address(cable))
-    assert taken_s is not None and 0.024 < taken_s < 0.04
+    # The best of some: a busy machine makes one late.
+    taken = [probes.rtt_s(one, other, other.address(cable)) for _ in range(5)]
+    assert 0.024 < min(taken_s for taken_s in taken if taken_s is not None) < 0.04
 
 
 SLEEPS = (sys.executable, "-c", "import time; time.sleep(1000)")
