@@ -6,6 +6,7 @@ An event loop would add its own waits to what is measured: 0.3 ms, and 5 ms for 
 import asyncio
 import contextlib
 import errno as errnos
+import functools
 import selectors
 import socket
 import threading
@@ -157,38 +158,43 @@ class Echo:
             connection.close()
             return
         try:
-            self._pool.submit(self._serve, connection, address).add_done_callback(self._ended)
+            work = self._pool.submit(self._serve, connection, address)
         except RuntimeError:
             # `stop` was quicker.
-            connection.close()
+            self._let_go(connection)
+        else:
+            work.add_done_callback(functools.partial(self._ended, connection))
 
-    def _ended(self, work: "Future[None]") -> None:
+    def _ended(self, connection: socket.socket, work: "Future[None]") -> None:
+        """Also of one that `stop` has cancelled before a thread had it."""
+        self._let_go(connection)
         if not work.cancelled() and (bug := work.exception()) is not None:
             self._bug = bug
             with contextlib.suppress(OSError):
                 self._wake.send(b"!")
 
+    def _let_go(self, connection: socket.socket) -> None:
+        connection.close()
+        with self._lock:
+            self._open.pop(connection, None)
+
     def _serve(self, connection: socket.socket, address: str) -> None:
-        """Whatever it gets, it answers or closes."""
-        try:
-            with connection, contextlib.suppress(OSError, BadMessage):
-                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                asked = receive(connection, ASK_BYTES, time.monotonic() + self._timeout_s)
-                first = unpack_ask(asked)
-                own = str(parse(own_address(connection)))
-                arrives = self._ends.arrives(connection, own)
-                returns = self._ends.leaves(address, own)
-                answer = Answer(first.kind, self._speaker, first.nonce, own, arrives, returns)
-                if first.speaker.cluster != self._speaker.cluster:
-                    # It learns whom it has dialled, and nothing follows.
-                    connection.sendall(pack_answer(answer))
-                elif first.kind is Kind.SINK:
-                    self._sink(connection, first, answer)
-                else:
-                    self._echo(connection, asked, answer, address, first.speaker.node)
-        finally:
-            with self._lock:
-                self._open.pop(connection, None)
+        """Whatever it gets, it answers or gives up; `_ended` closes."""
+        with contextlib.suppress(OSError, BadMessage):
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            asked = receive(connection, ASK_BYTES, time.monotonic() + self._timeout_s)
+            first = unpack_ask(asked)
+            own = str(parse(own_address(connection)))
+            arrives = self._ends.arrives(connection, own)
+            returns = self._ends.leaves(address, own)
+            answer = Answer(first.kind, self._speaker, first.nonce, own, arrives, returns)
+            if first.speaker.cluster != self._speaker.cluster:
+                # It learns whom it has dialled, and nothing follows.
+                connection.sendall(pack_answer(answer))
+            elif first.kind is Kind.SINK:
+                self._sink(connection, first, answer)
+            else:
+                self._echo(connection, asked, answer, address, first.speaker.node)
 
     def _echo(self, connection: socket.socket, asked: bytes, answer: Answer, peer_address: str, peer: NodeId) -> None:
         """Raises OSError, BadMessage."""
