@@ -4,6 +4,7 @@ Written from what really crossed, and from the media as they are.
 """
 
 from collections.abc import Iterable
+from dataclasses import replace
 from itertools import permutations
 from typing import TYPE_CHECKING
 
@@ -227,8 +228,10 @@ def _may_be_used(one: Link) -> bool:
 
 
 def beats(one: Link, other: Link) -> bool:
-    """Whether it would still come first if it were slower by a fifth, and by 0.1 ms."""
+    """Whether it would still come first if it were slower by a fifth, and by 0.1 ms; DEGRADED, where that is slow."""
     slow_us = max(int(one.rtt_us * 1.2), one.rtt_us + 100)
+    if slow_us > RTT_LIMITS_US.get(one.medium, slow_us):
+        one = replace(one, state=S.DEGRADED)
     mine, theirs = _counts_as(one, slow_us), _counts_as(other, other.rtt_us)
     if mine != theirs:
         return mine < theirs

@@ -1,11 +1,12 @@
 """The link order and the choice, as tables; that the order is one, over all classes and over drawn links."""
 
 import itertools
-from dataclasses import replace
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from thunderline.cluster.addresses import is_ipv4, parse
@@ -23,6 +24,7 @@ from thunderline.cluster.links import (
     tier,
 )
 from thunderline.cluster.media import ORDER, Medium
+from thunderline.topology.health import DEGRADED_AFTER_COUNT, answered
 from thunderline.v1 import topology_pb2
 from topology.scenes import ADDRESSES, link
 
@@ -220,11 +222,26 @@ CHOICES: dict[str, tuple[Link | None, list[Link], Link | None]] = {
     "not for 19 %": (link(ETH, 1.19), [link(ETH, 1.19), link(ETH, 1, address=SECOND)], link(ETH, 1.19)),
     "for 21 %": (link(ETH, 1.21), [link(ETH, 1.21), link(ETH, 1, address=SECOND)], link(ETH, 1, address=SECOND)),
     "not for noise": (link(TB, 0.1), [link(TB, 0.1), link(TB, 0.05, address="192.168.4.9")], link(TB, 0.1)),
-    "by class, though it is slower": (link(WIFI, 1), [link(WIFI, 1), link(ETH, 9)], link(ETH, 9)),
+    "by class, though it is slower": (link(WIFI, 1), [link(WIFI, 1), link(ETH, 8)], link(ETH, 8)),
+    "not by class for one that is nearly too slow for it": (
+        link(WIFI, 1),
+        [link(WIFI, 1), link(ETH, 9)],
+        link(WIFI, 1),
+    ),
+    "for one that is nearly too slow, and good even then": (
+        link(VPN, 50),
+        [link(VPN, 50), link(TB, 4.9)],
+        link(TB, 4.9),
+    ),
     "one that is UP before one that is not": (
         link(ETH, 1, S.DEGRADED),
         [link(ETH, 1, S.DEGRADED), link(ETH, 2, address=SECOND)],
         link(ETH, 2, address=SECOND),
+    ),
+    "not for one that is UP, and as slow": (
+        link(ETH, 10.2, S.DEGRADED),
+        [link(ETH, 10.2, S.DEGRADED), link(ETH, 9.97, address="fd00::2")],
+        link(ETH, 10.2, S.DEGRADED),
     ),
     "away from a cable that got slow": (
         link(TB, 40, S.DEGRADED),
@@ -269,6 +286,56 @@ def test_a_choice_is_made_once(links: list[Link], number: int) -> None:
     held = next((one for one in links if one.id == current and one.state is not S.DOWN), None)
     if held is not None:
         assert found is not None and not before(held, found)
+
+
+@dataclass(frozen=True)
+class Scattering:
+    """A link whose RTTs stay within the margin. Each lasts as long as it takes to be DEGRADED by it."""
+
+    medium: Medium
+    address: str
+    rtts_us: list[int]
+
+    def links(self) -> Iterator[Link]:
+        """After each answer."""
+        health = None
+        for rtt_us in itertools.chain.from_iterable([one] * DEGRADED_AFTER_COUNT for one in self.rtts_us):
+            health = answered(health, rtt_us, self.medium)
+            yield replace(link(self.medium, 0, health.state, self.address), rtt_us=health.rtt_us)
+
+
+@st.composite
+def idle(draw: st.DrawFn) -> tuple[Medium, int]:
+    """The least RTT of a link: any, or such that the limit is among those that come."""
+    medium = draw(st.sampled_from([*RTT_LIMITS_US, *M]))
+    limit_us = RTT_LIMITS_US.get(medium, 50_000)
+    return medium, draw(st.integers(int(limit_us / SWITCH_GAIN_MIN), limit_us) | st.integers(1, 500_000))
+
+
+@st.composite
+def scattering(draw: st.DrawFn, addresses: list[str]) -> list[Scattering]:
+    """Most of them behind one switch."""
+    found, switch = [], st.just(draw(idle()))
+    for address in addresses:
+        medium, least_us = draw(switch | switch | idle())
+        most_us = max(int(least_us * SWITCH_GAIN_MIN), least_us + SWITCH_GAIN_MIN_US)
+        rtt = st.sampled_from([least_us, most_us]) | st.integers(least_us, most_us)
+        found.append(Scattering(medium, address, draw(st.lists(rtt, min_size=4, max_size=4))))
+    return found
+
+
+@settings(max_examples=500)
+@given(st.lists(ADDRESS, min_size=2, max_size=4, unique_by=parse).flatmap(scattering))
+def test_none_that_was_left_is_chosen_again_while_rtts_scatter_within_the_margin(links: list[Scattering]) -> None:
+    """So of two the choice changes at most once."""
+    held, seen = None, []
+    for now in zip(*(one.links() for one in links), strict=True):
+        found = choose(now, held)
+        assert found is not None
+        if found.id != held:
+            held = found.id
+            seen.append(found.address)
+    assert len(seen) == len(set(seen)), seen
 
 
 def test_a_rival_of_the_same_class_needs_its_margin() -> None:

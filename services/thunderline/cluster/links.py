@@ -146,8 +146,9 @@ def choose(
     """The link for connections from one node to another: the one in use, unless another is clearly better.
 
     That is one which would still come first if it were slower by SWITCH_GAIN_MIN: better by medium or health, or
-    faster by that much. The margin holds also where an RTT decides as what a DEGRADED link counts, so nothing flaps
-    there either; and every change is an improvement in the order, so there is no going round.
+    faster by that much. The margin holds also where an RTT decides what a link counts as: a rival that would be
+    DEGRADED by it is looked at as if it were. So none that was left comes back while RTTs scatter by less than that:
+    what is chosen is at its worst better than what was left ever was.
     """
     answering = [one for one in links if one.is_usable]
     if len(answering) <= 1:
@@ -159,8 +160,14 @@ def choose(
     held_key = link_key(held, limits_us)
     # A slower one is never better: those that come after it need not be looked at.
     before = itertools.takewhile(lambda one: one is not held, answering)
-    return next((one for one in before if link_key(_slowed(one), limits_us) < held_key), held)
+    return next((one for one in before if link_key(_slowed(one, limits_us), limits_us) < held_key), held)
 
 
-def _slowed(link: Link) -> Link:
-    return replace(link, rtt_us=max(int(link.rtt_us * SWITCH_GAIN_MIN), link.rtt_us + SWITCH_GAIN_MIN_US))
+def _slowed(link: Link, limits_us: Mapping[Medium, int]) -> Link:
+    """As it may be a moment later, at its worst.
+
+    Of two addresses behind one slow switch now the one is DEGRADED, then the other.
+    """
+    rtt_us = max(int(link.rtt_us * SWITCH_GAIN_MIN), link.rtt_us + SWITCH_GAIN_MIN_US)
+    is_slow = rtt_us > limits_us.get(link.medium, rtt_us)
+    return replace(link, rtt_us=rtt_us, state=LinkState.DEGRADED if is_slow else link.state)
