@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 from thunderline.rank.prefill import (
     BUDGET_ALONE_S,
     BUDGET_S,
+    BUDGET_TO_END_S,
     CHUNK_TOKENS_MAX,
     CHUNK_TOKENS_MIN,
     DECODE_SHARE_MAX,
@@ -34,16 +35,19 @@ LONG = 1000
         pytest.param(
             SLOW, [], [50] * 9, False, 8, Plan(tuple(range(8)), 15), id="short ones go together, eight at most"
         ),
-        pytest.param(Pace(1000), [], [260, 260, 260], False, 8, Plan((0, 1, 2), 266), id="short is what a share holds"),
-        pytest.param(Pace(1000), [], [270] * 6, False, 8, Plan((0, 1, 2), 266), id="and one that no share holds"),
+        pytest.param(Pace(1000), [], [260, 260, 260], False, 8, Plan((0, 1, 2), 260), id="short is what a share holds"),
+        pytest.param(Pace(1000), [], [301] * 6, False, 8, Plan((0, 1, 2), 266), id="and one that no share holds"),
         pytest.param(
             Pace(30), [], [50] * 8, False, 8, Plan((0, 1, 2), 8), id="not more than the smallest chunk allows"
         ),
-        pytest.param(SLOW, [], [50] * 8, False, 1, Plan((0,), 120), id="one at a time where the audit says so"),
-        pytest.param(SLOW, [50], [50], False, 1, Plan((), 120), id="and no second beside it"),
+        pytest.param(SLOW, [], [50] * 8, False, 1, Plan((0,), 50), id="one at a time where the audit says so"),
+        pytest.param(SLOW, [50], [50], False, 1, Plan((), 50), id="and no second beside it"),
         pytest.param(SLOW, [LONG, LONG], [0], False, 8, Plan((0,), 40), id="a prompt that was found whole is short"),
         pytest.param(Pace(100, 5.0), [], [LONG], True, 8, Plan((0,), 24), id="decoding that fills it leaves a share"),
         pytest.param(Pace(1.0), [], [LONG, 9], False, 8, Plan((0,), CHUNK_TOKENS_MIN), id="a very slow machine moves"),
+        pytest.param(BUSY, [20, 14, 20], [20, 20, 20], True, 8, Plan((0, 1, 2), 20), id="a little more ends them all"),
+        pytest.param(BUSY, [20, 14, 21], [20, 20, 20], True, 8, Plan((0, 1, 2), 12), id="too much more does not"),
+        pytest.param(BUSY, [66, 1, 1], [], True, 8, Plan((), 25), id="for one that is longest the others are padded"),
         pytest.param(
             Pace(1e6), [], [LONG], False, 8, Plan((0,), CHUNK_TOKENS_MAX), id="a fast one is cut at the longest"
         ),
@@ -89,7 +93,9 @@ def test_a_step_keeps_its_budget_if_the_smallest_chunk_does(
     # Nobody is taken beside others where even the smallest chunks would be too much.
     if plan.chunk_tokens > CHUNK_TOKENS_MIN or (plan.taken and count > 1):
         decoded_s = min(decode_s, DECODE_SHARE_MAX * BUDGET_S) if decoding else 0
-        assert decoded_s + prefill_s <= (BUDGET_S if decoding else BUDGET_ALONE_S) * 1.0001
+        ends = plan.chunk_tokens >= max([*begun, *(waiting[place] for place in plan.taken)], default=0)
+        budget_s = BUDGET_S if decoding else BUDGET_ALONE_S
+        assert decoded_s + prefill_s <= (BUDGET_TO_END_S if ends else budget_s) * 1.0001
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,9 @@ from dataclasses import dataclass, replace
 
 # While somebody is answered, and while nobody is: then only a newcomer has to wait for the step's end.
 BUDGET_S, BUDGET_ALONE_S = 0.6, 0.8
+# A step that can end every prompt may take this long: a few tokens that were left over would cost a step of their own,
+# most of which is the same for two tokens as for fifty.
+BUDGET_TO_END_S = 0.9
 # Long prompts are processed one after the other, which answers each as soon as can be; a shorter one that would end
 # first goes beside a longer one, two in all.
 LONG_COUNT_MAX, PROMPT_COUNT_MAX = 2, 8
@@ -69,8 +72,15 @@ class Pace:
                 taken.append(place)
                 count += 1
                 longs += [tokens] if is_long else []
-        share = int(room / max(1, count))
+        left = [*begun, *(waiting[place] for place in taken)]
+        longest = max(left, default=0)
+        # Shorter ones are padded to it.
+        ends = bool(left) and longest * len(left) <= self._room_to_end_tokens(decoding)
+        share = longest if ends else int(room / max(1, count))
         return Plan(tuple(taken), max(CHUNK_TOKENS_MIN, min(CHUNK_TOKENS_MAX, share)))
+
+    def _room_to_end_tokens(self, decoding: bool) -> float:
+        return self.rate_tokens_per_s * (BUDGET_TO_END_S - (self.decode_s if decoding else 0.0))
 
     def measured(self, prompt_tokens: int, prompt_s: float, decode_s: float) -> "Pace":
         """After a step. Decoding falls slowly in memory, so that one quick step promises nothing; the first rate is
