@@ -97,6 +97,14 @@ class BelievesStrangers(Known):
 class KeepsTheGone(Known):
     """Links of who is not there stay."""
 
+class TellsNoChoice(Known):
+    """What other nodes use has to be guessed."""
+
+    @property
+    def taken(self) -> frozenset[LinkId]:
+        return frozenset()
+
+
     def graph_now(self) -> Graph:
         return reports.graph(self.reports, self.reports.keys(), self.members.alive | {self.node})
 
@@ -307,6 +315,7 @@ BUGS: dict[str, Core] = {
     "data goes by IPv6": Core(data_path=data_by_the_order),
     "a cable is lost although nothing else joins its ends": Core(LosesCablesTooSoon),
     "a cable that is out is forgotten": Core(ForgetsCables),
+    "what a node has chosen is not told": Core(TellsNoChoice),
     "ports of two Macs are paired by their order": Core(PairsPortsByTheirOrder),
     "a rail that only one end sees is none": Core(NeedsBothEnds),
     "ports are looked at once": Core(LooksAtPortsOnce),

@@ -330,9 +330,9 @@ class Host:
         if self._seen == (self.known.reports, self.known.members):
             return None
         self._seen = (self.known.reports, self.known.members)
-        before = Told(self.known.graph, self.known.chosen, self.known.version)
+        before, taken = Told(self.known.graph, self.known.chosen, self.known.version), self.known.taken
         self.known.renew(now_s + self.wall_ahead_s)
-        self.is_dirty |= self.known.cables.keys() != self.cables.keys()
+        self.is_dirty |= self.known.cables.keys() != self.cables.keys() or self.known.taken != taken
         self.cables = self.known.cables
         for peer in self.members.peers:
             chosen, row = self.known.chosen.get((self.node, peer)), self.choices.setdefault(peer, [])

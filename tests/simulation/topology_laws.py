@@ -44,6 +44,7 @@ LAWS = (
     "a cable that was seen is remembered, by its ports where they are told",
     "a rail joins ports that one cable has joined, and no port without a hub has two",
     "in peace the graph is the same everywhere, complete, and holds exactly what works, as it works",
+    "in peace all show of each node what it has chosen itself",
     "in peace all have the same rails: one for each cable between Macs, one-sided where one of the two sees nobody",
     "in peace the first of the link order is chosen, and no placement waits but for a cable",
     "in peace no choice goes back and forth, also where RTTs scatter around a limit",

@@ -51,7 +51,7 @@ def unsettled(world: "World") -> str:
     for host in world.lookers:
         if world.is_large:
             world.see(host)
-        if found := _wrong_graph(world, host, known):
+        if found := _wrong_graph(world, host, known) or _wrong_choice(world, host):
             return f"at {host.node}: {found}"
     if any(host.is_dirty for host in world.lookers):
         return "cables are seen for the first time"
@@ -106,6 +106,13 @@ def _wrong_graph(world: "World", host: Host, known: Mapping[tuple[int, int], set
         if wrong := _wrong_link(found[link_id], way, is_told):
             return wrong
     return _wrong_cables(world, graph, present)
+
+
+def _wrong_choice(world: "World", host: Host) -> str:
+    """Of a node whose graph is not looked at nobody knows what it would choose."""
+    own = {pair: link for one in world.lookers for pair, link in one.known.chosen.items() if pair[0] == one.node}
+    wrong = [pair for pair, link in host.known.chosen.items() if pair in own and link != own[pair]]
+    return f"{host.known.chosen[wrong[0]]} is shown, {own[wrong[0]]} is chosen" if wrong else ""
 
 
 def _wrong_link(link: Link, way: Way, is_told: bool) -> str:

@@ -97,6 +97,29 @@ def test_a_link_in_use_is_kept_until_another_is_clearly_better() -> None:
         assert known.best(B) == expected, rtt_us
 
 
+def test_a_choice_is_told_once() -> None:
+    known = knowing(peer(B))
+    both = rows(row(TB), row(ETH, 300))
+    assert known.tell(both, {}, (), 0.0)
+    assert [one.is_chosen for one in known.report.tried] == [False, False]
+    known.renew(NOON_S)
+    assert known.tell(both, {}, (), 0.1)
+    assert {one.address for one in known.report.tried if one.is_chosen} == {ADDRESSES[TB][0]} == {known.best(B)}
+    known.renew(NOON_S)
+    assert not known.tell(both, {}, (), 0.2)
+
+
+def test_a_choice_of_another_node_is_as_it_tells_whatever_was_there_before() -> None:
+    known = knowing(peer(B), peer(C))
+    whole = told_by(B, Version(1, 1), (C, ETH), (C, TB))
+    lan, cable = whole.tried
+    for number, (chosen, expected) in enumerate([(lan, lan), (cable, cable), (lan, lan), (None, cable)]):
+        tried = tuple(replace(one, is_chosen=one is chosen) for one in whole.tried)
+        assert known.take([replace(whole, version=Version(1, number), tried=tried)]) is News.OF_LINKS
+        known.renew(NOON_S)
+        assert known.chosen == {(B, C): expected.id}
+
+
 def test_no_link_that_answers_is_no_choice() -> None:
     known = knowing(peer(B))
     known.tell(rows(row(TB)), {}, (), 0.0)

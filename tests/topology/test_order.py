@@ -15,8 +15,10 @@ from thunderline.cluster.links import (
     SWITCH_GAIN_MIN,
     SWITCH_GAIN_MIN_US,
     Link,
+    LinkId,
     LinkState,
     Mark,
+    believed,
     choose,
     data_path,
     in_order,
@@ -26,7 +28,7 @@ from thunderline.cluster.links import (
 from thunderline.cluster.media import ORDER, Medium
 from thunderline.topology.health import DEGRADED_AFTER_COUNT, answered
 from thunderline.v1 import topology_pb2
-from topology.scenes import ADDRESSES, link
+from topology.scenes import ADDRESSES, A, B, link
 
 M, S = Medium, LinkState
 TB, ETH, WIFI, VPN, LO, OTHER = M.THUNDERBOLT, M.ETHERNET, M.WIFI, M.VPN, M.LOOPBACK, M.OTHER
@@ -212,6 +214,26 @@ def test_data_goes_by(links: list[Link], expected: Link | None) -> None:
 
 
 SECOND = "192.168.1.9"
+# The links of another node, the addresses to which it says that its connections go: what is shown.
+TOLD: dict[str, tuple[list[Link], list[str], Link | None]] = {
+    "what it tells, though another is better": ([link(TB, 0.05), link(VPN, 50)], ["100.64.0.2"], link(VPN, 50)),
+    "the first when it tells none": ([link(VPN, 50), link(TB, 0.05)], [], link(TB, 0.05)),
+    "the first when what it tells is no link": ([link(VPN, 50), link(TB, 0.05)], ["10.1.1.2"], link(TB, 0.05)),
+    "the first when what it tells is DOWN": (
+        [link(TB, 0.05, S.DOWN), link(ETH, 1), link(VPN, 50)],
+        ["192.168.4.2"],
+        link(ETH, 1),
+    ),
+    "the first of two that it tells": ([link(VPN, 50), link(TB, 0.05)], ["100.64.0.2", "192.168.4.2"], link(TB, 0.05)),
+    "none when nothing answers": ([link(TB, 0.05, S.DOWN)], ["192.168.4.2"], None),
+}
+
+
+@pytest.mark.parametrize(("links", "told", "expected"), TOLD.values(), ids=TOLD.keys())
+def test_connections_of_another_node_go_by(links: list[Link], told: list[str], expected: Link | None) -> None:
+    assert believed(links, {LinkId(A, B, address) for address in told}) == expected
+
+
 # What is in use, what answers beside it: which is used next.
 CHOICES: dict[str, tuple[Link | None, list[Link], Link | None]] = {
     "nothing answers": (None, [], None),

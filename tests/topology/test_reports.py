@@ -307,6 +307,7 @@ NEWS: dict[str, tuple[Report, Report, bool]] = {
     ),
     "another state": (report(A, tried()), report(A, LOST), True),
     "another interface": (report(A, tried()), report(A, tried(medium=ETH)), True),
+    "another choice": (report(A, tried()), report(A, replace(tried(), is_chosen=True)), True),
     "an address more": (report(A, tried()), report(A, tried(), UNTRIED), True),
     "an address less": (report(A, tried()), report(A), True),
     "a peer that is heard": (report(A), report(A, hears(B, A, A_CABLE)), True),

@@ -29,9 +29,10 @@ async def test_both_directions_are_in_both_graphs(tmp_path: Path) -> None:
             def whole(told: topology_pb2.Topology) -> bool:
                 """Before the dialling node has told of it, a link has one interface."""
                 is_known = told.complete and pairs(told) == both(one, other)
-                return is_known and all(link.local_interface and link.peer_interface for link in told.links)
+                is_told = all(attempt.chosen for attempt in told.attempts)
+                return is_known and is_told and all(link.local_interface and link.peer_interface for link in told.links)
 
-            told = await life.until("both directions", whole)
+            told = await life.until("both directions, and what both have chosen", whole)
             for link in told.links:
                 assert (link.state, link.chosen, link.peer_address) == (UP, True, HERE)
                 assert (link.local_interface, link.peer_interface) == ("lo", "lo")

@@ -22,7 +22,7 @@ TB = Medium.THUNDERBOLT
 CABLE, OWN = ADDRESSES[TB]
 # Each of its texts may be as long.
 BIG_PORT = port_to_proto(ThunderboltPort(devices=("d" * 256,) * 16))
-TRIED = Tried(A, B, CABLE, Outcome.ANSWERED, 0, 0, LinkState.DEGRADED, 6000, OWN, straight(TB))
+TRIED = Tried(A, B, CABLE, Outcome.ANSWERED, 0, 0, LinkState.DEGRADED, 6000, OWN, straight(TB), True, True)
 REPORT = Report(
     A,
     Version(3, 17),

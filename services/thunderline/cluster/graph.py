@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from thunderline.cluster import NodeId
-from thunderline.cluster.links import Link, LinkState
+from thunderline.cluster.links import Link, LinkId, LinkState
 from thunderline.cluster.machine_facts import ThunderboltPort
 from thunderline.cluster.media import Medium
 from thunderline.cluster.paths import UNKNOWN, Path
@@ -67,6 +67,13 @@ class Tried:
     path: Path = UNKNOWN
     # The peer's card tells the address.
     is_advertised: bool = True
+    # Connections from the node to the peer take it now.
+    is_chosen: bool = False
+
+    @property
+    def id(self) -> LinkId:
+        """Of the link, where there is one."""
+        return LinkId(self.from_node, self.to_node, self.address)
 
     @property
     def is_settled(self) -> bool:

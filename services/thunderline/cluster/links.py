@@ -5,7 +5,7 @@ all by this.
 """
 
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
 from types import MappingProxyType
@@ -161,6 +161,15 @@ def choose(
     # A slower one is never better: those that come after it need not be looked at.
     before = itertools.takewhile(lambda one: one is not held, answering)
     return next((one for one in before if link_key(_slowed(one, limits_us), limits_us) < held_key), held)
+
+
+def believed(links: Iterable[Link], told: Collection[LinkId]) -> Link | None:
+    """The link that another node's connections take: it keeps one by what it had before, and tells which.
+
+    Where it tells none, as an older version does, the first of the order.
+    """
+    order = in_order(links)
+    return next((one for one in order if one.id in told), order[0] if order else None)
 
 
 def _slowed(link: Link, limits_us: Mapping[Medium, int]) -> Link:

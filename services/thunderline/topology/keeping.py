@@ -82,14 +82,17 @@ class Keeper:
         """All that follows from what is known now. RTTs alone wait as long for the graph as for a report."""
         knowledge, now_s = self._knowledge, asyncio.get_running_loop().time()
         measures.STREAMS.set(len(self._exchange.joined))
-        if is_told := knowledge.tell(self._prober.rows, self._prober.arrivals, self._exchange.joined, now_s):
-            self._exchange.changes.notify()
+        is_told = self._tell(now_s)
         # Until all is known time alone may make it so.
         pace_s = self._period_s * (RTT_PERIOD_COUNT if self.complete else 1)
         if not (is_urgent or is_told) and now_s - self._renewed_s < pace_s:
             return
         self._renewed_s = now_s
+        taken = knowledge.taken
         is_changed = knowledge.renew(time.time())
+        if knowledge.taken != taken and self._tell(now_s):
+            # Others get a choice together with what it follows from.
+            is_changed |= knowledge.renew(time.time())
         # Protocols B, point 1: at the latest one dead-time after the start.
         knows = not knowledge.graph.incomplete or now_s - self._begun_s >= self._dead_s
         complete = knowledge.members.is_complete and knows
@@ -101,6 +104,14 @@ class Keeper:
             own = [link for link in knowledge.graph.links if link.from_node == knowledge.node]
             measures.show_links(own, knowledge.chosen.values())
             self._changes.notify()
+
+    def _tell(self, now_s: float) -> bool:
+        """Whether there was news."""
+        prober, exchange = self._prober, self._exchange
+        is_told = self._knowledge.tell(prober.rows, prober.arrivals, exchange.joined, now_s)
+        if is_told:
+            exchange.changes.notify()
+        return is_told
 
     async def _keep(self) -> None:
         """On disk, what has to outlive the role."""

@@ -9,7 +9,7 @@ from enum import IntEnum
 
 from thunderline.cluster import NodeId
 from thunderline.cluster.graph import START_MAX, Cable, Graph, Version
-from thunderline.cluster.links import Link, LinkId, choose
+from thunderline.cluster.links import Link, LinkId, believed, choose
 from thunderline.cluster.machine_facts import ThunderboltPort
 from thunderline.topology import reports as reporting
 from thunderline.topology import wire
@@ -53,6 +53,7 @@ class Knowledge:
         self.reports: Reports = {node: self.report}
         self.graph = Graph()
         self.by_pair: dict[Pair, tuple[Link, ...]] = {}
+        # Of own pairs chosen here; of others as their nodes tell.
         self.chosen: dict[Pair, LinkId] = {}
         # Of what this node tells: the graph, its choices, its interfaces.
         self.version = Version(start, 0)
@@ -113,7 +114,8 @@ class Knowledge:
         """
         cables = [one for one in self.cables if self.node in one.nodes]
         knows = self.members.is_complete and not self.members.awaits_machine
-        return reporting.told(self.node, self.report.version, rows, arrivals, cables, knows, tells, self.ports)
+        version = self.report.version
+        return reporting.told(self.node, version, rows, arrivals, cables, knows, tells, self.ports, self.taken)
 
     def take(self, reports: Iterable[Report]) -> News:
         """What a peer has told. Of no member, and of one of two twins, it is kept until it is one, for a few."""
@@ -149,7 +151,11 @@ class Knowledge:
         by_pair: dict[Pair, list[Link]] = {}
         for link in graph.links:
             by_pair.setdefault((link.from_node, link.to_node), []).append(link)
-        best = {pair: choose(links, self.chosen.get(pair)) for pair, links in by_pair.items()}
+        told = {one.id for one in graph.tried if one.is_chosen}
+        best = {
+            pair: choose(links, self.chosen.get(pair)) if pair[0] == self.node else believed(links, told)
+            for pair, links in by_pair.items()
+        }
         chosen = {pair: link.id for pair, link in best.items() if link is not None}
         is_changed = (graph, chosen) != (self.graph, self.chosen)
         if graph.ports != self.graph.ports:
@@ -178,6 +184,12 @@ class Knowledge:
         """The address by which connections from here go to a peer; "" while no link answers."""
         found = self.chosen.get((self.node, peer))
         return found.address if found else ""
+
+    @property
+    def taken(self) -> frozenset[LinkId]:
+        """By which connections from here go."""
+        own = (self.chosen.get((self.node, peer)) for peer in self.members.peers)
+        return frozenset(one for one in own if one is not None)
 
     def _meet_own(self, report: Report) -> News:
         """Others have a newer one of this node: the count of its starts was lost, and nobody would believe the next."""

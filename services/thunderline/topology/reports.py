@@ -75,12 +75,13 @@ def told(
     knows_peers: bool,
     tells: Collection[NodeId] = (),
     ports: Sequence[ThunderboltPort] = (),
+    taken: Collection[LinkId] = (),
 ) -> Report:
     """What is known now, as a report. `knows_peers`: the roster is complete, so there are rows for all.
 
-    `tells`: peers with which a stream stands; `ports`: those of this node.
+    `tells`: peers with which a stream stands; `ports`: those of this node; `taken`: what its connections go by.
     """
-    tried = sorted((_tried(node, row, arrivals) for row in rows.values() if row.is_told), key=_tried_key)
+    tried = sorted((_tried(node, row, arrivals, taken) for row in rows.values() if row.is_told), key=_tried_key)
     found = []
     for one in arrivals.values():
         last, back = one.last, rows.get((one.last.peer, one.last.peer_address))
@@ -104,8 +105,8 @@ def told(
     return Report(node, version, tuple(tried), tuple(found), kept, is_complete, tuple(sorted(tells)), tuple(ports))
 
 
-def _tried(node: NodeId, row: Row, arrivals: Arrivals) -> Tried:
-    back = arrivals.get((row.peer, row.local_address, row.address))
+def _tried(node: NodeId, row: Row, arrivals: Arrivals, taken: Collection[LinkId]) -> Tried:
+    back, path = arrivals.get((row.peer, row.local_address, row.address)), row.path
     return Tried(
         from_node=node,
         to_node=row.peer,
@@ -116,8 +117,9 @@ def _tried(node: NodeId, row: Row, arrivals: Arrivals) -> Tried:
         state=row.health.state if row.health else None,
         rtt_us=row.health.rtt_us if row.health else 0,
         local_address=row.local_address,
-        path=replace(row.path, comes_back=back.last.arrives) if back else row.path,
+        path=Path(path.leaves, path.arrives, path.returns, back.last.arrives) if back else path,
         is_advertised=row.is_advertised,
+        is_chosen=LinkId(node, row.peer, row.address) in taken,
     )
 
 
@@ -164,7 +166,8 @@ def _gist(one: Tried | Heard) -> tuple[object, ...]:
     link = one.from_node, one.to_node, one.address, one.state
     if isinstance(one, Heard):
         return *link, one.from_address, one.arrives, one.returns, one.is_proven
-    return *link, one.local_address, one.path, one.is_advertised, None if one.stands else _ended(one)
+    told = one.local_address, one.path, one.is_advertised, one.is_chosen
+    return *link, *told, None if one.stands else _ended(one)
 
 
 def _missed(one: Tried | Heard, limits_us: Mapping[Medium, int]) -> int:
@@ -224,7 +227,7 @@ def graph(
     known = {node: reports[node] for node in sorted(reports) if node in there}
     incomplete = sorted(node for node in there if node not in known or node in twins or not known[node].is_complete)
     tried = {
-        LinkId(one.from_node, one.to_node, one.address): one
+        one.id: one
         for report in known.values()
         for one in report.tried
         if one.from_node == report.node and _counts(one, there)

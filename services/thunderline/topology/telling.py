@@ -81,13 +81,12 @@ class Teller:
     ) -> list[topology_pb2.AddressAttempt]:
         kept, self._attempts = self._attempts, {}
         for one in graph.tried:
-            key = LinkId(one.from_node, one.to_node, one.address)
-            known = kept.get(key)
+            known = kept.get(one.id)
             # A report that did not change still has the very same ones.
             made = known[1] if known is not None and known[0] is one else _attempt(one)
             if one.from_node == node and (at_s := tried_at_s.get((one.to_node, one.address))) is not None:
                 made.tried_at.FromMilliseconds(int(at_s * 1000))
-            self._attempts[key] = one, made
+            self._attempts[one.id] = one, made
         return [made for _, made in self._attempts.values()]
 
     def _pair(self, links: tuple[Link, ...], chosen: LinkId | None, back: tuple[Tried, ...]) -> list[topology_pb2.Link]:

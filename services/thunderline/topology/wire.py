@@ -85,6 +85,7 @@ def tried_to_proto(one: Tried) -> topology_pb2.AddressAttempt:
         local_address=one.local_address,
         path=path_to_proto(one.path),
         unadvertised=not one.is_advertised,
+        chosen=one.is_chosen,
     )
 
 
@@ -105,6 +106,7 @@ def _tried(told: topology_pb2.AddressAttempt) -> Tried:
         _text(told.local_address),
         _path(told.path),
         not told.unadvertised,
+        told.chosen,
     )
 
 

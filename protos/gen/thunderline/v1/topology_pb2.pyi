@@ -185,7 +185,9 @@ class Link(_message.Message):
     counts_as: _cluster_pb2.Medium.ValueType
     """The medium as which it counts: a DEGRADED link counts as a slower one."""
     chosen: _builtins.bool
-    """Whether connections from `from_node_id` to `to_node_id` take it now."""
+    """Whether connections from `from_node_id` to `to_node_id` take it now, as that node tells; of one that does not tell,
+    the first in the order.
+    """
     why: _builtins.str
     """One line for the operator: why it is chosen or not, and what is odd about it."""
     @_builtins.property
@@ -372,6 +374,7 @@ class AddressAttempt(_message.Message):
     TRIED_AT_FIELD_NUMBER: _builtins.int
     SENTENCE_FIELD_NUMBER: _builtins.int
     UNADVERTISED_FIELD_NUMBER: _builtins.int
+    CHOSEN_FIELD_NUMBER: _builtins.int
     from_node_id: _builtins.str
     to_node_id: _builtins.str
     address: _builtins.str
@@ -388,6 +391,8 @@ class AddressAttempt(_message.Message):
     """One line: how the last try ended."""
     unadvertised: _builtins.bool
     """The peer's card does not tell the address: somebody was heard from there who said the peer's name."""
+    chosen: _builtins.bool
+    """Connections of `from_node_id` to `to_node_id` take it now, as that node tells."""
     @_builtins.property
     def path(self) -> Global___NetworkPath: ...
     @_builtins.property
@@ -410,10 +415,11 @@ class AddressAttempt(_message.Message):
         tried_at: _timestamp_pb2.Timestamp | None = ...,
         sentence: _builtins.str = ...,
         unadvertised: _builtins.bool = ...,
+        chosen: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["path", b"path", "tried_at", b"tried_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "errno", b"errno", "failure_count", b"failure_count", "from_node_id", b"from_node_id", "local_address", b"local_address", "outcome", b"outcome", "path", b"path", "rtt_us", b"rtt_us", "sentence", b"sentence", "state", b"state", "to_node_id", b"to_node_id", "tried_at", b"tried_at", "unadvertised", b"unadvertised"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "chosen", b"chosen", "errno", b"errno", "failure_count", b"failure_count", "from_node_id", b"from_node_id", "local_address", b"local_address", "outcome", b"outcome", "path", b"path", "rtt_us", b"rtt_us", "sentence", b"sentence", "state", b"state", "to_node_id", b"to_node_id", "tried_at", b"tried_at", "unadvertised", b"unadvertised"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
