@@ -9,8 +9,9 @@ from thunderline.client import TopologyClient
 from thunderline.cluster.errors import Full, LinkInUse, NotFound
 from thunderline.topology.echo_messages import Tally
 from thunderline.topology.measuring import summary, tallied
+from thunderline.topology.permits import STREAM_COUNT
 from thunderline.v1 import topology_pb2
-from topology.little_network import HERE, Living, nodes, pairs, together
+from topology.little_network import HERE, WAIT_S, Living, nodes, pairs, together, until
 
 
 def times(rtt_us: int, count: int) -> list[int | None]:
@@ -66,6 +67,19 @@ async def test_one_measurement_at_a_time(tmp_path: Path) -> None:
         assert sorted(type(one).__name__ for one in found) == ["Full", "MeasureLinkResponse"]
         (full,) = (one for one in found if isinstance(one, Full))
         assert full.retry_after_s is not None
+
+
+async def test_a_measurement_that_its_caller_gives_up_ends(tmp_path: Path) -> None:
+    async with together(*nodes(tmp_path, 2)) as lives:
+        link = (await joined(lives))[0]
+        # Longer than anybody waits here.
+        lives[0].role.measuring.send_s = 10 * WAIT_S
+        asked = asyncio.create_task(lives[0].client.measure_link(link, bandwidth=True))
+        echo = lives[1].role.echo
+        await until("its streams send", lambda: echo.open_count >= STREAM_COUNT)
+        asked.cancel()
+        await until("they have ended", lambda: echo.open_count == 0)
+        assert (await lives[0].client.measure_link(link, bandwidth=False)).rtt_us > 0
 
 
 async def test_the_bandwidth_of_a_link_over_which_an_instance_serves_is_not_measured(tmp_path: Path) -> None:

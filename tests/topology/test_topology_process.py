@@ -14,11 +14,14 @@ from pathlib import Path
 import pytest
 
 from thunderline.client import TopologyClient
-from thunderline.cluster.errors import ClusterError
-from topology.little_network import HERE, LittleDiscovery, Node, living, nodes, pairs, roster
+from thunderline.cluster.errors import ClusterError, Draining
+from thunderline.topology.permits import STREAM_COUNT
+from topology.little_network import HERE, LittleDiscovery, Node, living, nodes, pairs, roster, until
 
 START_S = 40.0
 STOP_S = 5.0
+# Of one second that 20 probes take.
+PROBES_UNDER_WAY_S = 0.3
 
 
 def start(node: Node) -> "subprocess.Popen[bytes]":
@@ -53,6 +56,37 @@ async def test_it_stops_at_once_also_while_its_streams_stand(tmp_path: Path, num
             begun_s = time.monotonic()
             process.send_signal(number)
             assert await asyncio.to_thread(process.wait, 2 * STOP_S) == 0
+            assert time.monotonic() - begun_s < STOP_S
+        finally:
+            process.kill()
+            await asyncio.to_thread(process.wait, STOP_S)
+    assert "Traceback" not in (one.home / "topology.err").read_text()
+
+
+@pytest.mark.parametrize("sends", [False, True], ids=["probes", "streams"])
+async def test_it_stops_at_once_also_while_it_measures(tmp_path: Path, sends: bool) -> None:
+    one, other = nodes(tmp_path, 2)
+    cards = roster(one.card(), other.card())
+    async with living(other, cards) as life, LittleDiscovery(cards).served(one.discovery):
+        process = start(one)
+        try:
+            both = {(one.node, other.node), (other.node, one.node)}
+            await life.until("both directions", lambda told: pairs(told) == both)
+            async with TopologyClient(f"{HERE}:{one.topology}") as client, asyncio.timeout(START_S):
+                # Its own word: its peer may know of the link by itself.
+                async for found in client.watch_topology():
+                    if pairs(found) == both:
+                        break
+                (link,) = (link for link in found.links if link.from_node_id == one.node)
+                asked = asyncio.create_task(client.measure_link(link, bandwidth=True))
+                await asyncio.sleep(PROBES_UNDER_WAY_S)
+                if sends:
+                    await until("its streams send", lambda: life.role.echo.open_count >= STREAM_COUNT)
+                begun_s = time.monotonic()
+                process.terminate()
+                with pytest.raises(Draining):
+                    await asked
+                assert await asyncio.to_thread(process.wait, 2 * STOP_S) == 0
             assert time.monotonic() - begun_s < STOP_S
         finally:
             process.kill()

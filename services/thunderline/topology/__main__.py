@@ -117,6 +117,7 @@ async def running(settings: Settings) -> AsyncIterator[Role]:
                     one.cancel()
             role.changes.stop()
             role.exchange.changes.stop()
+            role.measuring.stop()
             await server.drain(settings.limits.drain_s)
 
 

@@ -15,7 +15,7 @@ import grpc
 
 from thunderline.cluster import NodeId
 from thunderline.cluster.addresses import target
-from thunderline.cluster.errors import Full, InvalidRequest, LinkInUse, NotFound, Unreachable
+from thunderline.cluster.errors import Draining, Full, InvalidRequest, LinkInUse, NotFound, Unreachable
 from thunderline.cluster.links import LinkState
 from thunderline.process.trust import Wallet
 from thunderline.rpc.channel import dial
@@ -37,7 +37,7 @@ from thunderline.topology.knowledge import Knowledge
 from thunderline.topology.members import Peer
 from thunderline.topology.permits import STREAM_COUNT
 from thunderline.topology.probe import Aim, Crossed, probe
-from thunderline.topology.sockets import dialled, left_s, receive
+from thunderline.topology.sockets import Sockets, dialled, left_s, receive
 from thunderline.v1 import topology_pb2, topology_pb2_grpc
 
 PROBE_COUNT = 20
@@ -53,7 +53,10 @@ MEASURE_S = 60.0
 
 
 class Measuring:
-    """One measurement at a time. `send_s`: how long its streams send."""
+    """One measurement at a time. `send_s`: how long its streams send.
+
+    One that is given up, by its caller or by `stop`, ends its threads: no later than one probe does.
+    """
 
     def __init__(
         self, knowledge: Knowledge, speaker: Speaker, ends: Ends, timeout_s: float, wallet: Wallet | None
@@ -63,25 +66,44 @@ class Measuring:
         self._ends = ends
         self._timeout_s = timeout_s
         self._wallet = wallet
-        self._is_busy = False
+        self._is_busy = self._stopped = False
+        self._under_way: set[asyncio.Task[topology_pb2.MeasureLinkResponse]] = set()
         self.send_s = SEND_S
 
     async def measure(self, request: topology_pb2.MeasureLinkRequest) -> topology_pb2.MeasureLinkResponse:
-        """Raises NotFound, Full, LinkInUse, Unreachable, and what another node raises that is asked."""
+        """Raises NotFound, Full, LinkInUse, Unreachable, Draining, and what another node raises that is asked."""
+        work = asyncio.create_task(self._measured(request))
+        self._under_way.add(work)
+        work.add_done_callback(self._under_way.discard)
+        if self._stopped:
+            work.cancel()
+        try:
+            return await work
+        except asyncio.CancelledError:
+            if self._stopped:
+                raise Draining("the role is stopping") from None
+            raise
+
+    def stop(self) -> None:
+        """Gives up what is under way, and what comes."""
+        self._stopped = True
+        for work in self._under_way:
+            work.cancel()
+
+    async def _measured(self, request: topology_pb2.MeasureLinkRequest) -> topology_pb2.MeasureLinkResponse:
         if request.from_node_id not in ("", self._knowledge.node):
             return await self._passed_on(request)
         peer, address = self._aim(NodeId(request.peer_node_id), request.peer_address)
         if request.bandwidth and request.in_use:
             raise LinkInUse(f"an instance serves over the link to {address}: its bandwidth is not measured now")
-        with self._alone():
+        with self._alone() as sockets:
             aim = Aim(peer.node, address, peer.echo_port)
-            response = summary(await asyncio.to_thread(self._rtts_us, aim))
+            response = summary(await asyncio.to_thread(self._rtts_us, aim, sockets))
             if request.bandwidth:
                 permit = await self._permit(peer, address)
-                bits_per_s = await asyncio.to_thread(
-                    bandwidth, self._speaker, aim, permit, self.send_s, self._timeout_s
+                response.bandwidth_bits_per_s = await asyncio.to_thread(
+                    bandwidth, self._speaker, aim, permit, self.send_s, self._timeout_s, sockets
                 )
-                response.bandwidth_bits_per_s = bits_per_s
             return response
 
     def _aim(self, node: NodeId, address: str) -> tuple[Peer, str]:
@@ -118,23 +140,24 @@ class Measuring:
     def _stub(self, peer: Peer, address: str) -> "_Stub":
         return _Stub(dial(target(address, peer.topology_port), self._wallet, peer.node))
 
-    def _rtts_us(self, aim: Aim) -> list[int | None]:
+    def _rtts_us(self, aim: Aim, sockets: Sockets) -> list[int | None]:
         """None for each that was not answered. Blocking."""
         found: list[int | None] = []
-        for _ in range(PROBE_COUNT):
+        while len(found) < PROBE_COUNT and not sockets.is_over:
             one = probe(self._speaker, aim, self._ends, self._timeout_s)
             found.append(one.rtt_us if isinstance(one, Crossed) else None)
             time.sleep(PROBE_GAP_S)
         return found
 
     @contextmanager
-    def _alone(self) -> Iterator[None]:
+    def _alone(self) -> Iterator[Sockets]:
         if self._is_busy:
             raise Full("this node measures another link now", retry_after_s=self.send_s)
-        self._is_busy = True
+        self._is_busy, sockets = True, Sockets()
         try:
-            yield
+            yield sockets
         finally:
+            sockets.end()
             self._is_busy = False
 
 
@@ -166,13 +189,17 @@ def summary(rtts_us: Sequence[int | None]) -> topology_pb2.MeasureLinkResponse:
     )
 
 
-def bandwidth(speaker: Speaker, aim: Aim, permit: bytes, send_s: float, timeout_s: float) -> int:
-    """Bits per second that have arrived, by the peer's own count. Blocking. Raises Unreachable."""
+def bandwidth(
+    speaker: Speaker, aim: Aim, permit: bytes, send_s: float, timeout_s: float, sockets: Sockets | None = None
+) -> int:
+    """Bits per second that have arrived, by the peer's own count. Blocking, until `sockets` end. Raises Unreachable."""
     if not permit:
         raise InvalidRequest("the peer gave no permit")
+    held = sockets or Sockets()
     try:
         with ThreadPoolExecutor(STREAM_COUNT, thread_name_prefix="bandwidth") as pool:
-            tallies = list(pool.map(lambda _: _stream(speaker, aim, permit, send_s, timeout_s), range(STREAM_COUNT)))
+            streams = [pool.submit(_stream, speaker, aim, permit, send_s, timeout_s, held) for _ in range(STREAM_COUNT)]
+            tallies = [one.result() for one in streams]
     except (OSError, BadMessage) as error:
         raise Unreachable(f"the measurement to {aim.address} broke off: {error}") from None
     return tallied(tallies)
@@ -184,10 +211,10 @@ def tallied(tallies: Sequence[Tally]) -> int:
     return sum(one.taken_bytes for one in tallies) * 8 * 1_000_000 // longest_us
 
 
-def _stream(speaker: Speaker, aim: Aim, permit: bytes, send_s: float, timeout_s: float) -> Tally:
+def _stream(speaker: Speaker, aim: Aim, permit: bytes, send_s: float, timeout_s: float, sockets: Sockets) -> Tally:
     """Raises OSError, BadMessage."""
     deadline_s = time.monotonic() + timeout_s
-    with dialled(aim.address, aim.echo_port, deadline_s) as connection:
+    with dialled(aim.address, aim.echo_port, deadline_s) as connection, sockets.holding(connection):
         connection.sendall(pack_ask(Ask(Kind.SINK, speaker, permit)))
         answer = unpack_answer(receive(connection, ANSWER_BYTES, deadline_s))
         if answer.kind is not Kind.SINK or answer.speaker != Speaker(aim.peer, speaker.cluster):

@@ -1,14 +1,47 @@
 """Blocking TCP sockets with one deadline for all that happens on them."""
 
+import contextlib
 import errno as errnos
 import socket
 import struct
+import threading
 import time
+from collections.abc import Iterator
 
 # A deadline is renewed on a socket when it is so much nearer: each time costs a system call.
 SLACK_S = 0.1
 # Closed at once, with a reset: thousands of probes would else leave as many ports waiting for a minute.
 _NO_LINGER = struct.pack("ii", 1, 0)
+
+
+class Sockets:
+    """Those of one piece of work in threads. Who gives it up ends them, and with them what the threads wait for."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._open: set[socket.socket] = set()
+        self.is_over = False
+
+    @contextlib.contextmanager
+    def holding(self, connection: socket.socket) -> Iterator[None]:
+        """One of them, for the time of the block. Raises OSError when it is over."""
+        with self._lock:
+            if self.is_over:
+                raise OSError(errnos.ECANCELED, "given up")
+            self._open.add(connection)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._open.discard(connection)
+
+    def end(self) -> None:
+        """For good. From any thread."""
+        with self._lock:
+            self.is_over = True
+            for connection in self._open:
+                with contextlib.suppress(OSError):
+                    connection.shutdown(socket.SHUT_RDWR)
 
 
 def dialled(address: str, port: int, deadline_s: float) -> socket.socket:

@@ -91,7 +91,7 @@ class TopologyServiceServicer:
     def MeasureLink(self, request, context):
         """Measures one direction of a link: 20 probes and, on request, bandwidth by 4 TCP streams for 10 s. NOT_FOUND for an
         address without a link, RESOURCE_EXHAUSTED while another measurement runs, FAILED_PRECONDITION for the bandwidth
-        of a link over which an instance serves, UNAVAILABLE when the peer does not take part.
+        of a link over which an instance serves, UNAVAILABLE when the peer does not take part or the role stops.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

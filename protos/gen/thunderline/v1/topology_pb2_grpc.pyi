@@ -44,7 +44,7 @@ class TopologyServiceStub:
     MeasureLink: _grpc.UnaryUnaryMultiCallable[_topology_pb2.MeasureLinkRequest, _topology_pb2.MeasureLinkResponse]
     """Measures one direction of a link: 20 probes and, on request, bandwidth by 4 TCP streams for 10 s. NOT_FOUND for an
     address without a link, RESOURCE_EXHAUSTED while another measurement runs, FAILED_PRECONDITION for the bandwidth
-    of a link over which an instance serves, UNAVAILABLE when the peer does not take part.
+    of a link over which an instance serves, UNAVAILABLE when the peer does not take part or the role stops.
     """
     PrepareMeasurement: _grpc.UnaryUnaryMultiCallable[_topology_pb2.PrepareMeasurementRequest, _topology_pb2.PrepareMeasurementResponse]
     """Peer to peer: opens the echo port of the node that is asked for the bandwidth of one measurement.
@@ -67,7 +67,7 @@ class TopologyServiceAsyncStub(TopologyServiceStub):
     MeasureLink: _aio.UnaryUnaryMultiCallable[_topology_pb2.MeasureLinkRequest, _topology_pb2.MeasureLinkResponse]  # type: ignore[assignment]
     """Measures one direction of a link: 20 probes and, on request, bandwidth by 4 TCP streams for 10 s. NOT_FOUND for an
     address without a link, RESOURCE_EXHAUSTED while another measurement runs, FAILED_PRECONDITION for the bandwidth
-    of a link over which an instance serves, UNAVAILABLE when the peer does not take part.
+    of a link over which an instance serves, UNAVAILABLE when the peer does not take part or the role stops.
     """
     PrepareMeasurement: _aio.UnaryUnaryMultiCallable[_topology_pb2.PrepareMeasurementRequest, _topology_pb2.PrepareMeasurementResponse]  # type: ignore[assignment]
     """Peer to peer: opens the echo port of the node that is asked for the bandwidth of one measurement.
@@ -111,7 +111,7 @@ class TopologyServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_topology_pb2.MeasureLinkResponse, _abc.Awaitable[_topology_pb2.MeasureLinkResponse]]:
         """Measures one direction of a link: 20 probes and, on request, bandwidth by 4 TCP streams for 10 s. NOT_FOUND for an
         address without a link, RESOURCE_EXHAUSTED while another measurement runs, FAILED_PRECONDITION for the bandwidth
-        of a link over which an instance serves, UNAVAILABLE when the peer does not take part.
+        of a link over which an instance serves, UNAVAILABLE when the peer does not take part or the role stops.
         """
 
     @_abc_1.abstractmethod
