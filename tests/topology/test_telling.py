@@ -1,11 +1,13 @@
 """The topology as callers get it: an order, a choice and a reason for each link; every try; lost cables; rails."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
 from prometheus_client import REGISTRY
 
 from thunderline.cluster.graph import CableEnd, Graph, Outcome, Tried, Version, cable
+from thunderline.cluster.limits import DEFAULTS
 from thunderline.cluster.links import Link, LinkState, Mark
 from thunderline.cluster.media import Medium
 from thunderline.cluster.paths import End, Path
@@ -15,7 +17,7 @@ from thunderline.topology import measures
 from thunderline.topology.knowledge import Knowledge
 from thunderline.topology.members import Members
 from thunderline.topology.ports import Told, ports_of
-from thunderline.topology.telling import Teller, cable_of
+from thunderline.topology.telling import Teller, abridged, cable_of
 from thunderline.v1 import cluster_pb2, topology_pb2
 from topology.scenes import ADDRESSES, NAMES, A, B, C, link, port, straight
 
@@ -23,6 +25,7 @@ TB, ETH, VPN = Medium.THUNDERBOLT, Medium.ETHERNET, Medium.VPN
 CABLE = cable(CableEnd(A, "en5", "", "2"), CableEnd(B, "en5"))
 CARD = Interface("en5", TB, ("192.168.4.1",), True, 9000)
 TRIED = Tried(A, B, ADDRESSES[TB][0], Outcome.TIMED_OUT, 110, 2)
+ANSWERED, REFUSED = topology_pb2.PROBE_OUTCOME_ANSWERED, topology_pb2.PROBE_OUTCOME_REFUSED
 BACK = Tried(B, A, ADDRESSES[TB][1], Outcome.REFUSED, 111, 2)
 
 
@@ -75,6 +78,46 @@ def test_every_try_is_told_and_when_only_of_this_node() -> None:
     ]
     assert [one.HasField("tried_at") for one in found] == [True, False]
     assert found[0].tried_at.ToSeconds() == 10**9
+
+
+OTHERS = [
+    topology_pb2.AddressAttempt(from_node_id=B, to_node_id=C, address="10.0.0.3", outcome=ANSWERED),
+    topology_pb2.AddressAttempt(from_node_id=B, to_node_id=C, address="10.0.0.9", outcome=REFUSED),
+]
+OTHER_LINKS = [
+    topology_pb2.Link(from_node_id=B, to_node_id=C, peer_address="10.0.0.3", chosen=True),
+    topology_pb2.Link(from_node_id=B, to_node_id=C, peer_address="10.0.0.4"),
+]
+MINE = [topology_pb2.AddressAttempt(from_node_id=A, to_node_id=B, outcome=ANSWERED)]
+MY_LINKS = [topology_pb2.Link(from_node_id=A, to_node_id=B), topology_pb2.Link(from_node_id=C, to_node_id=A)]
+# What others see of each other that is left when there are so many bytes too many: tries, links.
+LEFT = [(OTHERS, OTHER_LINKS), (OTHERS[1:], OTHER_LINKS), ([], OTHER_LINKS), ([], OTHER_LINKS[:1]), ([], [])]
+
+
+@pytest.mark.parametrize(("tries", "links"), LEFT[1:], ids=["answered tries", "all tries", "links not used", "links"])
+def test_what_others_see_of_each_other_is_left_out_of_a_message_that_is_too_large(
+    tries: list[topology_pb2.AddressAttempt], links: list[topology_pb2.Link]
+) -> None:
+    def message(
+        tries: Sequence[topology_pb2.AddressAttempt], links: Sequence[topology_pb2.Link], is_abridged: bool
+    ) -> topology_pb2.Topology:
+        return topology_pb2.Topology(
+            node_id=A, attempts=[*MINE, *tries], links=[*MY_LINKS, *links], abridged=is_abridged
+        )
+
+    whole, expected = message(OTHERS, OTHER_LINKS, False), message(tries, links, True)
+    for bytes_max, told in ((whole.ByteSize(), whole), (expected.ByteSize(), expected)):
+        assert abridged(message(OTHERS, OTHER_LINKS, False), bytes_max) == told
+
+
+def test_no_topology_is_larger_than_a_message_may_be() -> None:
+    text, count = "x" * 600, 32 * 1024
+    many = topology_pb2.Topology(node_id=A, attempts=MINE, links=MY_LINKS)
+    many.attempts.extend([topology_pb2.AddressAttempt(from_node_id=B, to_node_id=C, sentence=text)] * count)
+    many.links.extend([topology_pb2.Link(from_node_id=B, to_node_id=C, why=text)] * count)
+    found = topology_pb2.GetTopologyResponse(topology=abridged(many))
+    assert found.ByteSize() <= DEFAULTS.message_bytes_max
+    assert (list(found.topology.attempts), list(found.topology.links)) == (MINE, MY_LINKS)
 
 
 def test_the_peers_failed_tries_are_a_part_of_the_reason() -> None:

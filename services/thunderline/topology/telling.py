@@ -1,9 +1,11 @@
 """The topology as callers see it: interfaces, links in their order with the reason, every try, cables. Pure."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 from thunderline.cluster import NodeId
 from thunderline.cluster.graph import Graph, Tried
+from thunderline.cluster.limits import DEFAULTS
 from thunderline.cluster.links import Link, LinkId, Mark, link_key, tier
 from thunderline.cluster.machine_facts import ThunderboltPort
 from thunderline.cluster.rails import PortAt, speed_of
@@ -19,6 +21,17 @@ MARKS = {
     Mark.ONE_SIDED: topology_pb2.LINK_MARK_ONE_SIDED,
     Mark.UNADVERTISED: topology_pb2.LINK_MARK_UNADVERTISED,
 }
+
+# The response around a topology has a few bytes.
+TOPOLOGY_BYTES_MAX = DEFAULTS.message_bytes_max - 1024
+# What is left out of one that would have more, in this order: the part, and what stays of what nodes see of each other.
+LEFT_OUT: tuple[tuple[str, Callable[[Any], bool]], ...] = (
+    # Of the others the link says the same.
+    ("attempts", lambda one: one.outcome != topology_pb2.PROBE_OUTCOME_ANSWERED),
+    ("attempts", lambda one: False),
+    ("links", lambda one: one.chosen),
+    ("links", lambda one: False),
+)
 
 # All that the links of one pair of nodes are told from.
 Grounds = tuple[tuple[Link, ...], LinkId | None, tuple[Tried, ...]]
@@ -44,7 +57,7 @@ class Teller:
         """`tried_at_s`: of own rows, by peer and address, of the wall clock."""
         graph, node = knowledge.graph, knowledge.node
         self._look_up(knowledge)
-        return topology_pb2.Topology(
+        told = topology_pb2.Topology(
             node_id=node,
             interfaces=[interface_to_proto(one) for one in interfaces],
             links=self._all_links(knowledge),
@@ -55,6 +68,7 @@ class Teller:
             version=wire.version_to_proto(knowledge.version),
             rails=[rails.to_proto(one) for one in graph.rails],
         )
+        return abridged(told)
 
     def _look_up(self, knowledge: Knowledge) -> None:
         """What the sentences of every link may need."""
@@ -96,6 +110,19 @@ class Teller:
             link_to_proto(one, chosen, wording.why(one, links, chosen, self._owners, back), cable_of(one, self._ports))
             for one in ordered
         ]
+
+
+def abridged(told: topology_pb2.Topology, bytes_max: int = TOPOLOGY_BYTES_MAX) -> topology_pb2.Topology:
+    """Within what gRPC carries: links and tries grow by the square of the nodes. What its own node sees stays."""
+    for part, stays in LEFT_OUT:
+        if told.ByteSize() <= bytes_max:
+            break
+        every = getattr(told, part)
+        kept = [one for one in every if told.node_id in (one.from_node_id, one.to_node_id) or stays(one)]
+        told.abridged |= len(kept) < len(every)
+        told.ClearField(part)  # type: ignore[arg-type]
+        getattr(told, part).extend(kept)
+    return told
 
 
 def interface_to_proto(one: Interface) -> cluster_pb2.NetworkInterface:

@@ -626,9 +626,15 @@ class Topology(_message.Message):
     INCOMPLETE_NODE_IDS_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     RAILS_FIELD_NUMBER: _builtins.int
+    ABRIDGED_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
     complete: _builtins.bool
     """False until every probe has been answered or has failed, everywhere."""
+    abridged: _builtins.bool
+    """It would have more than a message may, from some 100 nodes on with four addresses each: of what others than
+    `node_id` see of each other the tries that were answered are left out, if need be all tries, then the links that
+    are not chosen, then all links.
+    """
     @_builtins.property
     def interfaces(self) -> _containers.RepeatedCompositeFieldContainer[_cluster_pb2.NetworkInterface]: ...
     @_builtins.property
@@ -659,10 +665,11 @@ class Topology(_message.Message):
         incomplete_node_ids: _abc.Iterable[_builtins.str] | None = ...,
         version: Global___GraphVersion | None = ...,
         rails: _abc.Iterable[Global___Rail] | None = ...,
+        abridged: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["version", b"version"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "cables", b"cables", "complete", b"complete", "incomplete_node_ids", b"incomplete_node_ids", "interfaces", b"interfaces", "links", b"links", "node_id", b"node_id", "rails", b"rails", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["abridged", b"abridged", "attempts", b"attempts", "cables", b"cables", "complete", b"complete", "incomplete_node_ids", b"incomplete_node_ids", "interfaces", b"interfaces", "links", b"links", "node_id", b"node_id", "rails", b"rails", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
