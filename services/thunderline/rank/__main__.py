@@ -21,7 +21,7 @@ from thunderline.cluster.limits import DEFAULTS
 from thunderline.cluster.ranks import RankState
 from thunderline.process import logs, tethered
 from thunderline.process.entry import DONE, USAGE, refuse
-from thunderline.rank import alarm, blas
+from thunderline.rank import alarm, blas, text_half
 from thunderline.rank.mark import Mark
 
 BUG, RUNNER_GONE = 4, 5
@@ -124,6 +124,7 @@ def main(argv: Sequence[str], on_step: Callable[[Any], Any] | None = None) -> in
         # Asked by somebody who waits; a rank proper outlives its runner.
         tethered.end_with_parent()
     computes = blas.load()
+    text_half.leave_out()
     if arguments.probe:
         print(json.dumps(probe(computes)))
         return DONE
