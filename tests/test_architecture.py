@@ -89,7 +89,9 @@ PURE = {
     "topology/wire.py",
     "topology/wording.py",
     "cli/bench/cells.py",
+    "cli/cluster_file.py",
     "cli/findings/*",
+    "cli/plan_tables.py",
     "cli/rails.py",
     "client/resume.py",
 }
