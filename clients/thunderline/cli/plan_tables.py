@@ -198,4 +198,5 @@ def _ms(seconds: float) -> str:
 
 def _few(figure: float) -> str:
     """As exact as an estimate is: two digits."""
-    return f"{figure:.1f}" if figure < 10 else f"{float(f'{figure:.2g}'):.0f}"
+    rounded = float(f"{figure:.2g}")
+    return f"{rounded:.0f}" if rounded >= 10 else f"{rounded:g}"
