@@ -149,16 +149,16 @@ async def test_a_hostfile_is_written_once_and_nothing_is_written_over(tmp_path: 
         answer.placement.launch_hostfile = '{"backend": "ring"}\n'
         one.planner.answer = answer
         code, out, err = await one.run("m", "--hostfile-out", str(path))
-        assert (code, err) == (0, "")
+        assert (code, err) == (0, f"{path} is written, for mlx.launch --hostfile\n")
         assert path.read_text() == answer.placement.launch_hostfile and path.stat().st_mode & 0o777 == 0o644
-        assert f"hostfile: {path}, for mlx.launch --hostfile" in out
         assert [one.name for one in path.parent.iterdir()] == ["hosts.json"]
         path.write_text("mine")
         code, out, err = await one.run("m", "--hostfile-out", str(path))
         assert (code, out) == (1, "") and f"{path} exists already" in err
         assert path.read_text() == "mine" and len(one.planner.asked) == 1
         code, out, err = await one.run("m", "--hostfile-out", str(path / "below"))
-        assert code == 1 and f"{path / 'below'} cannot be written: " in err
+        # What was asked for is told all the same.
+        assert code == 1 and PLAN.why in out and f"{path / 'below'} cannot be written: " in err
 
 
 # What the scheduler says of a wish: how that ends.

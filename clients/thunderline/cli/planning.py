@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 from collections.abc import AsyncIterator
 from enum import StrEnum
 from pathlib import Path
@@ -20,6 +21,8 @@ from thunderline.v1 import cluster_pb2, planning_pb2
 PATIENCE_S = 1.0
 # Of files that are read as a whole; a hostfile may not be longer, 64 nodes in TOML are not.
 FILE_BYTES_MAX = 64 * 1024
+# More than any memory holds; it stays a number for protobuf.
+KV_TOKENS_MAX = 2**40
 
 
 class Strategy(StrEnum):
@@ -55,7 +58,9 @@ def plan(
     strategy: Annotated[Strategy | None, typer.Option(help="how it is divided (default: the best)")] = None,
     backend: Annotated[Backend | None, typer.Option(help="over which backend of MLX (default: the best)")] = None,
     min_nodes: Annotated[int, typer.Option(min=1, max=64, help="over so many nodes at least")] = 1,
-    kv_budget_tokens: Annotated[int, typer.Option(min=0, help="tokens of KV for all its requests (0: as fits)")] = 0,
+    kv_budget_tokens: Annotated[
+        int, typer.Option(min=0, max=KV_TOKENS_MAX, help="tokens of KV for all its requests (0: as fits)")
+    ] = 0,
     require_fast: Annotated[
         bool, typer.Option("--require-fast", help="over Thunderbolt and Ethernet within their minimums, or not at all")
     ] = False,
@@ -74,7 +79,7 @@ def plan(
     json: Json = False,
 ) -> None:
     """Where a model would run, over which links, how fast; and why not otherwise. Starts nothing."""
-    if hostfile_out is not None and hostfile_out.exists():
+    if hostfile_out is not None and os.path.lexists(hostfile_out):
         # Before anybody waits for an answer.
         refuse(f"{hostfile_out} exists already: remove it, or choose another with --hostfile-out")
     folder = Path(model).expanduser()
@@ -97,16 +102,15 @@ def plan(
 
     found = ask_scheduler(home, work)
     is_placed = found.verdict == planning_pb2.PLAN_VERDICT_PLACED
-    if is_placed and hostfile_out is not None:
-        _write(hostfile_out, found.placement.launch_hostfile)
     if json:
         saying.as_json(found)
     else:
         _show(model, found, None if all_ else plan_tables.REJECTED_COUNT_MAX)
-        if is_placed and hostfile_out is not None:
-            saying.out.print(f"hostfile: {hostfile_out}, for mlx.launch --hostfile", markup=False)
     if not is_placed:
         refuse(plan_tables.verdict_line(model, found))
+    if hostfile_out is not None:
+        _write(hostfile_out, found.placement.launch_hostfile)
+        saying.err.print(f"{hostfile_out} is written, for mlx.launch --hostfile", markup=False)
 
 
 def _show(model: str, found: planning_pb2.PlanPlacementResponse, count_max: int | None) -> None:
