@@ -180,6 +180,7 @@ FILES: dict[str, tuple[str, bytes, str]] = {
     "a cluster that is no TOML": ("--cluster", b"[[node]\n", "is no TOML: "),
     "a cluster with a wrong key": ("--cluster", b'[[node]]\nname = "a"\nram = 1', '[[node]] 1 ("a"): has no memory'),
     "a cluster in Latin-1": ("--cluster", b'name = "caf\xe9"', "is no text in UTF-8"),
+    "a hostfile with nothing in it": ("--hostfile", b" \n", "is empty"),
     "a hostfile that is too long": ("--hostfile", b" " * 65537, "is longer than 64 KiB"),
 }
 
@@ -211,6 +212,10 @@ USAGE: dict[str, list[str]] = {
 async def test_wrong_usage_is_2(tmp_path: Path, words: list[str]) -> None:
     code, out, err = await Rig(tmp_path, "1").run(*words)
     assert (code, out) == (2, "") and "Usage" in err
+
+
+async def test_nodes_that_name_none_are_not_all_of_them(tmp_path: Path) -> None:
+    assert await Rig(tmp_path, "1").run("m", "--nodes", " , ") == (2, "", "thunderline: --nodes names no node\n")
 
 
 async def test_no_scheduler_and_no_home_are_one_line(tmp_path: Path) -> None:

@@ -53,8 +53,8 @@ def plan(
     model: Annotated[str, typer.Argument(help="a model folder, a folder under models/, or a Hugging Face id")],
     home: Home = None,
     nodes: Annotated[
-        str, typer.Option(help="these and no others: names, or the begin of ids, separated by commas")
-    ] = "",
+        str | None, typer.Option(help="these and no others: names, or the begin of ids, separated by commas")
+    ] = None,
     strategy: Annotated[Strategy | None, typer.Option(help="how it is divided (default: the best)")] = None,
     backend: Annotated[Backend | None, typer.Option(help="over which backend of MLX (default: the best)")] = None,
     min_nodes: Annotated[int, typer.Option(min=1, max=64, help="over so many nodes at least")] = 1,
@@ -89,7 +89,7 @@ def plan(
     policy = planning_pb2.PlacementPolicy(
         strategy=STRATEGIES[strategy] if strategy else planning_pb2.SPLIT_STRATEGY_UNSPECIFIED,
         backend=BACKENDS[backend] if backend else planning_pb2.DISTRIBUTED_BACKEND_UNSPECIFIED,
-        nodes=[word.strip() for word in nodes.split(",") if word.strip()],
+        nodes=[] if nodes is None else _words(nodes),
         node_count_min=min_nodes,
         requires_fast=require_fast,
         hostfile=_text(hostfile) if hostfile else "",
@@ -156,6 +156,14 @@ async def _told(what: str) -> AsyncIterator[None]:
         await asyncio.gather(telling, return_exceptions=True)
 
 
+def _words(text: str) -> list[str]:
+    found = [word.strip() for word in text.split(",") if word.strip()]
+    if not found:
+        # Of a variable that nobody has set: all nodes are not what was meant.
+        refuse("--nodes names no node", USAGE)
+    return found
+
+
 def _imagined(path: Path) -> planning_pb2.ImaginedCluster:
     try:
         return cluster_file.read(_text(path))
@@ -169,6 +177,8 @@ def _text(path: Path) -> str:
             data = file.read(FILE_BYTES_MAX + 1)
         if len(data) > FILE_BYTES_MAX:
             _refuse_file(path, f"is longer than {FILE_BYTES_MAX // 1024} KiB")
+        if not data.strip():
+            _refuse_file(path, "is empty")
         return data.decode()
     except OSError as error:
         _refuse_file(path, error.strerror or str(error))
