@@ -8,7 +8,7 @@ from thunderline.v1 import cluster_pb2, planning_pb2, scheduler_pb2, scheduler_p
 
 # It asks runners, each with a deadline of its own.
 ADOPT_S = 20.0
-# It asks all runners about the model, 70 s at most, then one of them, for 240 s at most, whether its architecture can be
+# It asks all runners about the model, 70 s at most, then one of them, 240 s at most, whether its architecture can be
 # divided: mostly that is known, or takes half a minute.
 PLAN_S = 330.0
 
