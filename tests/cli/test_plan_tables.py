@@ -161,7 +161,16 @@ def test_pairs_that_wait_for_the_same_stand_in_one_line() -> None:
     ]
 
 
+def test_what_the_verdict_says_is_not_said_twice() -> None:
+    found = planning_pb2.PlanPlacementResponse(why=REFUSED.why)
+    found.waits.add(what="links", node_ids=[A, B], sentence="studio → mini: no address is known")
+    found.waits.add(what="nodes", node_ids=[B], sentence="mini is not ALIVE")
+    assert plan_tables.waits_lines(found, NAMES) == ["waits for nodes: mini is not ALIVE"]
+
+
 def test_the_verdict_is_said_as_of_a_deployment() -> None:
-    assert plan_tables.verdict_line("m", REFUSED) == (
-        "m is WAITING: waits for links: studio → mini: no address is known"
-    )
+    hostfile = planning_pb2.PlanPlacementResponse(verdict=planning_pb2.PLAN_VERDICT_WAITING, why="it does not do")
+    assert plan_tables.verdict_line("m", hostfile) == "m is WAITING: it does not do"
+    large = planning_pb2.PlanPlacementResponse(verdict=planning_pb2.PLAN_VERDICT_IMPOSSIBLE, why="needs 3 GiB")
+    assert plan_tables.verdict_line("m", large) == "m is IMPOSSIBLE: needs 3 GiB"
+    assert plan_tables.verdict_line("m", REFUSED) == ("m is WAITING for links: studio → mini: no address is known")

@@ -13,6 +13,7 @@ REJECTED_COLUMNS = ("reason", "nodes", "way", "evidence")
 REJECTED_COUNT_MAX = 20
 # Rejections that tell of the model or of what was asked for, not of one set: they come first.
 GENERAL = "any"
+WAITS = "waits for "
 
 Names = Mapping[str, str]
 
@@ -45,6 +46,8 @@ def model_line(model: str, facts: cluster_pb2.ModelFacts) -> str:
 
 def verdict_line(model: str, plan: planning_pb2.PlanPlacementResponse) -> str:
     """Of what has no place: as `deploy` says it of a deployment."""
+    if plan.verdict == planning_pb2.PLAN_VERDICT_WAITING and plan.why.startswith(WAITS):
+        return f"{model} is WAITING for {plan.why.removeprefix(WAITS)}"
     state = planning_pb2.PlanVerdict.Name(plan.verdict).removeprefix("PLAN_VERDICT_")
     return f"{model} is {state}: {plan.why}"
 
@@ -137,7 +140,7 @@ def unknown_lines(facts: cluster_pb2.ModelFacts) -> list[str]:
 
 
 def waits_lines(plan: planning_pb2.PlanPlacementResponse, names: Names) -> list[str]:
-    """For what it waits: one line for one sentence, with all pairs of which it is said."""
+    """For what it waits: one line for one sentence, with all pairs of which it is said. Less what the verdict says."""
     pairs: dict[tuple[str, str], list[str]] = {}
     for wait in plan.waits:
         said = pairs.setdefault((wait.what, wait.sentence), [])
@@ -146,7 +149,8 @@ def waits_lines(plan: planning_pb2.PlanPlacementResponse, names: Names) -> list[
     found = []
     for (what, sentence), said in pairs.items():
         of = f" ({', '.join(said)})" if said else ""
-        found.append(f"waits for {what}{of}: {sentence}")
+        if f"{WAITS}{what}: {sentence}" != plan.why:
+            found.append(f"{WAITS}{what}{of}: {sentence}")
     return found
 
 
