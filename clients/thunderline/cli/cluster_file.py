@@ -162,7 +162,8 @@ def _node(entry: _Entry) -> planning_pb2.ImaginedNode:
         raise entry.bad("ranks_memory is more than memory")
     chip = entry.take("chip", f'one of {", ".join(GB_PER_S)}; of another say memory_bandwidth = "546 GB/s"', _chip, "")
     bandwidth = entry.figure("memory_bandwidth", BANDWIDTH, "546 GB/s", default=memory_bytes_per_s(chip))
-    backends = entry.take("backends", f"a list of {', '.join(BACKENDS)}", _backends, [])
+    of_those = f"a list of {', '.join(BACKENDS)}"
+    backends: list[planning_pb2.DistributedBackend.ValueType] = entry.take("backends", of_those, _backends, [])
     rdma = entry.flag("rdma", False)
     entry.end()
     return planning_pb2.ImaginedNode(

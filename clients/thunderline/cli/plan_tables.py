@@ -1,7 +1,7 @@
 """What `plan` shows: where a model would run, over what, how fast; and what was not taken, with the reasons. Pure."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from thunderline.cli.links import called, medium_name, milliseconds, state_name
@@ -20,7 +20,7 @@ Names = Mapping[str, str]
 
 class Table(NamedTuple):
     columns: tuple[str, ...]
-    rows: list[tuple[str, ...]]
+    rows: Sequence[tuple[str, ...]]
 
 
 def names(plan: planning_pb2.PlanPlacementResponse) -> dict[str, str]:
