@@ -166,6 +166,8 @@ def test_what_the_verdict_says_is_not_said_twice() -> None:
     found.waits.add(what="links", node_ids=[A, B], sentence="studio → mini: no address is known")
     found.waits.add(what="nodes", node_ids=[B], sentence="mini is not ALIVE")
     assert plan_tables.waits_lines(found, NAMES) == ["waits for nodes: mini is not ALIVE"]
+    found.why = "mini is not ALIVE"
+    assert [line.split(":")[0] for line in plan_tables.waits_lines(found, NAMES)] == ["waits for links (studio → mini)"]
 
 
 def test_the_verdict_is_said_as_of_a_deployment() -> None:

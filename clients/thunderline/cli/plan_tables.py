@@ -149,7 +149,7 @@ def waits_lines(plan: planning_pb2.PlanPlacementResponse, names: Names) -> list[
     found = []
     for (what, sentence), said in pairs.items():
         of = f" ({', '.join(said)})" if said else ""
-        if f"{WAITS}{what}: {sentence}" != plan.why:
+        if plan.why not in (sentence, f"{WAITS}{what}: {sentence}"):
             found.append(f"{WAITS}{what}{of}: {sentence}")
     return found
 
