@@ -133,7 +133,8 @@ class SchedulerServiceServicer:
     def PlanPlacement(self, request, context):
         """Says where a model would run now, or in a cluster that is only written down, and why not otherwise. Nothing is
         started. INVALID_ARGUMENT (INVALID_REQUEST); NOT_FOUND (MODEL_NOT_FOUND) when no node has the model and nobody can
-        look it up; UNAVAILABLE (INSTANCE_FAILED) when no runner can be asked about it. Idempotent.
+        look it up; UNAVAILABLE (HUB_UNREACHABLE when it would have to be; INSTANCE_FAILED when no runner can be asked about
+        it). Idempotent. The first time the engine tries to split the architecture: some ten seconds.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

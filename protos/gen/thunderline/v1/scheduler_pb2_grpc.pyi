@@ -56,7 +56,8 @@ class SchedulerServiceStub:
     PlanPlacement: _grpc.UnaryUnaryMultiCallable[_planning_pb2.PlanPlacementRequest, _planning_pb2.PlanPlacementResponse]
     """Says where a model would run now, or in a cluster that is only written down, and why not otherwise. Nothing is
     started. INVALID_ARGUMENT (INVALID_REQUEST); NOT_FOUND (MODEL_NOT_FOUND) when no node has the model and nobody can
-    look it up; UNAVAILABLE (INSTANCE_FAILED) when no runner can be asked about it. Idempotent.
+    look it up; UNAVAILABLE (HUB_UNREACHABLE when it would have to be; INSTANCE_FAILED when no runner can be asked about
+    it). Idempotent. The first time the engine tries to split the architecture: some ten seconds.
     """
     GetCluster: _grpc.UnaryUnaryMultiCallable[_scheduler_pb2.GetClusterRequest, _scheduler_pb2.GetClusterResponse]
     """Nodes and deployments at once. Idempotent."""
@@ -100,7 +101,8 @@ class SchedulerServiceAsyncStub(SchedulerServiceStub):
     PlanPlacement: _aio.UnaryUnaryMultiCallable[_planning_pb2.PlanPlacementRequest, _planning_pb2.PlanPlacementResponse]  # type: ignore[assignment]
     """Says where a model would run now, or in a cluster that is only written down, and why not otherwise. Nothing is
     started. INVALID_ARGUMENT (INVALID_REQUEST); NOT_FOUND (MODEL_NOT_FOUND) when no node has the model and nobody can
-    look it up; UNAVAILABLE (INSTANCE_FAILED) when no runner can be asked about it. Idempotent.
+    look it up; UNAVAILABLE (HUB_UNREACHABLE when it would have to be; INSTANCE_FAILED when no runner can be asked about
+    it). Idempotent. The first time the engine tries to split the architecture: some ten seconds.
     """
     GetCluster: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.GetClusterRequest, _scheduler_pb2.GetClusterResponse]  # type: ignore[assignment]
     """Nodes and deployments at once. Idempotent."""
@@ -171,7 +173,8 @@ class SchedulerServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_planning_pb2.PlanPlacementResponse, _abc.Awaitable[_planning_pb2.PlanPlacementResponse]]:
         """Says where a model would run now, or in a cluster that is only written down, and why not otherwise. Nothing is
         started. INVALID_ARGUMENT (INVALID_REQUEST); NOT_FOUND (MODEL_NOT_FOUND) when no node has the model and nobody can
-        look it up; UNAVAILABLE (INSTANCE_FAILED) when no runner can be asked about it. Idempotent.
+        look it up; UNAVAILABLE (HUB_UNREACHABLE when it would have to be; INSTANCE_FAILED when no runner can be asked about
+        it). Idempotent. The first time the engine tries to split the architecture: some ten seconds.
         """
 
     @_abc_1.abstractmethod
