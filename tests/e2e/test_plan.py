@@ -1,15 +1,19 @@
 """`thunderline plan` as a user asks it: of the node that serves, and of a cluster that is only written down."""
 
 import json
-from collections.abc import Sequence
+import re
+import shutil
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from e2e import shapes
 from installation import DEMO, Installation
 
-EXAMPLE = Path(__file__).parents[2] / "deploy/cluster.example.toml"
+ROOT = Path(__file__).parents[2]
+EXAMPLE = ROOT / "deploy/cluster.example.toml"
 # Three Macs in a triangle of cables: a tensor group needs 3, as the demo has 9 heads.
 TRIANGLE = ["--cluster", str(EXAMPLE), "--nodes", "studio-1,studio-2,macbook"]
 # So little that only two nodes have room for the demo: whole it takes 1.1 GiB with its KV and activations.
@@ -150,6 +154,32 @@ def test_too_little_memory_is_impossible_with_the_figures(fresh: Installation, t
     assert answer.returncode == 1
     assert answer.stderr.splitlines()[-1].startswith(f"thunderline: {DEMO} is IMPOSSIBLE: needs ")
     assert "2 nodes together have 0.20 GiB" in answer.stderr
+
+
+@pytest.fixture
+def large(fresh: Installation) -> Iterator[str]:
+    """A model of which only the headers are there."""
+    folder = fresh.home / "models/llama-70b-4bit"
+    shapes.write(folder, fresh.home / "models" / DEMO)
+    yield folder.name
+    shutil.rmtree(folder)
+
+
+def test_the_example_of_the_readme_is_what_a_user_sees(fresh: Installation, large: str, tmp_path: Path) -> None:
+    text = (ROOT / "README.md").read_text()
+    section = text[text.index("## Where a model runs") : text.index("## When a store is lost")]
+    shown, described = (re.sub(r"^    ", "", one, flags=re.MULTILINE) for one in _blocks(section)[:2])
+    command, _, expected = shown.partition("\n")
+    assert command == f"$ thunderline plan {large} --cluster minis.toml"
+    answer = fresh.run("plan", large, *written(tmp_path / "minis.toml", described), timeout_s=FIRST_S)
+    assert answer.returncode == 0, answer.stderr
+    # A terminal breaks lines where it ends.
+    assert answer.stdout.split() == expected.split()
+
+
+def _blocks(text: str) -> list[str]:
+    """What is indented, with the blank lines in it."""
+    return re.findall(r"(?:^    .*\n(?:\n(?=    ))?)+", text, flags=re.MULTILINE)
 
 
 # Wrong wishes: what the last line of all names.
