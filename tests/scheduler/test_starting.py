@@ -5,7 +5,7 @@ from dataclasses import replace
 from random import Random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scheduler.placing.scenes import LINUX, lan
@@ -303,6 +303,7 @@ AUDITS = st.builds(
 NODES = st.sampled_from([A, B, C])
 
 
+@settings(deadline=None)
 @given(
     st.dictionaries(NODES, AUDITS | st.sampled_from([FETCHABLE, UNUSABLE]), min_size=1),
     st.dictionaries(NODES, st.integers(0, 16).map(lambda gib: gib * GIB)),
