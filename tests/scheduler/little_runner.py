@@ -9,7 +9,7 @@ import grpc
 from google.protobuf.message import Message
 
 from thunderline.cluster import InstanceId, NodeId, RankId, StoreId
-from thunderline.cluster.errors import RANK_LOST_FACT, ClusterError, InstanceFailed
+from thunderline.cluster.errors import RANK_LOST_FACT, ClusterError, HubUnreachable, InstanceFailed
 from thunderline.process.changes import Changes, watch
 from thunderline.rpc.server import Server, serving
 from thunderline.runner.fence import Fence, Goal, Verdict, adopt, judge
@@ -64,6 +64,20 @@ class LittleRunner:
         # The files are on the hub until this is set.
         self.has_files = asyncio.Event()
         self.has_files.set()
+        # What it knows of every model; also of those that only the hub has, if it `reaches_hub`.
+        self.facts = cluster_pb2.ModelFacts(
+            architecture="little",
+            layer_count=4,
+            weight_bytes=GIB,
+            kv_bytes_per_token=1_024,
+            context_length_tokens=2_048,
+        )
+        self.splits = cluster_pb2.SplitFacts(pipeline_reason="nobody has tried", tensor_reason="nobody has tried")
+        self.memory_bytes = 8 * GIB
+        self.reaches_hub = True
+        # Audits are refused with it.
+        self.audit_problem: ClusterError | None = None
+        self.audits: list[runner_pb2.AuditModelRequest] = []
         self.answer: Answer = finished
         self.commands: list[tuple[str, int]] = []
         self.cancelled: list[str] = []
@@ -172,17 +186,18 @@ class LittleRunner:
         )
 
     async def _audit(self, request: runner_pb2.AuditModelRequest, _: Any) -> runner_pb2.AuditModelResponse:
-        if not self.has_files.is_set():
-            return runner_pb2.AuditModelResponse(verdict=runner_pb2.MODEL_VERDICT_FETCHABLE)
-        facts = cluster_pb2.ModelFacts(
-            architecture="little",
-            layer_count=4,
-            weight_bytes=GIB,
-            kv_bytes_per_token=1_024,
-            context_length_tokens=2_048,
-        )
+        self.audits.append(request)
+        if self.audit_problem is not None:
+            raise self.audit_problem
+        is_here, verdict = self.has_files.is_set(), runner_pb2.MODEL_VERDICT_FETCHABLE
+        if request.look_up and not is_here and not self.reaches_hub:
+            raise HubUnreachable("Hugging Face does not answer")
+        is_known = is_here or request.look_up
         return runner_pb2.AuditModelResponse(
-            verdict=runner_pb2.MODEL_VERDICT_USABLE, facts=facts, usable_memory_bytes=8 * GIB
+            verdict=runner_pb2.MODEL_VERDICT_USABLE if is_here else verdict,
+            facts=self.facts if is_known else None,
+            splits=self.splits if is_known and request.splits else None,
+            usable_memory_bytes=self.memory_bytes,
         )
 
     async def _fetch(self, request: Any, _: Any) -> AsyncIterator[runner_pb2.FetchModelResponse]:

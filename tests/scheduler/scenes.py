@@ -5,8 +5,10 @@ from dataclasses import replace
 from thunderline.cluster import InstanceId, NodeId, RankId
 from thunderline.cluster.ranks import RankState
 from thunderline.scheduler.actions import Action, EndEpoch, StartEpoch
-from thunderline.scheduler.placement import Placed, place
+from thunderline.scheduler.known_model import even
+from thunderline.scheduler.placing.plan import plan
 from thunderline.scheduler.reconciler import Waits
+from thunderline.scheduler.starting import on_one_node
 from thunderline.scheduler.values import (
     Audit,
     Cause,
@@ -35,7 +37,7 @@ S = DeploymentState
 CRASHED = Cause("SIGNAL", "SIGSEGV", R.LOADING)
 LOST = Cause("LOST", "its runner does not have it any more", R.READY)
 STOPPED = Cause("STOPPED", "told to end", R.READY)
-USABLE = Audit(Verdict.USABLE, (), 4 * GIB, 65_536, 32_768, 30, 16 * GIB, at_s=900.0)
+USABLE = Audit(Verdict.USABLE, (), even(4 * GIB, 65_536, 32_768, 30), 16 * GIB, at_s=900.0)
 FETCHABLE = Audit(Verdict.FETCHABLE, at_s=995.0)
 UNUSABLE = Audit(Verdict.UNUSABLE, ("no config.json in the folder",), at_s=995.0)
 
@@ -89,10 +91,10 @@ def id_of(number: int) -> RankId:
     return RankId(I1, number, 0)
 
 
-PLACED = place(Spec("m", MODEL), {A: USABLE}, {})
-assert isinstance(PLACED, Placed)
-START = StartEpoch(I1, PLACED, USABLE.layer_count)
 NEW = wish()
+PLACED = on_one_node(plan, world(NEW, runner()), NEW, {A: USABLE}, {})
+assert PLACED is not None and PLACED.placement is not None
+START = StartEpoch(I1, PLACED.placement)
 STARTED = wish(epoch(4))
 SERVED = wish(epoch(4, ready_s=991.0))
 ENDED_JUST_NOW = wish(epoch(4, ended_s=999.9, cause=CRASHED))

@@ -107,6 +107,8 @@ def test_memory_is_not_promised_twice_within_one_pass() -> None:
     assert [action.instance for action in found.actions if isinstance(action, StartEpoch)] == [I1]
     assert found.standings[I2].state is S.WAITING
     assert found.standings[I2].waits_for == "memory"
+    (start,) = [action for action in found.actions if isinstance(action, StartEpoch)]
+    assert found.promised == {A: start.memory_bytes}, "whoever plans meanwhile finds it taken"
 
 
 RESERVED = {
@@ -176,4 +178,4 @@ def test_nothing_is_concluded_from_one_node_while_another_has_not_looked_at_its_
     assert AuditModel(B, MODEL) in actions
     assert not [one for one in actions if not isinstance(one, AuditModel)]
     _, actions = run(replace(given, audits={**given.audits, (B, MODEL): USABLE}))
-    assert [one.placed.node for one in actions if isinstance(one, StartEpoch)] == [B]
+    assert [one.node for one in actions if isinstance(one, StartEpoch)] == [B]

@@ -173,7 +173,7 @@ def test_a_node_on_which_it_has_not_failed_closes_the_circuit(
 ) -> None:
     known = {(at, MODEL): audit for at, audit in audits.items()}
     standing, actions = run(World((wish(*epochs),), runners, known))
-    starts = [action.placed.node for action in actions if isinstance(action, StartEpoch)]
+    starts = [action.node for action in actions if isinstance(action, StartEpoch)]
     assert starts == ([node] if node else [])
     assert (standing.state is S.CRASH_LOOP) is (node is None)
     assert node or standing.waits_for == "another deploy, other files or another node"

@@ -5,13 +5,14 @@ import pytest
 from thunderline.cluster import InstanceId, NodeId, RankId
 from thunderline.cluster.ranks import RankState
 from thunderline.scheduler import wire
-from thunderline.scheduler.placement import Placed
+from thunderline.scheduler.placing.values import Placement, Rank, Strategy
 from thunderline.scheduler.values import Audit, Cause, DeploymentState, Epoch, RankView, Spec, Standing, Verdict, Wish
 from thunderline.v1 import cluster_pb2, runner_pb2
 
 A = NodeId("a")
 I1 = InstanceId("i1")
 SPEC = Spec("m", "org/m", 9_000)
+WHOLE = Placement(Strategy.WHOLE, None, (Rank(A, 0, 30, 8, needed_bytes=7, left_bytes=9),), 9_000, reasons=("it fits",))
 
 
 @pytest.mark.parametrize("state", RankState, ids=lambda state: state.name)
@@ -83,7 +84,7 @@ def test_a_cause_without_a_state_is_of_an_unknown_one() -> None:
 
 
 def test_a_placement_names_its_node_its_layers_and_its_memory() -> None:
-    made = wire.placement(Wish(SPEC, I1, 0.0), 4, Placed(A, 9_000, 7, ("it fits",)), 30)
+    made = wire.placement(Wish(SPEC, I1, 0.0), 4, WHOLE)
     assert (made.instance, made.epoch, made.kv_budget_tokens, list(made.reasons)) == ("i1", 4, 9_000, ["it fits"])
     assert [(rank.rank, rank.node_id, rank.first_layer, rank.end_layer, rank.memory_bytes) for rank in made.ranks] == [
         (0, "a", 0, 30, 7)
@@ -92,7 +93,7 @@ def test_a_placement_names_its_node_its_layers_and_its_memory() -> None:
 
 
 def test_the_same_placement_gives_the_same_bytes() -> None:
-    one, other = (wire.placement(Wish(SPEC, I1, 0.0), 4, Placed(A, 9_000, 7, ("it fits",)), 30) for _ in range(2))
+    one, other = (wire.placement(Wish(SPEC, I1, 0.0), 4, WHOLE) for _ in range(2))
     assert one.SerializeToString(deterministic=True) == other.SerializeToString(deterministic=True)
 
 

@@ -7,7 +7,6 @@ from typing import Any
 from simulation.runner_world import DEAD, KV_TOKENS, Broken, R, Runner
 from thunderline.cluster import InstanceId, RankId
 from thunderline.scheduler import actions
-from thunderline.scheduler.placement import Placed
 from thunderline.scheduler.values import Cause, Epoch, Spec, Wish
 
 EPOCHS_KEPT = 50
@@ -36,8 +35,9 @@ class Disk:
         wish = self.wishes.get(rank.instance)
         return next((one.memory_bytes for one in wish.epochs if one.number == rank.epoch), 0) if wish else 0
 
-    def begin(self, instance: InstanceId, placed: Placed, digest: str, at_s: float) -> int:
+    def begin(self, start: actions.StartEpoch, at_s: float) -> int:
         """The number of the epoch."""
+        instance = start.instance
         wish = self.wishes[instance]
         if wish.current is not None:
             raise Broken(f"epoch {wish.current.number} of {instance} lives, and another is started")
@@ -45,7 +45,7 @@ class Disk:
         newest = wish.epochs[-1].number if wish.epochs else 0
         if self.last_epoch <= newest:
             raise Broken(f"epoch {self.last_epoch} of {instance} follows {newest}")
-        epoch = Epoch(self.last_epoch, at_s, placed.node, KV_TOKENS, placed.memory_bytes, digest=digest)
+        epoch = Epoch(self.last_epoch, at_s, start.node, KV_TOKENS, start.memory_bytes, digest=start.digest)
         self.wishes[instance] = replace(wish, epochs=(*wish.epochs, epoch)[-EPOCHS_KEPT:])
         self.history[instance].append(epoch)
         return epoch.number

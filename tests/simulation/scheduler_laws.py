@@ -60,8 +60,8 @@ def of_a_decision(
         _of_an_action(world, action, lived_s, waits)
         if isinstance(action, StartEpoch):
             _of_a_start(world, action, history, now_s, waits)
-            node = action.placed.node
-            promised[node] = promised.get(node, _held(world, node)) + action.placed.memory_bytes
+            node = action.node
+            promised[node] = promised.get(node, _held(world, node)) + action.memory_bytes
             if promised[node] > memory_bytes:
                 raise Broken(f"{promised[node]} bytes are promised on {node}, which has {memory_bytes}")
     for wish in world.wishes:
@@ -108,7 +108,7 @@ def _of_an_end(world: World, action: EndEpoch, epoch: Epoch, has_lived_long: boo
 def _of_a_start(world: World, action: StartEpoch, history: History, now_s: float, waits: Waits) -> None:
     if living := _living(world, action.instance):
         raise Broken(f"{action} although {living} live")
-    if not _is_complete(world, action.placed.node):
+    if not _is_complete(world, action.node):
         raise Broken(f"{action} although its node may hold what has not been found yet")
     wish = next(one for one in world.wishes if one.instance == action.instance)
     row = [epoch for epoch in history.get(action.instance, ()) if epoch.number > wish.fresh_above]
@@ -118,7 +118,7 @@ def _of_a_start(world: World, action: StartEpoch, history: History, now_s: float
     if last.cause is not None and last.cause.permanent:
         raise Broken(f"{action} although the same files failed for good")
     if circuit_is_open(row):
-        if action.placed.node in failed_on(row):
+        if action.node in failed_on(row):
             raise Broken(f"{action} although the circuit is open, and it has failed there")
         return
     since_s = now_s - last.ended_s if last.ended_s is not None and not _is_stopped(last) else math.inf

@@ -23,6 +23,7 @@ from thunderline.scheduler import actions, attempts, reconciler
 from thunderline.scheduler.actions import Action, targets
 from thunderline.scheduler.ages import Ages
 from thunderline.scheduler.attempts import NextAttempt
+from thunderline.scheduler.known_model import even
 from thunderline.scheduler.reconciler import Decision, Waits
 from thunderline.scheduler.values import Audit, Cause, DeploymentState, RunnerView, Standing, Verdict, World
 
@@ -46,7 +47,7 @@ IDLE_PASS_S = 1.0
 NODES = (NodeId("a"), NodeId("b"))
 # Room for one epoch of each of two deployments on a node, and for no third.
 MEMORY_BYTES = 12 * 2**30
-AUDIT = Audit(Verdict.USABLE, (), 4 * 2**30, 65_536, 32_768, 30, MEMORY_BYTES)
+AUDIT = Audit(Verdict.USABLE, (), even(4 * 2**30, 65_536, 32_768, 30), MEMORY_BYTES)
 LOST = Cause("LOST", "its runner was restarted", R.STARTING)
 GIVEN_UP = {DeploymentState.CRASH_LOOP, DeploymentState.IMPOSSIBLE}
 
@@ -174,10 +175,10 @@ class Cluster:
                 digest = str(self.files[model.removeprefix("org/")][1])
                 audit = replace(AUDIT, at_s=self.wall_s, digest=digest)
                 here(lambda: self.audits.update({(node, model): audit}), most_s=1.0)
-            case actions.StartEpoch(instance, placed, _, digest):
-                number = self.disk.begin(instance, placed, digest, self.wall_s)
+            case actions.StartEpoch(instance):
+                number = self.disk.begin(action, self.wall_s)
                 self.begun[number] = self.awake_s
-                self._set_rank(placed.node, RankId(instance, number, 0), Goal.PREPARED, done)
+                self._set_rank(action.node, RankId(instance, number, 0), Goal.PREPARED, done)
             case actions.MakePrepared(rank, node):
                 self._set_rank(node, rank, Goal.PREPARED, done)
             case actions.MakeReady(rank, node):

@@ -142,7 +142,7 @@ OWN: dict[
     "a Mac that has looked": ("darwin 25.2.0", PORT, (ThunderboltPort(receptacle="1", interface="en5"),), False, MEDIA),
     "a Mac without a port": ("darwin 25.2.0", NOTHING, (), False, MEDIA),
     "another system, which does not look": ("linux 6.18.0", None, None, False, {}),
-    "another system, which has": ("linux 6.18.0", NOTHING, (), False, {}),
+    "another system, which tells of no ports": ("linux 6.18.0", NOTHING, None, False, {}),
     "a system with a similar name": ("darwinix 1", None, None, False, {}),
 }
 

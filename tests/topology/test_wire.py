@@ -12,6 +12,7 @@ from thunderline.cluster.links import LinkState
 from thunderline.cluster.machine_facts import RdmaPortState, SeenMac, ThunderboltPort
 from thunderline.cluster.media import Medium
 from thunderline.cluster.paths import Path
+from thunderline.rpc.graph import tried_to_proto
 from thunderline.rpc.machine_facts import COUNTS_MAX, port_to_proto
 from thunderline.topology import wire
 from thunderline.topology.reports import Heard, Report
@@ -63,7 +64,7 @@ def test_every_outcome_and_state_of_a_try_comes_as_it_was(outcome: Outcome, stat
 
 
 def test_outcomes_have_the_names_of_the_contract() -> None:
-    told = {one: wire.tried_to_proto(replace(TRIED, outcome=one)).outcome for one in Outcome}
+    told = {one: tried_to_proto(replace(TRIED, outcome=one)).outcome for one in Outcome}
     names = {one: topology_pb2.ProbeOutcome.Name(number) for one, number in told.items()}
     assert names == {one: f"PROBE_OUTCOME_{one.name}" for one in Outcome}
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from thunderline.cli import chatting, deploying, doctor, links, nodes, saying
+from thunderline.cli import chatting, deploying, doctor, links, nodes, planning, saying
 from thunderline.cli import events as telling
 from thunderline.cli.asking import Home, Json, ask, ask_scheduler, own_node, refuse, settings
 from thunderline.cli.cluster import cluster
@@ -76,6 +76,7 @@ def status(home: Home = None, json: Json = False) -> None:
 
 app.command()(nodes.nodes)
 app.command()(links.links)
+app.command()(planning.plan)
 
 
 @app.command()

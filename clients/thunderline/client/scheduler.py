@@ -4,10 +4,13 @@ from collections.abc import AsyncIterator, Mapping
 
 from thunderline.client import generation
 from thunderline.client.connection import Connection, called, called_again
-from thunderline.v1 import cluster_pb2, scheduler_pb2, scheduler_pb2_grpc
+from thunderline.v1 import cluster_pb2, planning_pb2, scheduler_pb2, scheduler_pb2_grpc
 
 # It asks runners, each with a deadline of its own.
 ADOPT_S = 20.0
+# It asks all runners about the model, 70 s at most, then one of them, 240 s at most, whether its architecture can be
+# divided: mostly that is known, or takes half a minute.
+PLAN_S = 330.0
 
 
 class SchedulerClient(Connection):
@@ -39,6 +42,17 @@ class SchedulerClient(Connection):
         """Runners that obey another store; those named, by node with the store that they obey, obey this one then."""
         request = scheduler_pb2.AdoptRunnersRequest(store_ids=store_ids)
         response: scheduler_pb2.AdoptRunnersResponse = await called_again(self._stub.AdoptRunners, request, ADOPT_S)
+        return response
+
+    async def plan_placement(
+        self,
+        spec: cluster_pb2.DeploymentSpec,
+        policy: planning_pb2.PlacementPolicy | None = None,
+        cluster: planning_pb2.ImaginedCluster | None = None,
+    ) -> planning_pb2.PlanPlacementResponse:
+        """Where a model would run, or in a cluster that is only written down. Nothing is started."""
+        request = planning_pb2.PlanPlacementRequest(spec=spec, policy=policy, cluster=cluster)
+        response: planning_pb2.PlanPlacementResponse = await called_again(self._stub.PlanPlacement, request, PLAN_S)
         return response
 
     async def watch_cluster(self) -> AsyncIterator[scheduler_pb2.Cluster]:

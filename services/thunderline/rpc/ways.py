@@ -31,6 +31,8 @@ class Ways:
     def __init__(self, topology: str, wallet: "Wallet | None" = None, node: NodeId | None = None) -> None:
         """`topology` is "host:port" of our own, `node` ourselves."""
         self.best: dict[NodeId, str] = {}
+        # What it has said last, all of it; `changes` is of `best` only.
+        self.topology = topology_pb2.Topology()
         self.changes = Changes()
         self._own = Moving.at(topology, wallet, node)
 
@@ -50,6 +52,7 @@ class Ways:
                 await asyncio.sleep(REDIAL_S)
 
     def _hear(self, topology: topology_pb2.Topology) -> None:
+        self.topology = topology
         found = moves.best(self.best, topology)
         if found != self.best:
             self.best = found

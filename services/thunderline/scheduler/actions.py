@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from thunderline.cluster import InstanceId, NodeId, RankId
 from thunderline.cluster.ranks import RankState
-from thunderline.scheduler import placement
+from thunderline.scheduler.placing.values import Placement
 from thunderline.scheduler.values import Cause
 
 
@@ -25,9 +25,17 @@ class StartEpoch:
     """Takes the next epoch number, writes it down, and prepares its rank."""
 
     instance: InstanceId
-    placed: placement.Placed
-    layer_count: int
+    placement: Placement
     digest: str = ""
+
+    @property
+    def node(self) -> NodeId:
+        """Of its one rank."""
+        return self.placement.ranks[0].node
+
+    @property
+    def memory_bytes(self) -> int:
+        return self.placement.ranks[0].needed_bytes
 
 
 @dataclass(frozen=True, slots=True)

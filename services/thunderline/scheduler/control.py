@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -19,11 +19,12 @@ from thunderline.scheduler.actions import Action
 from thunderline.scheduler.adoption import Plan
 from thunderline.scheduler.event_log import EventLog
 from thunderline.scheduler.reconciler import Waits
+from thunderline.scheduler.remembered import Remembered
 from thunderline.scheduler.routing import Door
 from thunderline.scheduler.runners import Runners, is_stale
 from thunderline.scheduler.standings import Standings
 from thunderline.scheduler.store import EPOCH_COUNT_MAX, Store
-from thunderline.scheduler.values import Cause, DeploymentState, Epoch, Standing, Wish, World
+from thunderline.scheduler.values import Cause, DeploymentState, Epoch, Standing, Surroundings, Wish, World
 from thunderline.v1 import cluster_pb2, runner_pb2
 
 # A pass without a change, for what only time decides.
@@ -58,6 +59,8 @@ class Control:
         self._ages = ages.Ages()
         self._in_flight: set[object] = set()
         self._starting: dict[InstanceId, tuple[NodeId, int]] = {}
+        self._planner = Remembered()
+        self.promised: Mapping[NodeId, int] = {}  # Bytes, as of the last pass.
         # Of one epoch the end and an answer may come at once: each change starts from what the one before has stored.
         self._changing = asyncio.Lock()
         self._answering: set[RankId] = set()
@@ -109,6 +112,7 @@ class Control:
     def _pass(self, tasks: asyncio.TaskGroup) -> float:
         """Seconds until time alone may change something."""
         self.runners.keep({wish.spec.model for wish in self._wishes.values()})
+        is_placed = all(wish.current for wish in self._wishes.values())
         world = World(
             wishes=tuple(sorted(self._wishes.values(), key=lambda wish: wish.spec.name)),
             runners={node: runner.view for node, runner in self.runners.nodes.items()},
@@ -118,16 +122,18 @@ class Control:
             starting=dict(self._starting),
             served=self._standings.served,
             ages_s=self._ages.look(self._wishes.values(), time.monotonic()),
+            around=Surroundings() if is_placed else self.runners.around(),
         )
-        now_s = time.time()
-        waits = Waits(self._limits.epoch_wait_min_s, self._limits.epoch_wait_max_s, 2 * self._limits.prepare_s)
-        decision = reconciler.reconcile(world, now_s, waits)
+        now_s, limits = time.time(), self._limits
+        waits = Waits(limits.epoch_wait_min_s, limits.epoch_wait_max_s, 2 * limits.prepare_s)
+        decision = reconciler.reconcile(world, now_s, waits, planner=self._planner)
+        self.promised = decision.promised
         self._standings.note(decision.standings, self._wishes, self._batching, now_s)
         self.events.look(world, decision.standings, self.runners.facts(), now_s, waits)
         for action in decision.actions:
             self._in_flight |= actions.targets(action)
             if isinstance(action, actions.StartEpoch):
-                self._starting[action.instance] = (action.placed.node, action.placed.memory_bytes)
+                self._starting[action.instance] = (action.node, action.memory_bytes)
             tasks.create_task(self._carry_out(action), name=str(action))
         self.changes.notify()
         for call in self._on_change:
@@ -216,17 +222,14 @@ class Control:
     async def _start_epoch(self, action: actions.StartEpoch) -> None:
         wish = self._wishes[action.instance]
         number = await self._stored(self._store.next_epoch, self.runners.highest_epoch)
-        placement = wire.placement(wish, number, action.placed, action.layer_count)
-        placed = action.placed
-        epoch = Epoch(
-            number, time.time(), placed.node, placed.kv_budget_tokens, placed.memory_bytes, digest=action.digest
-        )
-        data = placement.SerializeToString(deterministic=True)
-        await self._stored(self._store.begin, wish.instance, epoch, data)
+        placement = wire.placement(wish, number, action.placement)
+        tokens = action.placement.kv_budget_tokens
+        epoch = Epoch(number, time.time(), action.node, tokens, action.memory_bytes, digest=action.digest)
+        await self._stored(self._store.begin, wish.instance, epoch, placement.SerializeToString(deterministic=True))
         wish = self._wishes[action.instance]
         self._wishes[wish.instance] = replace(wish, epochs=(*wish.epochs, epoch)[-EPOCH_COUNT_MAX:])
         measures.count_epoch(wish.spec.name)
-        await self._set_rank(placed.node, RankId(wish.instance, number, 0), runner_pb2.RANK_GOAL_PREPARED)
+        await self._set_rank(action.node, RankId(wish.instance, number, 0), runner_pb2.RANK_GOAL_PREPARED)
 
     async def _set_rank(
         self, node: NodeId, rank: RankId, goal: runner_pb2.RankGoal.ValueType
@@ -258,8 +261,7 @@ class Control:
         """On disk, then in memory: a pass sees nothing that a restart would not. Raises StoreUnavailable."""
         async with self._changing:
             epoch = self._epoch(instance, number)
-            changed = change(epoch) if epoch else None
-            if changed is None or changed == epoch:
+            if epoch is None or (changed := change(epoch)) == epoch:
                 return
             await self._stored(self._store.update, changed)
             # The wish may have changed meanwhile, or be forgotten.

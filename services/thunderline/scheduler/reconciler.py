@@ -6,18 +6,17 @@ concluded from an incomplete or broken view.
 
 import math
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from thunderline.cluster import InstanceId, NodeId, RankId
 from thunderline.cluster.limits import DEFAULTS
 from thunderline.cluster.ranks import RankState
-from thunderline.scheduler import attempts, placement, reservations, wording
+from thunderline.scheduler import attempts, reservations, starting, wording
 from thunderline.scheduler.actions import (
     UNDEPLOYED,
     Action,
     AuditModel,
     EndEpoch,
-    FetchModel,
     Forget,
     MakeAbsent,
     MakePrepared,
@@ -27,6 +26,9 @@ from thunderline.scheduler.actions import (
     targets,
 )
 from thunderline.scheduler.attempts import BEFORE_LOADING, Attempt, Next, NextAttempt, has_passed
+from thunderline.scheduler.placing.plan import plan
+from thunderline.scheduler.situation import Planner
+from thunderline.scheduler.starting import ANOTHER_DEPLOY, OTHER_FILES
 from thunderline.scheduler.values import (
     Audit,
     Cause,
@@ -41,12 +43,10 @@ from thunderline.scheduler.values import (
 )
 
 AUDIT_AGAIN_S = 10.0
-FETCH_AGAIN_S = 60.0
 NEXT_ATTEMPT = "the next attempt"
-OTHER_FILES = "other files"
-ANOTHER_DEPLOY = "another deploy"
 # Whose runner can be reached, and where it has not failed.
 ANOTHER_NODE = "another node"
+NOBODY = InstanceId("")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +65,18 @@ class Decision:
     standings: Mapping[InstanceId, Standing]
     # After this many seconds time alone may change an epoch's fate: look again then, whatever is heard meanwhile.
     look_again_s: float = math.inf
+    # Bytes by node that nobody else gets, those of `actions` included.
+    promised: Mapping[NodeId, int] = field(default_factory=dict)
 
 
-def reconcile(world: World, now_s: float, waits: Waits, next_attempt: NextAttempt = attempts.next_attempt) -> Decision:
-    """One pass."""
+def reconcile(
+    world: World,
+    now_s: float,
+    waits: Waits,
+    next_attempt: NextAttempt = attempts.next_attempt,
+    planner: Planner = plan,
+) -> Decision:
+    """One pass. `planner`: what answers as placing/plan.py does."""
     due_s = math.inf
     actions: list[Action] = []
     standings: dict[InstanceId, Standing] = {}
@@ -79,15 +87,14 @@ def reconcile(world: World, now_s: float, waits: Waits, next_attempt: NextAttemp
     held, kept = reservations.held(world), reservations.kept(world, tries, now_s)
     for wish in world.wishes:
         attempt, reserved = tries[wish.instance], reservations.against(wish.instance, held, kept)
-        standing, wanted = _one(world, wish, attempt, reserved, now_s, waits)
+        standing, wanted = _one(world, wish, attempt, reserved, now_s, waits, planner)
         standings[wish.instance] = standing
         due_s = min(due_s, _due_s(world, wish, attempt, now_s, waits))
         actions += wanted
         for action in wanted:
             if isinstance(action, StartEpoch):
                 # Memory is never promised twice, not even within one pass.
-                node = action.placed.node
-                held = {**held, node: held.get(node, 0) + action.placed.memory_bytes}
+                held = {**held, action.node: held.get(action.node, 0) + action.memory_bytes}
     actions += _unwanted(world)
     chosen: list[Action] = []
     taken = set(world.in_flight)
@@ -95,7 +102,8 @@ def reconcile(world: World, now_s: float, waits: Waits, next_attempt: NextAttemp
         if taken.isdisjoint(targets(action)):
             taken |= targets(action)
             chosen.append(action)
-    return Decision(tuple(chosen), standings, due_s - now_s)
+    promised = reservations.against(NOBODY, held, kept)
+    return Decision(tuple(chosen), standings, due_s - now_s, promised)
 
 
 def _due_s(world: World, wish: Wish, attempt: Attempt, now_s: float, waits: Waits) -> float:
@@ -121,7 +129,13 @@ def _unwanted(world: World) -> list[Action]:
 
 
 def _one(
-    world: World, wish: Wish, attempt: Attempt, reserved: Mapping[NodeId, int], now_s: float, waits: Waits
+    world: World,
+    wish: Wish,
+    attempt: Attempt,
+    reserved: Mapping[NodeId, int],
+    now_s: float,
+    waits: Waits,
+    planner: Planner,
 ) -> tuple[Standing, list[Action]]:
     if wish.undeploying:
         return _undeploy(world, wish)
@@ -129,7 +143,7 @@ def _one(
         # One that was READY is beyond that, whatever an old report says. A machine that slept makes nobody late.
         is_late = epoch.ready_s is None and world.age_s(wish) >= waits.prepare_s
         return _follow(world, wish, epoch, is_late)
-    return _begin(world, wish, attempt, reserved, now_s)
+    return _begin(world, wish, attempt, reserved, now_s, planner)
 
 
 def _undeploy(world: World, wish: Wish) -> tuple[Standing, list[Action]]:
@@ -204,7 +218,7 @@ def _too_late(state: RankState) -> Cause:
 
 
 def _begin(
-    world: World, wish: Wish, attempt: Attempt, reserved: Mapping[NodeId, int], now_s: float
+    world: World, wish: Wish, attempt: Attempt, reserved: Mapping[NodeId, int], now_s: float, planner: Planner
 ) -> tuple[Standing, list[Action]]:
     """No epoch lives: find out whether one may start, and where."""
     reachable = {node: view for node, view in world.runners.items() if view.reachable and view.complete}
@@ -215,7 +229,7 @@ def _begin(
     if attempt.has_given_up and (digest := _changed_digest(attempt, audits)) is not None:
         attempt = Attempt(Next.NOW, 0.0, attempt.failed)
         audits = {node: audit for node, audit in audits.items() if audit.digest == digest}
-    if attempt.next is Next.OPEN and (untried := _untried(wish, attempt, audits, reserved)):
+    if attempt.next is Next.OPEN and (untried := _untried(world, wish, attempt, audits, reserved, planner)):
         attempt, audits = Attempt(Next.NOW, 0.0, attempt.failed), untried
     if attempt.next is Next.OPEN:
         waits_for = f"{ANOTHER_DEPLOY}, {OTHER_FILES} or {ANOTHER_NODE}"
@@ -225,31 +239,34 @@ def _begin(
     if attempt.next is Next.NEVER:
         return Standing(DeploymentState.IMPOSSIBLE, wording.last(attempt), OTHER_FILES), again
     usable = {node: audit for node, audit in audits.items() if audit.verdict is Verdict.USABLE}
+    being_checked = Standing(DeploymentState.WAITING, f"the files of {model} are being checked", "the audit")
     if not usable and unasked:
-        return Standing(DeploymentState.WAITING, f"the files of {model} are being checked", "the audit"), again
+        return being_checked, again
     if older := _living(world, wish.instance):
         # It holds its memory until it is ABSENT: placed beside it, the next epoch would get less for its whole life.
         waits_for = f"rank {older[0].id} to end"
         return replace(_after(world, wish, attempt), waits_for=waits_for), again
-    if not usable:
-        standing, fetch = _without_files(world, wish, audits, now_s)
+    found = starting.on_one_node(planner, world, wish, audits, reserved) if usable else None
+    if found is None:
+        standing, fetch = starting.without_files(world, wish, audits, now_s)
         return standing, again + fetch
-    placed = placement.place(wish.spec, usable, reserved)
-    if isinstance(placed, placement.NotPlaced):
+    if found.placement is None:
         asked = {action.node for action in again if isinstance(action, AuditModel)}
         again += [
             AuditModel(node, model)
             for node in sorted(usable)
             if node not in asked and has_passed(usable[node].at_s, usable[node].at_s + AUDIT_AGAIN_S, now_s)
         ]
-        why = "; ".join(placed.reasons)
-        if placed.permanent and not unasked:
-            return Standing(DeploymentState.IMPOSSIBLE, f"{model} does not fit: {why}", "more memory"), again
-        return Standing(DeploymentState.WAITING, f"{model} does not fit now: {why}", "memory"), again
+        return starting.unplaced(planner, world, wish, audits, reserved, found), again
+    rank = found.placement.ranks[0]
+    if rank.must_fetch and unasked:
+        return being_checked, again
+    if rank.must_fetch:
+        standing, fetch = starting.fetching(world, wish, rank.node, now_s)
+        return standing, again + fetch
     if attempt.next is Next.AT and not attempt.is_due(now_s):
         return _after(world, wish, attempt), again
-    audit = usable[placed.node]
-    start = StartEpoch(wish.instance, placed, audit.layer_count, audit.digest)
+    start = StartEpoch(wish.instance, found.placement, usable[rank.node].digest)
     return _starting(world, wish, None, "is being started"), [*again, start]
 
 
@@ -270,37 +287,19 @@ def _audits_due(
     return due
 
 
-def _without_files(
-    world: World, wish: Wish, audits: Mapping[NodeId, Audit], now_s: float
-) -> tuple[Standing, list[Action]]:
-    model = wish.spec.model
-    node = next((node for node in sorted(audits) if audits[node].verdict is Verdict.FETCHABLE), None)
-    if node is None:
-        why = "; ".join(problem for _, audit in sorted(audits.items()) for problem in audit.problems)
-        return Standing(DeploymentState.IMPOSSIBLE, why or f"{model} cannot be used", OTHER_FILES), []
-    fetch = world.fetches.get((node, model))
-    if fetch is None:
-        begins = Standing(DeploymentState.WAITING, f"{model} is about to be fetched", "its files")
-        return begins, [FetchModel(node, model)]
-    if fetch.error and fetch.permanent:
-        return Standing(DeploymentState.IMPOSSIBLE, fetch.error, ANOTHER_DEPLOY), []
-    if fetch.error:
-        again: list[Action] = (
-            [FetchModel(node, model)] if has_passed(fetch.at_s, fetch.at_s + FETCH_AGAIN_S, now_s) else []
-        )
-        text = f"{fetch.error} (tried {fetch.failure_count} times, again every {FETCH_AGAIN_S:.0f} s)"
-        return Standing(DeploymentState.WAITING, text, "its files"), again
-    share = f"{fetch.fetched_bytes / fetch.total_bytes:.0%}" if fetch.total_bytes else "0%"
-    return Standing(DeploymentState.WAITING, f"{model} is being fetched, {share}", "its files"), []
-
-
 def _untried(
-    wish: Wish, attempt: Attempt, audits: Mapping[NodeId, Audit], reserved: Mapping[NodeId, int]
+    world: World,
+    wish: Wish,
+    attempt: Attempt,
+    audits: Mapping[NodeId, Audit],
+    reserved: Mapping[NodeId, int],
+    planner: Planner,
 ) -> dict[NodeId, Audit]:
     """Nodes on which it fits and has not failed: what is wrong may be wrong with the node."""
     failed = {epoch.node for epoch in attempt.failed if not attempts.was_healthy(epoch)}
     usable = {node: one for node, one in audits.items() if node not in failed and one.verdict is Verdict.USABLE}
-    return usable if isinstance(placement.place(wish.spec, usable, reserved), placement.Placed) else {}
+    found = starting.on_one_node(planner, world, wish, usable, reserved)
+    return usable if found is not None and found.placement is not None else {}
 
 
 def _changed_digest(attempt: Attempt, audits: Mapping[NodeId, Audit]) -> str | None:

@@ -21,7 +21,9 @@ from thunderline.rpc.ways import Ways
 from thunderline.scheduler import wire, wording
 from thunderline.scheduler.carried import Carried
 from thunderline.scheduler.events import RankFacts
-from thunderline.scheduler.values import Audit, Fetch, RunnerView, Verdict
+from thunderline.scheduler.members import Members
+from thunderline.scheduler.network import Network
+from thunderline.scheduler.values import Audit, Fetch, RunnerView, Surroundings, Verdict
 from thunderline.v1 import (
     cluster_pb2,
     discovery_pb2,
@@ -32,7 +34,7 @@ from thunderline.v1 import (
 
 COMMAND_DEADLINE_S = 5.0
 # Longer than the runner gives its own child.
-AUDIT_DEADLINE_S = 70.0
+AUDIT_DEADLINE_S, SPLITS_DEADLINE_S = 70.0, 240.0
 CANCEL_DEADLINE_S = 2.0
 REDIAL_S = 0.1
 COMMAND_COUNT = 3
@@ -98,6 +100,8 @@ class Runners:
         self.audits: dict[tuple[NodeId, str], Audit] = {}
         self.fetches: dict[tuple[NodeId, str], Fetch] = {}
         self._carried = Carried()
+        self._members = Members()
+        self._network = Network(ways)
 
     @property
     def complete(self) -> bool:
@@ -115,6 +119,10 @@ class Runners:
     def highest_epoch(self) -> int:
         """That any runner ever started, for whichever store."""
         return max((runner.highest_epoch for runner in self.nodes.values()), default=0)
+
+    def around(self) -> Surroundings:
+        """The members of the cluster and how they are joined, as they are now."""
+        return Surroundings(self._members.look(time.monotonic()), self._network.graph, self.roster.complete)
 
     def refusals(self) -> dict[NodeId, str]:
         """Why runners that obey another store take no commands."""
@@ -150,6 +158,7 @@ class Runners:
 
     def _hear(self, roster: discovery_pb2.Roster, tasks: asyncio.TaskGroup) -> None:
         self.roster = roster
+        self._members.hear(roster, time.monotonic())
         for member in roster.members:
             node = NodeId(member.card.node_id)
             there = reach(member.card, "runner", own=node == roster.node_id)
@@ -246,21 +255,29 @@ class Runners:
 
     async def audit(self, node: NodeId, model: str) -> None:
         """Asks a node about a model; a refusal is a verdict, a broken call is asked again by the reconciler."""
-        runner = self.nodes.get(node)
-        if runner is None:
+        if node not in self.nodes:
             return
         try:
-            request = runner_pb2.AuditModelRequest(model=model)
-            response = await runner.stub.AuditModel(request, timeout=AUDIT_DEADLINE_S)
+            response = await self.ask(node, runner_pb2.AuditModelRequest(model=model))
             self.audits[(node, model)] = wire.audit(response, time.time())
-        except grpc.aio.AioRpcError as error:
-            problem = from_call(error)
-            if isinstance(problem, InvalidRequest):
-                self.audits[(node, model)] = Audit(Verdict.UNUSABLE, (problem.message,), at_s=time.time())
-            else:
-                log.warning("an audit failed", extra={"node": node, "model": model, "why": problem.message})
-                await asyncio.sleep(REDIAL_S)
+        except InvalidRequest as problem:
+            self.audits[(node, model)] = Audit(Verdict.UNUSABLE, (problem.message,), at_s=time.time())
+        except ClusterError as problem:
+            log.warning("an audit failed", extra={"node": node, "model": model, "why": problem.message})
+            await asyncio.sleep(REDIAL_S)
         self.changed()
+
+    async def ask(self, node: NodeId, request: runner_pb2.AuditModelRequest) -> runner_pb2.AuditModelResponse:
+        """About a model. Raises Unreachable, and what its runner says."""
+        runner = self.nodes.get(node)
+        if runner is None:
+            raise Unreachable(f"no runner of node {node} is known")
+        try:
+            return await runner.stub.AuditModel(
+                request, timeout=SPLITS_DEADLINE_S if request.splits else AUDIT_DEADLINE_S
+            )
+        except grpc.aio.AioRpcError as error:
+            raise from_call(error) from None
 
     async def fetch(self, node: NodeId, model: str) -> None:
         """Has a node download a model; the progress is in `fetches`."""

@@ -15,10 +15,11 @@ from thunderline.scheduler import wire
 from thunderline.scheduler.admission import Admission
 from thunderline.scheduler.control import Control
 from thunderline.scheduler.events import Event
+from thunderline.scheduler.planning import Planning
 from thunderline.scheduler.routing import default_name
 from thunderline.scheduler.takeover import Takeover
 from thunderline.scheduler.values import Wish
-from thunderline.v1 import cluster_pb2, scheduler_pb2, scheduler_pb2_grpc
+from thunderline.v1 import cluster_pb2, planning_pb2, scheduler_pb2, scheduler_pb2_grpc
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 MODEL_LENGTH_MAX = 1024
@@ -31,6 +32,7 @@ class SchedulerService(scheduler_pb2_grpc.SchedulerServiceServicer):
         self._node_id = node_id
         self._control = control
         self._admission = admission
+        self._planning = Planning(control)
         self._takeover = Takeover(node_id, control, DEPLOYMENT_COUNT_MAX)
         self._deploying = asyncio.Lock()
 
@@ -40,11 +42,7 @@ class SchedulerService(scheduler_pb2_grpc.SchedulerServiceServicer):
             return await self._deploy(request)
 
     async def _deploy(self, request: scheduler_pb2.DeployRequest) -> scheduler_pb2.DeployResponse:
-        model = request.spec.model.strip()
-        if not model or len(model) > MODEL_LENGTH_MAX:
-            raise InvalidRequest("model: a folder or a Hugging Face id is needed", param="model")
-        if request.spec.kv_budget_tokens < 0:
-            raise InvalidRequest("kv_budget_tokens: must not be negative", param="kv_budget_tokens")
+        model = _model(request.spec)
         name = request.spec.name or default_name(model)
         if not NAME.fullmatch(name):
             raise InvalidRequest(f"name: {name!r} must match {NAME.pattern}", param="name")
@@ -94,9 +92,9 @@ class SchedulerService(scheduler_pb2_grpc.SchedulerServiceServicer):
             yield scheduler_pb2.WatchClusterResponse(cluster=cluster)
 
     async def PlanPlacement(
-        self, request: scheduler_pb2.PlanPlacementRequest, context: Any
-    ) -> scheduler_pb2.PlanPlacementResponse:
-        raise NotOffered("placement knows one node so far: there is nothing to plan")
+        self, request: planning_pb2.PlanPlacementRequest, context: Any
+    ) -> planning_pb2.PlanPlacementResponse:
+        return await self._planning.plan(_model(request.spec), request)
 
     async def WatchEvents(
         self, request: scheduler_pb2.WatchEventsRequest, context: Any
@@ -142,6 +140,16 @@ class SchedulerService(scheduler_pb2_grpc.SchedulerServiceServicer):
             if report.id.instance == wish.instance and report.state != cluster_pb2.RANK_STATE_ABSENT
         ]
         return wire.deployment(wish, standing, since_s, ranks, self._admission.depth(wish.spec.name))
+
+
+def _model(spec: cluster_pb2.DeploymentSpec) -> str:
+    """Of a wish that makes sense, as far as it goes without asking anybody. Raises InvalidRequest."""
+    model = spec.model.strip()
+    if not model or len(model) > MODEL_LENGTH_MAX:
+        raise InvalidRequest("model: a folder or a Hugging Face id is needed", param="model")
+    if spec.kv_budget_tokens < 0:
+        raise InvalidRequest("kv_budget_tokens: must not be negative", param="kv_budget_tokens")
+    return model
 
 
 def _event(event: Event) -> scheduler_pb2.Event:

@@ -5,7 +5,9 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 
 from thunderline.cluster import InstanceId, NodeId, RankId
+from thunderline.cluster.graph import Graph
 from thunderline.cluster.ranks import RankState
+from thunderline.scheduler.placing.values import Model, Node
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,10 +122,9 @@ class Audit:
 
     verdict: Verdict
     problems: tuple[str, ...] = ()
-    weight_bytes: int = 0
-    kv_bytes_per_token: int = 0
-    context_length_tokens: int = 0
-    layer_count: int = 0
+    # What its files say; None of files that are not there.
+    model: Model | None = None
+    # For ranks, all of them together; 0 where it was not told.
     usable_memory_bytes: int = 0
     # Over config and weight headers: another one means other files.
     digest: str = ""
@@ -143,6 +144,25 @@ class Fetch:
 
 
 @dataclass(frozen=True, slots=True)
+class Member:
+    """Of the roster, unless it has LEFT. `card`: what a node tells of itself; of memory, files and promises nothing."""
+
+    card: Node
+    # What Metal recommends to keep at once; 0: there is no Metal, or it was not told.
+    working_set_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """The nodes, and how they are joined, whatever runs there."""
+
+    members: tuple[Member, ...] = ()
+    graph: Graph = field(default_factory=Graph)
+    # Whether discovery knows all members.
+    is_complete: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class World:
     """Everything that a reconcile pass looks at."""
 
@@ -159,6 +179,7 @@ class World:
     served: frozenset[InstanceId] = frozenset()
     # How long each instance's living epoch was seen while we were awake: ages.py.
     ages_s: Mapping[InstanceId, float] = field(default_factory=dict)
+    around: Surroundings = field(default_factory=Surroundings)
 
     def age_s(self, wish: Wish) -> float:
         """Of the epoch that lives."""

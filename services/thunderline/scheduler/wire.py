@@ -7,7 +7,8 @@ from thunderline.cluster import InstanceId, NodeId, RankId, StoreId
 from thunderline.cluster.ranks import RankState
 from thunderline.scheduler.adoption import Found, Held, Ruling
 from thunderline.scheduler.attempts import is_deliberate
-from thunderline.scheduler.placement import Placed
+from thunderline.scheduler.known_model import model
+from thunderline.scheduler.placing.values import Placement
 from thunderline.scheduler.values import Audit, Cause, RankView, Spec, Standing, Verdict, Wish
 from thunderline.v1 import cluster_pb2, runner_pb2, scheduler_pb2
 
@@ -35,29 +36,31 @@ def rank_view(node: NodeId, report: cluster_pb2.RankReport) -> RankView:
 
 
 def audit(response: runner_pb2.AuditModelResponse, at_s: float) -> Audit:
-    facts = response.facts
+    splits = response.splits if response.HasField("splits") else None
     return Audit(
         verdict=Verdict(response.verdict),
         problems=tuple(response.problems),
-        weight_bytes=facts.weight_bytes,
-        kv_bytes_per_token=facts.kv_bytes_per_token,
-        context_length_tokens=facts.context_length_tokens,
-        layer_count=facts.layer_count,
+        model=model(response.facts, splits) if response.HasField("facts") else None,
         usable_memory_bytes=response.usable_memory_bytes,
-        digest=facts.digest,
+        digest=response.facts.digest,
         at_s=at_s,
     )
 
 
-def placement(wish: Wish, epoch: int, placed: Placed, layer_count: int) -> cluster_pb2.Placement:
+def placement(wish: Wish, epoch: int, placed: Placement) -> cluster_pb2.Placement:
     return cluster_pb2.Placement(
         deployment=spec_to_proto(wish.spec),
         instance=wish.instance,
         epoch=epoch,
         ranks=[
             cluster_pb2.RankAssignment(
-                rank=0, node_id=placed.node, end_layer=layer_count, memory_bytes=placed.memory_bytes
+                rank=number,
+                node_id=rank.node,
+                first_layer=rank.first_layer,
+                end_layer=rank.end_layer,
+                memory_bytes=rank.needed_bytes,
             )
+            for number, rank in enumerate(placed.ranks)
         ],
         kv_budget_tokens=placed.kv_budget_tokens,
         reasons=placed.reasons,

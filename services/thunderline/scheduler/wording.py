@@ -1,12 +1,14 @@
 """What the reconciler says of a deployment, for people. Pure."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from thunderline.cluster import NodeId, StoreId
 from thunderline.cluster.ranks import RankState
 from thunderline.scheduler.attempts import Attempt, is_deliberate
-from thunderline.scheduler.values import Cause, DeploymentState, Epoch, RankView, RunnerView, Spec, Standing
+from thunderline.scheduler.placing.values import Plan, Reason, Rejected, WaitFor
+from thunderline.scheduler.placing.wording import gib
+from thunderline.scheduler.values import Cause, DeploymentState, Epoch, RankView, RunnerView, Spec, Standing, Wish
 
 # Causes in a sentence: the newest so many, each so long.
 CAUSE_COUNT_MAX, CAUSE_LENGTH_MAX = 8, 200
@@ -114,6 +116,38 @@ def no_runner(views: Iterable[RunnerView]) -> Standing:
     if refusals:
         return Standing(DeploymentState.WAITING, refusals[0], ADOPT)
     return Standing(DeploymentState.WAITING, "no runner can be reached", "a runner")
+
+
+def why_not_there(found: Plan, words: Mapping[NodeId, str]) -> list[str]:
+    """Of nodes that did not get the whole of a model."""
+    told = (_not_there(one, words) for one in found.rejected)
+    return [text for text in told if text]
+
+
+def _not_there(one: Rejected, words: Mapping[NodeId, str]) -> str:
+    if one.reason in (Reason.FILES, Reason.NODE):
+        return one.text
+    if one.reason not in (Reason.MEMORY, Reason.PREFERENCE):
+        return ""
+    node = one.nodes[0]
+    more = f" (and {one.count - 1} more)" if one.count > 1 else ""
+    return f"{words.get(node, short(node))}: {one.text}{more}"
+
+
+def runs_already(found: Plan, wishes: Iterable[Wish], model: str, words: Mapping[NodeId, str]) -> str:
+    """Where memory is lacking of which a deployment of the same model has some; "" where it is not that."""
+    if all(one.what is not WaitFor.MEMORY for one in found.waits):
+        return ""
+    told = [
+        f"; {wish.spec.name} runs it already, with {gib(epoch.memory_bytes)} on {words.get(epoch.node, '')}"
+        for wish in wishes
+        if wish.spec.model == model and (epoch := wish.current)
+    ]
+    return "".join(told)
+
+
+def on_several(model: str) -> str:
+    return f"`thunderline plan {_quoted(model)}` shows how several could run it; starting them is not there yet"
 
 
 def deploy_again(spec: Spec) -> str:

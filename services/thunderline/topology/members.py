@@ -91,7 +91,9 @@ def members(roster: discovery_pb2.Roster, own: NodeId) -> Members:
 
 def _with_own(told: Members, card: cluster_pb2.NodeCard) -> Members:
     """With what this node's own card says of its hardware."""
-    is_mac, has_looked = card.operating_system.startswith(MAC), card.HasField("machine")
+    # Other systems tell of no ports, which does not say that they have none.
+    is_mac = card.operating_system.startswith(MAC)
+    has_looked = is_mac and card.HasField("machine")
     return replace(
         told,
         ports=tuple(port_from_proto(one) for one in card.machine.ports) if has_looked else None,

@@ -6,21 +6,16 @@ from typing import Any
 from thunderline.cluster import NodeId
 from thunderline.cluster.graph import Graph, Tried
 from thunderline.cluster.limits import DEFAULTS
-from thunderline.cluster.links import Link, LinkId, Mark, link_key, tier
+from thunderline.cluster.links import Link, LinkId, link_key
 from thunderline.cluster.machine_facts import ThunderboltPort
 from thunderline.cluster.rails import PortAt, speed_of
 from thunderline.process.interfaces import Interface
+from thunderline.rpc import graph as graphs
 from thunderline.rpc import rails
 from thunderline.topology import wire, wording
 from thunderline.topology.knowledge import Knowledge, Pair
 from thunderline.topology.ports import NOTHING_TOLD, Ports, Told, ports_of
 from thunderline.v1 import cluster_pb2, topology_pb2
-
-MARKS = {
-    Mark.ASYMMETRIC_ROUTE: topology_pb2.LINK_MARK_ASYMMETRIC_ROUTE,
-    Mark.ONE_SIDED: topology_pb2.LINK_MARK_ONE_SIDED,
-    Mark.UNADVERTISED: topology_pb2.LINK_MARK_UNADVERTISED,
-}
 
 # The response around a topology has a few bytes.
 TOPOLOGY_BYTES_MAX = DEFAULTS.message_bytes_max - 1024
@@ -138,23 +133,11 @@ def interface_to_proto(one: Interface) -> cluster_pb2.NetworkInterface:
 def link_to_proto(
     link: Link, chosen: LinkId | None, why: str, cable: topology_pb2.LinkCable | None = None
 ) -> topology_pb2.Link:
-    return topology_pb2.Link(
-        from_node_id=link.from_node,
-        to_node_id=link.to_node,
-        local_interface=link.local_interface,
-        local_address=link.local_address,
-        peer_address=link.address,
-        medium=link.medium.value,  # type: ignore[arg-type]
-        state=link.state.value,  # type: ignore[arg-type]
-        rtt_us=link.rtt_us,
-        peer_interface=link.remote_interface,
-        counts_as=tier(link).value,  # type: ignore[arg-type]
-        marks=sorted(MARKS[mark] for mark in link.marks),
-        chosen=link.id == chosen,
-        why=why,
-        path=wire.path_to_proto(link.path),
-        cable=cable,
-    )
+    told = graphs.link_to_proto(link)
+    told.chosen, told.why = link.id == chosen, why
+    if cable is not None:
+        told.cable.CopyFrom(cable)
+    return told
 
 
 def cable_of(link: Link, ports: Ports) -> topology_pb2.LinkCable | None:
@@ -190,7 +173,7 @@ def _hubs(port: ThunderboltPort | None) -> tuple[str, ...]:
 
 
 def _attempt(one: Tried) -> topology_pb2.AddressAttempt:
-    told = wire.tried_to_proto(one)
+    told = graphs.tried_to_proto(one)
     told.sentence = wording.attempt(one)
     return told
 
@@ -198,7 +181,7 @@ def _attempt(one: Tried) -> topology_pb2.AddressAttempt:
 def _cables(knowledge: Knowledge, ports: Ports) -> list[topology_pb2.Cable]:
     graph, found = knowledge.graph, []
     for one in graph.cables:
-        told = wire.cable_to_proto(one)
+        told = graphs.cable_to_proto(one)
         if one in graph.lost_cables:
             told.lost = True
             told.sentence = wording.cable_lost(one, graph.links, knowledge.members.names, ports)

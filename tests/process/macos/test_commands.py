@@ -10,6 +10,7 @@ from thunderline.process.macos import outputs, system
 from thunderline.process.macos.commands import (
     CHANGE_GAP_S,
     MAC,
+    MLX,
     PERIOD_S,
     SELDOM_S,
     SETTLED_S,
@@ -187,8 +188,8 @@ def test_a_mac_is_asked_for_the_service_of_each_bridge_once_they_are_known() -> 
     assert asked.follows_interfaces
 
 
-def test_other_systems_are_asked_nothing() -> None:
-    assert commands("linux", {outputs.SERVICE_ORDER: Output(ANSWERS[outputs.SERVICE_ORDER])}) == ()
+def test_other_systems_are_asked_what_their_mlx_can_do() -> None:
+    assert commands("linux", {outputs.SERVICE_ORDER: Output(ANSWERS[outputs.SERVICE_ORDER])}) == (MLX,)
 
 
 def test_every_command_has_its_time_and_its_own_line() -> None:

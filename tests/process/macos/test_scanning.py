@@ -32,9 +32,11 @@ def mac(tmp_path: Path) -> LittleMac:
 
 
 @contextlib.asynccontextmanager
-async def scanning(mac: LittleMac, asked: Asked = quick, runner: Runner = ran) -> AsyncIterator[Scanner]:
+async def scanning(
+    mac: LittleMac, asked: Asked = quick, runner: Runner = ran, platform: str = "darwin"
+) -> AsyncIterator[Scanner]:
     """It is cancelled when the block is left, and nothing of it may be alive then."""
-    scanner = Scanner(mac.settings(), mac.environ, asked, runner)
+    scanner = Scanner(mac.settings(platform), mac.environ, asked, runner)
     running = asyncio.create_task(scanner.run())
     try:
         yield scanner
@@ -267,11 +269,14 @@ async def test_who_is_cancelled_leaves_nothing_behind(mac: LittleMac) -> None:
         await until("they hang", lambda: len(mac.living()) == 3, SOON_S)
 
 
-async def test_another_system_is_asked_nothing(mac: LittleMac) -> None:
-    scanner = Scanner(mac.settings("linux"), mac.environ)
-    await asyncio.wait_for(scanner.run(), SOON_S)
-    assert (scanner.facts, mac.calls(outputs.SYSTEM_VERSION)) == (None, 0)
-    assert await scan_once(mac.settings("linux"), mac.environ) == MachineFacts()
+async def test_another_system_is_asked_only_what_its_mlx_can_do(mac: LittleMac) -> None:
+    async with scanning(mac, commands, platform="linux") as scanner:
+        await until("it has answered", lambda: scanner.facts is not None, SOON_S)
+    found = await scan_once(mac.settings("linux"), mac.environ)
+    assert found == scanner.facts
+    assert found.mlx_backends
+    assert replace(found, mlx_backends=None, working_set_bytes=0) == MachineFacts()
+    assert (mac.calls(outputs.SYSTEM_VERSION), mac.calls(outputs.MLX)) == (0, 2)
 
 
 async def test_one_scan_tells_as_much_as_many(mac: LittleMac) -> None:

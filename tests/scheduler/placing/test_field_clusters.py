@@ -41,7 +41,7 @@ from thunderline.scheduler.placing.values import (
 A, B = NodeId("a"), NodeId("b")
 PINNED = Policy(strategy=Strategy.TENSOR, backend=Backend.JACCL)
 # Too large for one of two Macs of 512 GB; latent attention, so that the KV of a token is the same on every rank.
-LARGE = model(61, 7.0, kv_head_count=64, is_tensor_kv_whole=True)
+LARGE = model(61, 7.0, kv_head_count=64, tensor_kv_whole_bytes=61 * 4096)
 ADDRESSES = {"a": "10.10.0.1", "b": "10.10.0.2"}
 
 

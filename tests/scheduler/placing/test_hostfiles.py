@@ -42,6 +42,7 @@ from thunderline.scheduler.placing.values import (
     Hostfile,
     HostfileHost,
     Matrix,
+    Model,
     Placement,
     Policy,
     Reason,
@@ -205,15 +206,30 @@ def test_a_hostfile_in_its_short_form() -> None:
     )
 
 
-@pytest.mark.parametrize(
-    ("here", "layers"),
-    [(situation(nodes("abc", backends=LINUX), THREE_BY_CABLE), 180), (RAILS[0], 120), (RAILS[1], 600)],
-    ids=["a ring", "two cables", "a mesh of eight"],
-)
-def test_what_is_written_for_mlx_launch_is_read_as_the_same_placement(here: Situation, layers: int) -> None:
-    first = placed(plan(here, model(layers)))
-    again = plan(here, model(layers), Policy(hostfile=read_launch_hostfile(launch_hostfile(first, {}))))
+UNEVEN = situation([node("a", 150), node("b", 30)], lan("ab"), [rail("a", "b")])
+WRITTEN: dict[str, tuple[Situation, Model]] = {
+    "a ring": (situation(nodes("abc", backends=LINUX), THREE_BY_CABLE), model(180)),
+    "two cables": (RAILS[0], model(120)),
+    "a mesh of eight": (RAILS[1], model(600)),
+    # A hostfile does not say how the work is divided: in the best way that these nodes have.
+    "a pipeline over rails, whose heads do not divide evenly": (RAILS[0], model(120, head_count=9, kv_head_count=3)),
+    "a pipeline over rails, of nodes too uneven for halves": (UNEVEN, model(150)),
+}
+
+
+@pytest.mark.parametrize(("here", "of"), WRITTEN.values(), ids=WRITTEN.keys())
+def test_what_is_written_for_mlx_launch_is_read_as_the_same_placement(here: Situation, of: Model) -> None:
+    first = placed(plan(here, of))
+    again = plan(here, of, Policy(hostfile=read_launch_hostfile(launch_hostfile(first, {}))))
     assert replace(placed(again), reasons=()) == replace(first, reasons=())
+
+
+def test_a_hostfile_of_nodes_without_room_says_so_of_every_way() -> None:
+    written = launch_hostfile(placed(plan(UNEVEN, model(150))), {})
+    found = plan(UNEVEN, model(170), Policy(hostfile=read_launch_hostfile(written)))
+    assert found.verdict is Verdict.WAITING
+    assert "tensor: each of 2 ranks needs" in found.why
+    assert "pipeline: no split of its 170 layers fits" in found.why
 
 
 def given(*hosts: HostfileHost, backend: str = "") -> Policy:
@@ -337,7 +353,8 @@ def test_a_given_hostfile_is_refused_with_its_faults(here: Situation, policy: Po
 def test_a_given_tensor_group_needs_the_memory_of_each() -> None:
     here = situation([node("a", 200), node("b", 48)], lan("ab"), [rail("a", "b", ("en3", "en4"))])
     hosts = (HostfileHost("a", (), ((), ("rdma_en3",))), HostfileHost("b", (), (("rdma_en4",), ())))
-    assert "each of 2 ranks needs 67.88 GiB: b 48.00 GiB free" in plan(here, model(120), given(*hosts)).why
+    policy = replace(given(*hosts), strategy=Strategy.TENSOR)
+    assert "each of 2 ranks needs 67.88 GiB: b 48.00 GiB free" in plan(here, model(120), policy).why
 
 
 def test_a_given_hostfile_waits_for_a_node_that_is_not_alive() -> None:

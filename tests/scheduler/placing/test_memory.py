@@ -1,6 +1,7 @@
 """What a rank needs and how much KV it gets, as tables; splits against every split there is."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import combinations, pairwise
 
 import pytest
@@ -45,8 +46,18 @@ def test_a_part_needs(of: Model, span: tuple[int, int], weights_gib: int, kv: in
 def test_a_tensor_rank_has_its_part_of_the_layers_and_both_ends() -> None:
     assert Needs(LAYERED, 0).tensor(2) == Need(with_activations(25 * GIB), 5)
     assert Needs(LAYERED, 0).tensor(3).kv_bytes == 4
-    whole = Model((10 * GIB,) * 4, tensor_whole_bytes=4 * GIB, layer_kv_bytes=(1, 2, 3, 4), is_tensor_kv_whole=True)
+    whole = Model((10 * GIB,) * 4, tensor_whole_bytes=4 * GIB, layer_kv_bytes=(1, 2, 3, 4), tensor_kv_whole_bytes=10)
     assert Needs(whole, 0).tensor(2) == Need(with_activations(22 * GIB), 10)
+
+
+def test_what_stands_outside_the_layers_is_on_every_rank() -> None:
+    of = replace(LAYERED, other_bytes=GIB)
+    assert [Needs(of, 0).part(*span).fixed_bytes for span in ((0, 4), (0, 2), (1, 3), (2, 4))] == [
+        with_activations(gib * GIB) for gib in (46, 24, 21, 23)
+    ]
+    assert Needs(of, 0).tensor(2).fixed_bytes == with_activations(26 * GIB)
+    assert Needs(of, 0).pipeline_bytes(3) >= Needs(LAYERED, 0).pipeline_bytes(3) + 3 * GIB
+    assert Needs(of, 0).ends(with_activations(11 * GIB))[1] == 2
 
 
 def test_activations_have_a_floor() -> None:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 from itertools import combinations
+from typing import Any
 
 import pytest
 
@@ -27,10 +28,9 @@ from scheduler.placing.scenes import (
 from thunderline.cluster import NodeId
 from thunderline.cluster.graph import Tried
 from thunderline.cluster.links import LinkState
-from thunderline.cluster.machine_facts import Bridge, MachineFacts, RdmaPortState, RdmaState, ThunderboltPort
+from thunderline.cluster.machine_facts import RdmaPortState, RdmaState
 from thunderline.cluster.media import Medium
 from thunderline.scheduler.placing.plan import plan
-from thunderline.scheduler.placing.rdma import no_rdma
 from thunderline.scheduler.placing.values import (
     Ability,
     Backend,
@@ -138,14 +138,6 @@ ROWS: dict[str, Row] = {
         model(120),
         WAITING,
         "rdma_en5 of b is PORT_DOWN",
-        (WaitFor.LINKS, "ab"),
-        JACCL,
-    ),
-    "an interface that RDMA cannot use": Row(
-        situation([node("a"), node("b", no_rdma={"en5": "en5 is a member of bridge0"})], lan("ab"), [rail("a", "b")]),
-        model(120),
-        WAITING,
-        "en5 is a member of bridge0 (b)",
         (WaitFor.LINKS, "ab"),
         JACCL,
     ),
@@ -257,24 +249,27 @@ def test_it_is(row: Row) -> None:
         assert not found.waits
 
 
-FACTS = MachineFacts(
-    ports=tuple(
-        ThunderboltPort(interface=f"en{number}", rdma_device=f"rdma_en{number}" if number < 5 else "")
-        for number in (2, 3, 4, 5)
-    ),
-    bridges=(
-        Bridge("bridge0", ("en2", "en5"), is_enabled=True),
-        Bridge("bridge1", ("en3",), is_enabled=False),
-        Bridge("bridge2", ("en9",)),
-    ),
-)
+# What is wrong at the end of b, and what a plan says of it.
+OBSTACLES: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
+    "DOWN": ({"state": RdmaPortState.DOWN}, {}, "rdma_en5 of b is PORT_DOWN"),
+    "unknown": ({"state": RdmaPortState.UNKNOWN}, {}, "whether rdma_en5 of b is PORT_ACTIVE is not known"),
+    "in a bridge": ({"bridge": "bridge0"}, {}, "en5 of b is a member of bridge0"),
+    "the wrong port": ({"is_next_to_ethernet": True}, {}, "rdma_en5 of b is the port next to Ethernet"),
+    "without IPv4": ({}, {"without_ipv4": frozenset({"en5"})}, "en5 of b has no IPv4 address"),
+}
 
 
-def test_interfaces_that_rdma_cannot_use_are_those_in_a_bridge_or_without_ipv4() -> None:
-    assert no_rdma(FACTS, {"en2", "en3"}) == {
-        "en2": "en2 is a member of bridge0",
-        "en4": "en4 has no IPv4 address, from which its device gets the GID",
-    }
+@pytest.mark.parametrize(("end", "facts", "says"), OBSTACLES.values(), ids=OBSTACLES.keys())
+def test_an_end_that_RDMA_cannot_use_is_named(end: dict[str, Any], facts: dict[str, Any], says: str) -> None:
+    fine = rail("a", "b")
+    broken = replace(fine, other=replace(fine.other, **end))
+    here = situation([node("a"), node("b", **facts)], lan("ab"), [broken])
+    found = plan(here, model(120), JACCL)
+    assert found.verdict is WAITING
+    assert says in found.why
+    # Another cable between the two does not suffer from it.
+    both = replace(here, graph=replace(here.graph, rails=(broken, rail("a", "b", ("en3", "en4")))))
+    assert placed(plan(both, model(120), JACCL)).devices[0][1] == ("rdma_en3",)
 
 
 def test_nodes_of_one_machine_meet_by_loopback() -> None:

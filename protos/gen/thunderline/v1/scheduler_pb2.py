@@ -25,9 +25,10 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from thunderline.v1 import cluster_pb2 as thunderline_dot_v1_dot_cluster__pb2
 from thunderline.v1 import discovery_pb2 as thunderline_dot_v1_dot_discovery__pb2
+from thunderline.v1 import planning_pb2 as thunderline_dot_v1_dot_planning__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ethunderline/v1/scheduler.proto\x12\x0ethunderline.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1cthunderline/v1/cluster.proto\x1a\x1ethunderline/v1/discovery.proto\"Q\n\x1fSchedulerServiceGenerateRequest\x12.\n\ngeneration\x18\x01 \x01(\x0b\x32\x1a.thunderline.v1.Generation\"R\n SchedulerServiceGenerateResponse\x12.\n\x05\x64\x65lta\x18\x01 \x01(\x0b\x32\x1f.thunderline.v1.GenerationDelta\"=\n\rDeployRequest\x12,\n\x04spec\x18\x01 \x01(\x0b\x32\x1e.thunderline.v1.DeploymentSpec\"@\n\x0e\x44\x65ployResponse\x12.\n\ndeployment\x18\x01 \x01(\x0b\x32\x1a.thunderline.v1.Deployment\"\x1f\n\x0fUndeployRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x12\n\x10UndeployResponse\"\x18\n\x16ListDeploymentsRequest\"J\n\x17ListDeploymentsResponse\x12/\n\x0b\x64\x65ployments\x18\x01 \x03(\x0b\x32\x1a.thunderline.v1.Deployment\"D\n\x14PlanPlacementRequest\x12,\n\x04spec\x18\x01 \x01(\x0b\x32\x1e.thunderline.v1.DeploymentSpec\"W\n\x15PlanPlacementResponse\x12,\n\tplacement\x18\x01 \x01(\x0b\x32\x19.thunderline.v1.Placement\x12\x10\n\x08rejected\x18\x02 \x03(\t\"\xb3\x01\n\x07\x43luster\x12\x10\n\x08store_id\x18\x01 \x01(\t\x12\x19\n\x11scheduler_node_id\x18\x02 \x01(\t\x12&\n\x06roster\x18\x03 \x01(\x0b\x32\x16.thunderline.v1.Roster\x12/\n\x0b\x64\x65ployments\x18\x04 \x03(\x0b\x32\x1a.thunderline.v1.Deployment\x12\x10\n\x08\x63omplete\x18\x05 \x01(\x08\x12\x10\n\x08problems\x18\x06 \x03(\t\"\x13\n\x11GetClusterRequest\">\n\x12GetClusterResponse\x12(\n\x07\x63luster\x18\x01 \x01(\x0b\x32\x17.thunderline.v1.Cluster\"\x15\n\x13WatchClusterRequest\"@\n\x14WatchClusterResponse\x12(\n\x07\x63luster\x18\x01 \x01(\x0b\x32\x17.thunderline.v1.Cluster\"6\n\x12WatchEventsRequest\x12\r\n\x05\x61\x66ter\x18\x01 \x01(\x03\x12\x11\n\tkept_only\x18\x02 \x01(\x08\";\n\x13WatchEventsResponse\x12$\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x15.thunderline.v1.Event\"\x93\x01\n\x05\x45vent\x12\x0e\n\x06number\x18\x01 \x01(\x03\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04kind\x18\x03 \x01(\t\x12\x0f\n\x07subject\x18\x04 \x01(\t\x12\x0c\n\x04text\x18\x05 \x01(\t\x12\x15\n\rrequest_count\x18\x06 \x01(\x05\x12\x0c\n\x04\x64one\x18\x07 \x01(\t\"#\n\x10\x44rainNodeRequest\x12\x0f\n\x07node_id\x18\x01 \x01(\t\"\x13\n\x11\x44rainNodeResponse\"g\n\rStoreContents\x12\x10\n\x08store_id\x18\x01 \x01(\t\x12\x0f\n\x07node_id\x18\x02 \x01(\t\x12\x33\n\x0b\x64\x65ployments\x18\x03 \x03(\x0b\x32\x1e.thunderline.v1.DeploymentSpec\"\xca\x01\n\x08HeldRank\x12\"\n\x02id\x18\x01 \x01(\x0b\x32\x16.thunderline.v1.RankId\x12\x32\n\ndeployment\x18\x02 \x01(\x0b\x32\x1e.thunderline.v1.DeploymentSpec\x12(\n\x05state\x18\x03 \x01(\x0e\x32\x19.thunderline.v1.RankState\x12\x0b\n\x03pid\x18\x04 \x01(\x05\x12\"\n\x04\x66\x61te\x18\x05 \x01(\x0e\x32\x14.thunderline.v1.Fate\x12\x0b\n\x03why\x18\x06 \x01(\t\"Z\n\rForeignRunner\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x10\n\x08store_id\x18\x02 \x01(\t\x12&\n\x04held\x18\x03 \x03(\x0b\x32\x18.thunderline.v1.HeldRank\"\x8c\x01\n\x13\x41\x64optRunnersRequest\x12\x44\n\tstore_ids\x18\x01 \x03(\x0b\x32\x31.thunderline.v1.AdoptRunnersRequest.StoreIdsEntry\x1a/\n\rStoreIdsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x86\x01\n\x14\x41\x64optRunnersResponse\x12,\n\x05store\x18\x01 \x01(\x0b\x32\x1d.thunderline.v1.StoreContents\x12.\n\x07runners\x18\x02 \x03(\x0b\x32\x1d.thunderline.v1.ForeignRunner\x12\x10\n\x08\x63omplete\x18\x03 \x01(\x08*N\n\x04\x46\x61te\x12\x14\n\x10\x46\x41TE_UNSPECIFIED\x10\x00\x12\x10\n\x0c\x46\x41TE_REBUILT\x10\x01\x12\x0e\n\nFATE_KNOWN\x10\x02\x12\x0e\n\nFATE_ENDED\x10\x03\x32\x96\x07\n\x10SchedulerService\x12o\n\x08Generate\x12/.thunderline.v1.SchedulerServiceGenerateRequest\x1a\x30.thunderline.v1.SchedulerServiceGenerateResponse0\x01\x12G\n\x06\x44\x65ploy\x12\x1d.thunderline.v1.DeployRequest\x1a\x1e.thunderline.v1.DeployResponse\x12M\n\x08Undeploy\x12\x1f.thunderline.v1.UndeployRequest\x1a .thunderline.v1.UndeployResponse\x12\x62\n\x0fListDeployments\x12&.thunderline.v1.ListDeploymentsRequest\x1a\'.thunderline.v1.ListDeploymentsResponse\x12\\\n\rPlanPlacement\x12$.thunderline.v1.PlanPlacementRequest\x1a%.thunderline.v1.PlanPlacementResponse\x12S\n\nGetCluster\x12!.thunderline.v1.GetClusterRequest\x1a\".thunderline.v1.GetClusterResponse\x12[\n\x0cWatchCluster\x12#.thunderline.v1.WatchClusterRequest\x1a$.thunderline.v1.WatchClusterResponse0\x01\x12X\n\x0bWatchEvents\x12\".thunderline.v1.WatchEventsRequest\x1a#.thunderline.v1.WatchEventsResponse0\x01\x12Y\n\x0c\x41\x64optRunners\x12#.thunderline.v1.AdoptRunnersRequest\x1a$.thunderline.v1.AdoptRunnersResponse\x12P\n\tDrainNode\x12 .thunderline.v1.DrainNodeRequest\x1a!.thunderline.v1.DrainNodeResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ethunderline/v1/scheduler.proto\x12\x0ethunderline.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1cthunderline/v1/cluster.proto\x1a\x1ethunderline/v1/discovery.proto\x1a\x1dthunderline/v1/planning.proto\"Q\n\x1fSchedulerServiceGenerateRequest\x12.\n\ngeneration\x18\x01 \x01(\x0b\x32\x1a.thunderline.v1.Generation\"R\n SchedulerServiceGenerateResponse\x12.\n\x05\x64\x65lta\x18\x01 \x01(\x0b\x32\x1f.thunderline.v1.GenerationDelta\"=\n\rDeployRequest\x12,\n\x04spec\x18\x01 \x01(\x0b\x32\x1e.thunderline.v1.DeploymentSpec\"@\n\x0e\x44\x65ployResponse\x12.\n\ndeployment\x18\x01 \x01(\x0b\x32\x1a.thunderline.v1.Deployment\"\x1f\n\x0fUndeployRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x12\n\x10UndeployResponse\"\x18\n\x16ListDeploymentsRequest\"J\n\x17ListDeploymentsResponse\x12/\n\x0b\x64\x65ployments\x18\x01 \x03(\x0b\x32\x1a.thunderline.v1.Deployment\"\xb3\x01\n\x07\x43luster\x12\x10\n\x08store_id\x18\x01 \x01(\t\x12\x19\n\x11scheduler_node_id\x18\x02 \x01(\t\x12&\n\x06roster\x18\x03 \x01(\x0b\x32\x16.thunderline.v1.Roster\x12/\n\x0b\x64\x65ployments\x18\x04 \x03(\x0b\x32\x1a.thunderline.v1.Deployment\x12\x10\n\x08\x63omplete\x18\x05 \x01(\x08\x12\x10\n\x08problems\x18\x06 \x03(\t\"\x13\n\x11GetClusterRequest\">\n\x12GetClusterResponse\x12(\n\x07\x63luster\x18\x01 \x01(\x0b\x32\x17.thunderline.v1.Cluster\"\x15\n\x13WatchClusterRequest\"@\n\x14WatchClusterResponse\x12(\n\x07\x63luster\x18\x01 \x01(\x0b\x32\x17.thunderline.v1.Cluster\"6\n\x12WatchEventsRequest\x12\r\n\x05\x61\x66ter\x18\x01 \x01(\x03\x12\x11\n\tkept_only\x18\x02 \x01(\x08\";\n\x13WatchEventsResponse\x12$\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x15.thunderline.v1.Event\"\x93\x01\n\x05\x45vent\x12\x0e\n\x06number\x18\x01 \x01(\x03\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04kind\x18\x03 \x01(\t\x12\x0f\n\x07subject\x18\x04 \x01(\t\x12\x0c\n\x04text\x18\x05 \x01(\t\x12\x15\n\rrequest_count\x18\x06 \x01(\x05\x12\x0c\n\x04\x64one\x18\x07 \x01(\t\"#\n\x10\x44rainNodeRequest\x12\x0f\n\x07node_id\x18\x01 \x01(\t\"\x13\n\x11\x44rainNodeResponse\"g\n\rStoreContents\x12\x10\n\x08store_id\x18\x01 \x01(\t\x12\x0f\n\x07node_id\x18\x02 \x01(\t\x12\x33\n\x0b\x64\x65ployments\x18\x03 \x03(\x0b\x32\x1e.thunderline.v1.DeploymentSpec\"\xca\x01\n\x08HeldRank\x12\"\n\x02id\x18\x01 \x01(\x0b\x32\x16.thunderline.v1.RankId\x12\x32\n\ndeployment\x18\x02 \x01(\x0b\x32\x1e.thunderline.v1.DeploymentSpec\x12(\n\x05state\x18\x03 \x01(\x0e\x32\x19.thunderline.v1.RankState\x12\x0b\n\x03pid\x18\x04 \x01(\x05\x12\"\n\x04\x66\x61te\x18\x05 \x01(\x0e\x32\x14.thunderline.v1.Fate\x12\x0b\n\x03why\x18\x06 \x01(\t\"Z\n\rForeignRunner\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x10\n\x08store_id\x18\x02 \x01(\t\x12&\n\x04held\x18\x03 \x03(\x0b\x32\x18.thunderline.v1.HeldRank\"\x8c\x01\n\x13\x41\x64optRunnersRequest\x12\x44\n\tstore_ids\x18\x01 \x03(\x0b\x32\x31.thunderline.v1.AdoptRunnersRequest.StoreIdsEntry\x1a/\n\rStoreIdsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x86\x01\n\x14\x41\x64optRunnersResponse\x12,\n\x05store\x18\x01 \x01(\x0b\x32\x1d.thunderline.v1.StoreContents\x12.\n\x07runners\x18\x02 \x03(\x0b\x32\x1d.thunderline.v1.ForeignRunner\x12\x10\n\x08\x63omplete\x18\x03 \x01(\x08*N\n\x04\x46\x61te\x12\x14\n\x10\x46\x41TE_UNSPECIFIED\x10\x00\x12\x10\n\x0c\x46\x41TE_REBUILT\x10\x01\x12\x0e\n\nFATE_KNOWN\x10\x02\x12\x0e\n\nFATE_ENDED\x10\x03\x32\x96\x07\n\x10SchedulerService\x12o\n\x08Generate\x12/.thunderline.v1.SchedulerServiceGenerateRequest\x1a\x30.thunderline.v1.SchedulerServiceGenerateResponse0\x01\x12G\n\x06\x44\x65ploy\x12\x1d.thunderline.v1.DeployRequest\x1a\x1e.thunderline.v1.DeployResponse\x12M\n\x08Undeploy\x12\x1f.thunderline.v1.UndeployRequest\x1a .thunderline.v1.UndeployResponse\x12\x62\n\x0fListDeployments\x12&.thunderline.v1.ListDeploymentsRequest\x1a\'.thunderline.v1.ListDeploymentsResponse\x12\\\n\rPlanPlacement\x12$.thunderline.v1.PlanPlacementRequest\x1a%.thunderline.v1.PlanPlacementResponse\x12S\n\nGetCluster\x12!.thunderline.v1.GetClusterRequest\x1a\".thunderline.v1.GetClusterResponse\x12[\n\x0cWatchCluster\x12#.thunderline.v1.WatchClusterRequest\x1a$.thunderline.v1.WatchClusterResponse0\x01\x12X\n\x0bWatchEvents\x12\".thunderline.v1.WatchEventsRequest\x1a#.thunderline.v1.WatchEventsResponse0\x01\x12Y\n\x0c\x41\x64optRunners\x12#.thunderline.v1.AdoptRunnersRequest\x1a$.thunderline.v1.AdoptRunnersResponse\x12P\n\tDrainNode\x12 .thunderline.v1.DrainNodeRequest\x1a!.thunderline.v1.DrainNodeResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,60 +37,56 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_ADOPTRUNNERSREQUEST_STOREIDSENTRY']._loaded_options = None
   _globals['_ADOPTRUNNERSREQUEST_STOREIDSENTRY']._serialized_options = b'8\001'
-  _globals['_FATE']._serialized_start=2118
-  _globals['_FATE']._serialized_end=2196
-  _globals['_SCHEDULERSERVICEGENERATEREQUEST']._serialized_start=145
-  _globals['_SCHEDULERSERVICEGENERATEREQUEST']._serialized_end=226
-  _globals['_SCHEDULERSERVICEGENERATERESPONSE']._serialized_start=228
-  _globals['_SCHEDULERSERVICEGENERATERESPONSE']._serialized_end=310
-  _globals['_DEPLOYREQUEST']._serialized_start=312
-  _globals['_DEPLOYREQUEST']._serialized_end=373
-  _globals['_DEPLOYRESPONSE']._serialized_start=375
-  _globals['_DEPLOYRESPONSE']._serialized_end=439
-  _globals['_UNDEPLOYREQUEST']._serialized_start=441
-  _globals['_UNDEPLOYREQUEST']._serialized_end=472
-  _globals['_UNDEPLOYRESPONSE']._serialized_start=474
-  _globals['_UNDEPLOYRESPONSE']._serialized_end=492
-  _globals['_LISTDEPLOYMENTSREQUEST']._serialized_start=494
-  _globals['_LISTDEPLOYMENTSREQUEST']._serialized_end=518
-  _globals['_LISTDEPLOYMENTSRESPONSE']._serialized_start=520
-  _globals['_LISTDEPLOYMENTSRESPONSE']._serialized_end=594
-  _globals['_PLANPLACEMENTREQUEST']._serialized_start=596
-  _globals['_PLANPLACEMENTREQUEST']._serialized_end=664
-  _globals['_PLANPLACEMENTRESPONSE']._serialized_start=666
-  _globals['_PLANPLACEMENTRESPONSE']._serialized_end=753
-  _globals['_CLUSTER']._serialized_start=756
-  _globals['_CLUSTER']._serialized_end=935
-  _globals['_GETCLUSTERREQUEST']._serialized_start=937
-  _globals['_GETCLUSTERREQUEST']._serialized_end=956
-  _globals['_GETCLUSTERRESPONSE']._serialized_start=958
-  _globals['_GETCLUSTERRESPONSE']._serialized_end=1020
-  _globals['_WATCHCLUSTERREQUEST']._serialized_start=1022
-  _globals['_WATCHCLUSTERREQUEST']._serialized_end=1043
-  _globals['_WATCHCLUSTERRESPONSE']._serialized_start=1045
-  _globals['_WATCHCLUSTERRESPONSE']._serialized_end=1109
-  _globals['_WATCHEVENTSREQUEST']._serialized_start=1111
-  _globals['_WATCHEVENTSREQUEST']._serialized_end=1165
-  _globals['_WATCHEVENTSRESPONSE']._serialized_start=1167
-  _globals['_WATCHEVENTSRESPONSE']._serialized_end=1226
-  _globals['_EVENT']._serialized_start=1229
-  _globals['_EVENT']._serialized_end=1376
-  _globals['_DRAINNODEREQUEST']._serialized_start=1378
-  _globals['_DRAINNODEREQUEST']._serialized_end=1413
-  _globals['_DRAINNODERESPONSE']._serialized_start=1415
-  _globals['_DRAINNODERESPONSE']._serialized_end=1434
-  _globals['_STORECONTENTS']._serialized_start=1436
-  _globals['_STORECONTENTS']._serialized_end=1539
-  _globals['_HELDRANK']._serialized_start=1542
-  _globals['_HELDRANK']._serialized_end=1744
-  _globals['_FOREIGNRUNNER']._serialized_start=1746
-  _globals['_FOREIGNRUNNER']._serialized_end=1836
-  _globals['_ADOPTRUNNERSREQUEST']._serialized_start=1839
-  _globals['_ADOPTRUNNERSREQUEST']._serialized_end=1979
-  _globals['_ADOPTRUNNERSREQUEST_STOREIDSENTRY']._serialized_start=1932
-  _globals['_ADOPTRUNNERSREQUEST_STOREIDSENTRY']._serialized_end=1979
-  _globals['_ADOPTRUNNERSRESPONSE']._serialized_start=1982
-  _globals['_ADOPTRUNNERSRESPONSE']._serialized_end=2116
-  _globals['_SCHEDULERSERVICE']._serialized_start=2199
-  _globals['_SCHEDULERSERVICE']._serialized_end=3117
+  _globals['_FATE']._serialized_start=1990
+  _globals['_FATE']._serialized_end=2068
+  _globals['_SCHEDULERSERVICEGENERATEREQUEST']._serialized_start=176
+  _globals['_SCHEDULERSERVICEGENERATEREQUEST']._serialized_end=257
+  _globals['_SCHEDULERSERVICEGENERATERESPONSE']._serialized_start=259
+  _globals['_SCHEDULERSERVICEGENERATERESPONSE']._serialized_end=341
+  _globals['_DEPLOYREQUEST']._serialized_start=343
+  _globals['_DEPLOYREQUEST']._serialized_end=404
+  _globals['_DEPLOYRESPONSE']._serialized_start=406
+  _globals['_DEPLOYRESPONSE']._serialized_end=470
+  _globals['_UNDEPLOYREQUEST']._serialized_start=472
+  _globals['_UNDEPLOYREQUEST']._serialized_end=503
+  _globals['_UNDEPLOYRESPONSE']._serialized_start=505
+  _globals['_UNDEPLOYRESPONSE']._serialized_end=523
+  _globals['_LISTDEPLOYMENTSREQUEST']._serialized_start=525
+  _globals['_LISTDEPLOYMENTSREQUEST']._serialized_end=549
+  _globals['_LISTDEPLOYMENTSRESPONSE']._serialized_start=551
+  _globals['_LISTDEPLOYMENTSRESPONSE']._serialized_end=625
+  _globals['_CLUSTER']._serialized_start=628
+  _globals['_CLUSTER']._serialized_end=807
+  _globals['_GETCLUSTERREQUEST']._serialized_start=809
+  _globals['_GETCLUSTERREQUEST']._serialized_end=828
+  _globals['_GETCLUSTERRESPONSE']._serialized_start=830
+  _globals['_GETCLUSTERRESPONSE']._serialized_end=892
+  _globals['_WATCHCLUSTERREQUEST']._serialized_start=894
+  _globals['_WATCHCLUSTERREQUEST']._serialized_end=915
+  _globals['_WATCHCLUSTERRESPONSE']._serialized_start=917
+  _globals['_WATCHCLUSTERRESPONSE']._serialized_end=981
+  _globals['_WATCHEVENTSREQUEST']._serialized_start=983
+  _globals['_WATCHEVENTSREQUEST']._serialized_end=1037
+  _globals['_WATCHEVENTSRESPONSE']._serialized_start=1039
+  _globals['_WATCHEVENTSRESPONSE']._serialized_end=1098
+  _globals['_EVENT']._serialized_start=1101
+  _globals['_EVENT']._serialized_end=1248
+  _globals['_DRAINNODEREQUEST']._serialized_start=1250
+  _globals['_DRAINNODEREQUEST']._serialized_end=1285
+  _globals['_DRAINNODERESPONSE']._serialized_start=1287
+  _globals['_DRAINNODERESPONSE']._serialized_end=1306
+  _globals['_STORECONTENTS']._serialized_start=1308
+  _globals['_STORECONTENTS']._serialized_end=1411
+  _globals['_HELDRANK']._serialized_start=1414
+  _globals['_HELDRANK']._serialized_end=1616
+  _globals['_FOREIGNRUNNER']._serialized_start=1618
+  _globals['_FOREIGNRUNNER']._serialized_end=1708
+  _globals['_ADOPTRUNNERSREQUEST']._serialized_start=1711
+  _globals['_ADOPTRUNNERSREQUEST']._serialized_end=1851
+  _globals['_ADOPTRUNNERSREQUEST_STOREIDSENTRY']._serialized_start=1804
+  _globals['_ADOPTRUNNERSREQUEST_STOREIDSENTRY']._serialized_end=1851
+  _globals['_ADOPTRUNNERSRESPONSE']._serialized_start=1854
+  _globals['_ADOPTRUNNERSRESPONSE']._serialized_end=1988
+  _globals['_SCHEDULERSERVICE']._serialized_start=2071
+  _globals['_SCHEDULERSERVICE']._serialized_end=2989
 # @@protoc_insertion_point(module_scope)

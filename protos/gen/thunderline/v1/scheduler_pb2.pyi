@@ -200,50 +200,6 @@ class ListDeploymentsResponse(_message.Message):
 Global___ListDeploymentsResponse: _TypeAlias = ListDeploymentsResponse  # noqa: Y015
 
 @_typing.final
-class PlanPlacementRequest(_message.Message):
-    DESCRIPTOR: _descriptor.Descriptor
-
-    SPEC_FIELD_NUMBER: _builtins.int
-    @_builtins.property
-    def spec(self) -> _cluster_pb2.DeploymentSpec: ...
-    def __init__(
-        self,
-        *,
-        spec: _cluster_pb2.DeploymentSpec | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["spec", b"spec"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["spec", b"spec"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___PlanPlacementRequest: _TypeAlias = PlanPlacementRequest  # noqa: Y015
-
-@_typing.final
-class PlanPlacementResponse(_message.Message):
-    DESCRIPTOR: _descriptor.Descriptor
-
-    PLACEMENT_FIELD_NUMBER: _builtins.int
-    REJECTED_FIELD_NUMBER: _builtins.int
-    @_builtins.property
-    def placement(self) -> _cluster_pb2.Placement: ...
-    @_builtins.property
-    def rejected(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
-    def __init__(
-        self,
-        *,
-        placement: _cluster_pb2.Placement | None = ...,
-        rejected: _abc.Iterable[_builtins.str] | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["placement", b"placement"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["placement", b"placement", "rejected", b"rejected"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___PlanPlacementResponse: _TypeAlias = PlanPlacementResponse  # noqa: Y015
-
-@_typing.final
 class Cluster(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -3,6 +3,7 @@
 import grpc
 import warnings
 
+from thunderline.v1 import planning_pb2 as thunderline_dot_v1_dot_planning__pb2
 from thunderline.v1 import scheduler_pb2 as thunderline_dot_v1_dot_scheduler__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
@@ -59,8 +60,8 @@ class SchedulerServiceStub:
                 _registered_method=True)
         self.PlanPlacement = channel.unary_unary(
                 '/thunderline.v1.SchedulerService/PlanPlacement',
-                request_serializer=thunderline_dot_v1_dot_scheduler__pb2.PlanPlacementRequest.SerializeToString,
-                response_deserializer=thunderline_dot_v1_dot_scheduler__pb2.PlanPlacementResponse.FromString,
+                request_serializer=thunderline_dot_v1_dot_planning__pb2.PlanPlacementRequest.SerializeToString,
+                response_deserializer=thunderline_dot_v1_dot_planning__pb2.PlanPlacementResponse.FromString,
                 _registered_method=True)
         self.GetCluster = channel.unary_unary(
                 '/thunderline.v1.SchedulerService/GetCluster',
@@ -130,7 +131,10 @@ class SchedulerServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def PlanPlacement(self, request, context):
-        """Says where a model would run, and why. UNIMPLEMENTED until placement knows several nodes.
+        """Says where a model would run now, or in a cluster that is only written down, and why not otherwise. Nothing is
+        started. INVALID_ARGUMENT (INVALID_REQUEST); NOT_FOUND (MODEL_NOT_FOUND) when no node has the model and nobody can
+        look it up; UNAVAILABLE (HUB_UNREACHABLE when it would have to be; INSTANCE_FAILED when no runner can be asked about
+        it). Idempotent. The first time the engine tries to split the architecture: some ten seconds.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -199,8 +203,8 @@ def add_SchedulerServiceServicer_to_server(servicer, server):
             ),
             'PlanPlacement': grpc.unary_unary_rpc_method_handler(
                     servicer.PlanPlacement,
-                    request_deserializer=thunderline_dot_v1_dot_scheduler__pb2.PlanPlacementRequest.FromString,
-                    response_serializer=thunderline_dot_v1_dot_scheduler__pb2.PlanPlacementResponse.SerializeToString,
+                    request_deserializer=thunderline_dot_v1_dot_planning__pb2.PlanPlacementRequest.FromString,
+                    response_serializer=thunderline_dot_v1_dot_planning__pb2.PlanPlacementResponse.SerializeToString,
             ),
             'GetCluster': grpc.unary_unary_rpc_method_handler(
                     servicer.GetCluster,
@@ -364,8 +368,8 @@ class SchedulerService:
             request,
             target,
             '/thunderline.v1.SchedulerService/PlanPlacement',
-            thunderline_dot_v1_dot_scheduler__pb2.PlanPlacementRequest.SerializeToString,
-            thunderline_dot_v1_dot_scheduler__pb2.PlanPlacementResponse.FromString,
+            thunderline_dot_v1_dot_planning__pb2.PlanPlacementRequest.SerializeToString,
+            thunderline_dot_v1_dot_planning__pb2.PlanPlacementResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -5,6 +5,7 @@ isort:skip_file
 
 from collections import abc as _abc
 from grpc import aio as _aio
+from thunderline.v1 import planning_pb2 as _planning_pb2
 from thunderline.v1 import scheduler_pb2 as _scheduler_pb2
 import abc as _abc_1
 import grpc as _grpc
@@ -52,8 +53,12 @@ class SchedulerServiceStub:
     """Ends a deployment in whatever state. Idempotent while it is UNDEPLOYING; NOT_FOUND (MODEL_NOT_FOUND) after."""
     ListDeployments: _grpc.UnaryUnaryMultiCallable[_scheduler_pb2.ListDeploymentsRequest, _scheduler_pb2.ListDeploymentsResponse]
     """Every deployment with its state. Idempotent."""
-    PlanPlacement: _grpc.UnaryUnaryMultiCallable[_scheduler_pb2.PlanPlacementRequest, _scheduler_pb2.PlanPlacementResponse]
-    """Says where a model would run, and why. UNIMPLEMENTED until placement knows several nodes."""
+    PlanPlacement: _grpc.UnaryUnaryMultiCallable[_planning_pb2.PlanPlacementRequest, _planning_pb2.PlanPlacementResponse]
+    """Says where a model would run now, or in a cluster that is only written down, and why not otherwise. Nothing is
+    started. INVALID_ARGUMENT (INVALID_REQUEST); NOT_FOUND (MODEL_NOT_FOUND) when no node has the model and nobody can
+    look it up; UNAVAILABLE (HUB_UNREACHABLE when it would have to be; INSTANCE_FAILED when no runner can be asked about
+    it). Idempotent. The first time the engine tries to split the architecture: some ten seconds.
+    """
     GetCluster: _grpc.UnaryUnaryMultiCallable[_scheduler_pb2.GetClusterRequest, _scheduler_pb2.GetClusterResponse]
     """Nodes and deployments at once. Idempotent."""
     WatchCluster: _grpc.UnaryStreamMultiCallable[_scheduler_pb2.WatchClusterRequest, _scheduler_pb2.WatchClusterResponse]
@@ -93,8 +98,12 @@ class SchedulerServiceAsyncStub(SchedulerServiceStub):
     """Ends a deployment in whatever state. Idempotent while it is UNDEPLOYING; NOT_FOUND (MODEL_NOT_FOUND) after."""
     ListDeployments: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.ListDeploymentsRequest, _scheduler_pb2.ListDeploymentsResponse]  # type: ignore[assignment]
     """Every deployment with its state. Idempotent."""
-    PlanPlacement: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.PlanPlacementRequest, _scheduler_pb2.PlanPlacementResponse]  # type: ignore[assignment]
-    """Says where a model would run, and why. UNIMPLEMENTED until placement knows several nodes."""
+    PlanPlacement: _aio.UnaryUnaryMultiCallable[_planning_pb2.PlanPlacementRequest, _planning_pb2.PlanPlacementResponse]  # type: ignore[assignment]
+    """Says where a model would run now, or in a cluster that is only written down, and why not otherwise. Nothing is
+    started. INVALID_ARGUMENT (INVALID_REQUEST); NOT_FOUND (MODEL_NOT_FOUND) when no node has the model and nobody can
+    look it up; UNAVAILABLE (HUB_UNREACHABLE when it would have to be; INSTANCE_FAILED when no runner can be asked about
+    it). Idempotent. The first time the engine tries to split the architecture: some ten seconds.
+    """
     GetCluster: _aio.UnaryUnaryMultiCallable[_scheduler_pb2.GetClusterRequest, _scheduler_pb2.GetClusterResponse]  # type: ignore[assignment]
     """Nodes and deployments at once. Idempotent."""
     WatchCluster: _aio.UnaryStreamMultiCallable[_scheduler_pb2.WatchClusterRequest, _scheduler_pb2.WatchClusterResponse]  # type: ignore[assignment]
@@ -159,10 +168,14 @@ class SchedulerServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
     def PlanPlacement(
         self,
-        request: _scheduler_pb2.PlanPlacementRequest,
+        request: _planning_pb2.PlanPlacementRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_scheduler_pb2.PlanPlacementResponse, _abc.Awaitable[_scheduler_pb2.PlanPlacementResponse]]:
-        """Says where a model would run, and why. UNIMPLEMENTED until placement knows several nodes."""
+    ) -> _typing.Union[_planning_pb2.PlanPlacementResponse, _abc.Awaitable[_planning_pb2.PlanPlacementResponse]]:
+        """Says where a model would run now, or in a cluster that is only written down, and why not otherwise. Nothing is
+        started. INVALID_ARGUMENT (INVALID_REQUEST); NOT_FOUND (MODEL_NOT_FOUND) when no node has the model and nobody can
+        look it up; UNAVAILABLE (HUB_UNREACHABLE when it would have to be; INSTANCE_FAILED when no runner can be asked about
+        it). Idempotent. The first time the engine tries to split the architecture: some ten seconds.
+        """
 
     @_abc_1.abstractmethod
     def GetCluster(

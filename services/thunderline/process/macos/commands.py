@@ -1,4 +1,4 @@
-"""Which commands a Mac is asked with, how long each may take, and which are due now. Pure."""
+"""Which commands a machine is asked with, how long each may take, and which are due now. Pure."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -58,6 +58,8 @@ class Run:
     state: RunState = RunState.UNDER_WAY
 
 
+# Imports of mlx on a cold disk took 20 s.
+MLX = Command(tuple(outputs.MLX.split()), timeout_s=20.0, every_s=SELDOM_S, once=system.mlx, is_heavy=True)
 SERVICE_ORDER = Command(tuple(outputs.SERVICE_ORDER.split()), follows_interfaces=True)
 MAC: tuple[Command, ...] = (
     # It asks every controller in turn.
@@ -72,16 +74,15 @@ MAC: tuple[Command, ...] = (
     Command(tuple(outputs.HARDWARE.split())),
     Command(tuple(outputs.POWER.split()), every_s=SELDOM_S),
     Command(tuple(outputs.FILEVAULT.split()), every_s=SELDOM_S),
-    # Imports of mlx on a cold disk took 20 s.
-    Command(tuple(outputs.MLX.split()), timeout_s=20.0, every_s=SELDOM_S, once=system.mlx, is_heavy=True),
+    MLX,
 )
 
 
 def commands(platform: str, known: Mapping[str, Output]) -> tuple[Command, ...]:
     """All that a machine is asked with. `known`: what they have printed, by line; whether a bridge's service is enabled
-    can be asked when the services are known. Elsewhere than on a Mac nothing."""
+    can be asked when the services are known. Elsewhere than on a Mac only what MLX can do there."""
     if platform != DARWIN:
-        return ()
+        return (MLX,)
     services = bridge_services(known[SERVICE_ORDER.line].text) if SERVICE_ORDER.line in known else ()
     enabled = [Command((*outputs.SERVICE_ENABLED.split(), one), follows_interfaces=True) for one in services]
     return (*MAC, *enabled)

@@ -1,6 +1,7 @@
 """Asks a Mac about itself again and again, and keeps what it has answered last.
 
-Which command is due is decided in commands.py, what the answers mean in assembling.py. On other systems nothing is run.
+Which command is due is decided in commands.py, what the answers mean in assembling.py. On other systems only MLX is
+asked.
 """
 
 import asyncio
@@ -143,7 +144,7 @@ async def scan_once(
     settings: Settings, environ: Mapping[str, str] | None = None, asked: Asked = commands
 ) -> MachineFacts:
     """Every command once, side by side, and then those that follow from their answers: no longer than half a minute,
-    whatever they do. On other systems than a Mac all is unknown."""
+    whatever they do. On other systems than a Mac only what MLX can do is known."""
     known: dict[str, Output] = {}
     while left := [one for one in asked(settings.platform, known) if one.line not in known]:
         found = await asyncio.gather(*(ran(words(one, settings, environ), one.timeout_s, environ) for one in left))

@@ -6,12 +6,13 @@ from itertools import combinations
 
 from thunderline.scheduler.placing import methods, rdma
 from thunderline.scheduler.placing.dialling import describe
-from thunderline.scheduler.placing.forming import Failed, formed
+from thunderline.scheduler.placing.forming import formed
 from thunderline.scheduler.placing.grounds import Grounds, Method
 from thunderline.scheduler.placing.hostfiles import matrix_problems
 from thunderline.scheduler.placing.values import (
     Backend,
     Hostfile,
+    Placement,
     Plan,
     Reason,
     Rejected,
@@ -28,14 +29,12 @@ def checked(grounds: Grounds, hostfile: Hostfile, unfit: Sequence[Rejected]) -> 
     """PLACED exactly so, or every fault that it has: WAITING, as another node, link or cable may mend each."""
     order, problems = _order(grounds, hostfile, unfit)
     backend = _backend(grounds, hostfile)
-    method = _method(grounds, backend)
-    if isinstance(method, str):
-        problems.append(method)
-    if problems or isinstance(method, str):
+    possible = _methods(grounds, backend, len(order))
+    if isinstance(possible, str):
+        problems.append(possible)
+    if problems or isinstance(possible, str):
         return _refused(grounds, order, problems, unfit)
     problems += [why for number in order if (why := grounds.problem(number, backend))]
-    if why := methods.sizes_problem(method, grounds.model, len(order)):
-        problems.append(why)
     if backend is Backend.RING:
         problems += _ring_faults(grounds, order, hostfile)
     elif backend is Backend.JACCL:
@@ -45,9 +44,14 @@ def checked(grounds: Grounds, hostfile: Hostfile, unfit: Sequence[Rejected]) -> 
     if problems:
         return _refused(grounds, order, problems, unfit)
     is_ring = hostfile.backend == "jaccl-ring" or None
-    found = formed(_narrowed(grounds, order, hostfile), order, method, is_ring)
-    if isinstance(found, Failed):
-        return _refused(grounds, order, [found.text], unfit)
+    narrowed, failed = _narrowed(grounds, order, hostfile), []
+    for method in possible:
+        found = formed(narrowed, order, method, is_ring)
+        if isinstance(found, Placement):
+            break
+        failed.append(f"{method.strategy.value}: {found.text}" if len(possible) > 1 else found.text)
+    else:
+        return _refused(grounds, order, failed, unfit)
     told = f"as the hostfile says: {method.strategy.value} over {backend.value}"
     slow = f", SLOW: {'; '.join(found.slow)}" if found.slow else ""
     return Plan(Verdict.PLACED, told + slow, replace(found, reasons=(told + slow,)), tuple(unfit))
@@ -83,17 +87,20 @@ def _backend(grounds: Grounds, hostfile: Hostfile) -> Backend:
     return BACKENDS.get(hostfile.backend, Backend.JACCL if has_rails else Backend.RING)
 
 
-def _method(grounds: Grounds, backend: Backend) -> Method | str:
-    """Or why there is none."""
+def _methods(grounds: Grounds, backend: Backend, size: int) -> list[Method] | str:
+    """The best first: what they need a hostfile does not say. Or why there is none."""
     if grounds.policy.hostfile and BACKENDS.get(grounds.policy.hostfile.backend, backend) is not backend:
         return f"the hostfile is for {grounds.policy.hostfile.backend}, {backend.value} is asked for"
     strategies = [grounds.policy.strategy] if grounds.policy.strategy else list(Strategy)
     possible = [one for one in methods.PREFERENCE if one.backend is backend and one.strategy in strategies]
-    problems = [methods.problem(one, grounds.model, grounds.policy) for one in possible]
-    fine = [one for one, problem in zip(possible, problems, strict=True) if problem is None]
-    if fine:
-        return fine[0]
-    return "; ".join(problem[1] for problem in problems if problem) or methods.NEITHER
+    problems = [_method_problem(grounds, one, size) for one in possible]
+    fine = [one for one, problem in zip(possible, problems, strict=True) if not problem]
+    return fine or "; ".join(problems) or methods.NEITHER
+
+
+def _method_problem(grounds: Grounds, method: Method, size: int) -> str:
+    against = methods.problem(method, grounds.model, grounds.policy)
+    return against[1] if against else methods.sizes_problem(method, grounds.model, size)
 
 
 def _ring_faults(grounds: Grounds, order: Sequence[int], hostfile: Hostfile) -> list[str]:

@@ -76,6 +76,7 @@ class Needs:
         self._kv = [0, *accumulate(kv)]
         self._first_bytes = model.embedding_bytes
         self._last_bytes = model.head_bytes + (model.embedding_bytes if model.is_tied else 0)
+        self._other_bytes = model.other_bytes
         self._ends: dict[int, list[int]] = {}
         # Layers that are all alike are the rule, and need no search for the lightest.
         self._is_uniform = len({*model.layer_bytes}) == 1 and len({*model.layer_kv_bytes}) <= 1
@@ -84,11 +85,11 @@ class Needs:
     @property
     def weight_bytes(self) -> int:
         """Of the whole model."""
-        return self._weights[-1] + self.model.embedding_bytes + self.model.head_bytes
+        return self._weights[-1] + self.model.embedding_bytes + self.model.head_bytes + self._other_bytes
 
     def part(self, first: int, end: int) -> Need:
         """Of layers [first, end), with what their ends bring."""
-        weights = self._weights[end] - self._weights[first]
+        weights = self._weights[end] - self._weights[first] + self._other_bytes
         if first == 0:
             weights += self._first_bytes
         if end == self.layer_count:
@@ -101,10 +102,10 @@ class Needs:
 
     def tensor(self, rank_count: int) -> Need:
         """Of each rank: its part of every layer, both ends whole."""
-        whole, kv = self.model.tensor_whole_bytes, self._kv[-1]
-        divided = _part_of(self._weights[-1] - whole, rank_count)
-        weights = divided + whole + self.model.embedding_bytes + self.model.head_bytes
-        return Need(with_activations(weights), kv if self.model.is_tensor_kv_whole else _part_of(kv, rank_count))
+        whole, kv_whole = self.model.tensor_whole_bytes, self.model.tensor_kv_whole_bytes
+        divided, kv = self._weights[-1] - whole, _part_of(self._kv[-1] - kv_whole, rank_count)
+        weights = self.weight_bytes - divided + _part_of(divided, rank_count)
+        return Need(with_activations(weights), kv_whole + kv)
 
     def bytes(self, first: int, end: int) -> int:
         """`part`, with the least KV."""
@@ -137,11 +138,13 @@ class Needs:
 
     def _plain_bytes(self, first: int, end: int) -> int:
         kv_bytes = self._kv[end] - self._kv[first]
-        return with_activations(self._weights[end] - self._weights[first]) + self.tokens * kv_bytes
+        weights = self._weights[end] - self._weights[first] + self._other_bytes
+        return with_activations(weights) + self.tokens * kv_bytes
 
     def pipeline_bytes(self, rank_count: int) -> int:
         """Of so many ranks together, at least."""
-        weights = self.weight_bytes + (self.model.embedding_bytes if self.model.is_tied and rank_count > 1 else 0)
+        weights = self.weight_bytes + self._other_bytes * (rank_count - 1)
+        weights += self.model.embedding_bytes if self.model.is_tied and rank_count > 1 else 0
         slack = max(rank_count * ACTIVATION_BYTES_MIN, with_activations(weights) - weights - rank_count)
         return weights + slack + self.tokens * self._kv[-1]
 
@@ -155,7 +158,7 @@ class Needs:
             starts = range(1 if self._is_uniform else self.layer_count - count + 1)
             weights = min([self._weights[start + count] - self._weights[start] for start in starts])
             kv = min([self._kv[start + count] - self._kv[start] for start in starts])
-            self._lightest[count] = with_activations(weights) + self.tokens * kv
+            self._lightest[count] = with_activations(weights + self._other_bytes) + self.tokens * kv
         return self._lightest[count]
 
 

@@ -93,7 +93,7 @@ def ruled(grounds: Grounds) -> tuple[list[Method], list[Rejected], list[Wait]]:
     waits += [
         Wait(WaitFor.FACTS, (node.id,), f"{node.word} has not said yet what its MLX offers")
         for node in grounds.nodes
-        if node.backends is None
+        if node.backends is None and wanted(grounds.policy)
     ]
     if grounds.policy.backend is Backend.JACCL:
         unsure = [node for node in grounds.nodes if node.rdma is RdmaState.UNKNOWN]

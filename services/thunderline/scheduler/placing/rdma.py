@@ -7,8 +7,8 @@ the same cable at the same place, or its queue pairs would wait for each other f
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from thunderline.cluster import NodeId
-from thunderline.cluster.machine_facts import MachineFacts, RdmaPortState, RdmaState
-from thunderline.cluster.rails import Rail, RailEnd
+from thunderline.cluster.machine_facts import RdmaState
+from thunderline.cluster.rails import Cause, Rail, RailEnd, obstacles
 from thunderline.scheduler.placing.values import Backend, Matrix, Node
 
 # Ranks of a mesh, and cables between neighbours of a ring: more than MLX takes.
@@ -20,6 +20,12 @@ RDMA_WORDS: Mapping[RdmaState, str] = {
     RdmaState.UNAVAILABLE: "{} has no RDMA over Thunderbolt (no rdma_ctl)",
     RdmaState.UNKNOWN: "whether RDMA is on is not known of {}",
 }
+OBSTACLE_WORDS: Mapping[Cause, str] = {
+    Cause.DOWN: "{end.device} of {word} is PORT_DOWN",
+    Cause.UNKNOWN: "whether {end.device} of {word} is PORT_ACTIVE is not known",
+    Cause.BRIDGED: "{end.interface} of {word} is a member of {end.bridge}",
+    Cause.WRONG_PORT: "{end.device} of {word} is the port next to Ethernet, at which RDMA does not work",
+}
 
 
 def node_problem(node: Node) -> str:
@@ -27,18 +33,6 @@ def node_problem(node: Node) -> str:
     if node.backends is not None and Backend.JACCL not in node.backends:
         return f"the MLX of {node.word} offers no jaccl"
     return RDMA_WORDS[node.rdma].format(node.word) if node.rdma is not RdmaState.ENABLED else ""
-
-
-def no_rdma(facts: MachineFacts, with_ipv4: Collection[str]) -> dict[str, str]:
-    """Interfaces with an RDMA device that cannot be used, and why. `with_ipv4`: those that have an IPv4 address."""
-    bridges = {member: one.interface for one in facts.bridges if one.is_enabled is not False for member in one.members}
-    found = {}
-    for port in facts.ports:
-        if port.rdma_device and port.interface in bridges:
-            found[port.interface] = f"{port.interface} is a member of {bridges[port.interface]}"
-        elif port.rdma_device and port.interface not in with_ipv4:
-            found[port.interface] = f"{port.interface} has no IPv4 address, from which its device gets the GID"
-    return found
 
 
 class Rails:
@@ -71,14 +65,15 @@ class Rails:
         return self._words[pair]
 
     def _problem(self, rail: Rail) -> str:
-        for end in (rail.one, rail.other):
-            node = self._nodes[end.node]
-            if problem := node_problem(node):
+        for end in rail.ends:
+            if problem := node_problem(self._nodes[end.node]):
                 return problem
-            if problem := node.no_rdma.get(end.interface, ""):
-                return f"{problem} ({node.word})"
-            if end.state is not RdmaPortState.ACTIVE:
-                return f"{end.device} of {node.word} is PORT_{end.state.name}"
+        for cause, end in obstacles(rail):
+            return OBSTACLE_WORDS[cause].format(end=end, word=self._nodes[end.node].word)
+        for end in rail.ends:
+            node = self._nodes[end.node]
+            if end.interface in node.without_ipv4:
+                return f"{end.interface} of {node.word} has no IPv4 address, from which {end.device} gets its GID"
         return ""
 
 

@@ -54,8 +54,8 @@ class Node:
     # What its own probe of MLX offers. None: not told yet.
     backends: frozenset[Backend] | None = None
     rdma: RdmaState = RdmaState.UNKNOWN
-    # Interfaces that RDMA cannot use although there is a device, and why: rdma.py says which.
-    no_rdma: Mapping[str, str] = field(default_factory=dict)
+    # Interfaces that are known to have no IPv4 address, from which an RDMA device would get its GID.
+    without_ipv4: frozenset[str] = frozenset()
     # Whether its MLX lets JACCL's exchange run over our gRPC; without, rank 0 must be dialable.
     takes_side_channel: bool = True
     # Memory bandwidth, for the estimate; 0: not known.
@@ -106,8 +106,10 @@ class Model:
     layer_bytes: tuple[int, ...]
     # Where the first layer is.
     embedding_bytes: int = 0
-    # Where the last layer is: the final norm and the head.
+    # Where the last layer is.
     head_bytes: int = 0
+    # On every rank: norms, and what else stands outside the layers.
+    other_bytes: int = 0
     # The head is the embedding once more: both ends need it.
     is_tied: bool = False
     # Of one token, by layer; empty where it is not known.
@@ -124,8 +126,8 @@ class Model:
     tensor: Ability = Ability()
     # Of the layers' bytes, those that every rank of a tensor group holds: norms, routers.
     tensor_whole_bytes: int = 0
-    # Latent attention keeps the whole of it on every rank.
-    is_tensor_kv_whole: bool = False
+    # The same of a token's KV: latent attention keeps all of it on every rank.
+    tensor_kv_whole_bytes: int = 0
     # What one token reads of each layer, where that is less than all: some of many experts.
     layer_read_bytes: tuple[int, ...] = ()
 

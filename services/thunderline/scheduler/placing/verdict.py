@@ -47,7 +47,8 @@ def why_impossible(members: Sequence[Node], model: Model, policy: Policy, reject
     has = sum(one.memory_bytes or 0 for one in members if one.files is not Files.UNUSABLE)
     of_memory = [one.text for one in rejected if one.reason is Reason.MEMORY]
     if of_memory and needs > has:
-        return f"needs {gib(needs)}, {counted(len(members), 'node')} together have {gib(has)}"
+        who = f"{members[0].word} has" if len(members) == 1 else f"{counted(len(members), 'node')} together have"
+        return f"needs {gib(needs)}, {who} {gib(has)}"
     of_sets = [one.text for one in rejected if one.nodes and one.reason is not Reason.NODE]
     # That nobody has a backend which nobody asked for says nothing.
     telling = {Reason.ENGINE, Reason.PIN} | ({Reason.BACKEND} if policy.backend else set())
@@ -64,7 +65,9 @@ def unknown(situation: Situation, members: Sequence[Node], policy: Policy) -> li
         found += [Wait(WaitFor.NODES, (node,), f"{node} is no member") for node in absent]
     elif not situation.is_complete:
         found.append(Wait(WaitFor.NODES, (), "discovery does not know all members yet"))
-    silent = [one for one in members if one.is_alive and one.id in situation.graph.incomplete]
+    # One node needs no links.
+    several = members if wanted(policy) else []
+    silent = [one for one in several if one.is_alive and one.id in situation.graph.incomplete]
     found += [Wait(WaitFor.NODES, (one.id,), f"{one.word} has not told of all its links") for one in silent]
     untold = [one for one in members if one.memory_bytes is None]
     return found + [Wait(WaitFor.FACTS, (one.id,), f"{one.word} has not told its memory") for one in untold]
