@@ -15,7 +15,9 @@ BLOCK = 100
 BUG_SEED_COUNT = 1_000
 LARGE_HOSTS = 100
 LARGE_SEEDS = range(20 if PROVES else 1)
-LARGE_BLOCK = 4
+LARGE_BLOCK = 2
+# A life takes 40 s of a core, and a machine that proves may have others to do.
+LARGE_DEADLINE_S = 1800
 
 # Of a seed: which law it breaks; "" for none.
 Live = Callable[[int], str]

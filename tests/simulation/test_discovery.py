@@ -13,7 +13,17 @@ from simulation.discovery_bugs import BUGS, CAUGHT_AT
 from simulation.discovery_host import WAITS, Broken
 from simulation.discovery_laws import LAWS, unsettled
 from simulation.discovery_world import Core, Network
-from simulation.lives import BLOCK, BUG_SEED_COUNT, LARGE_BLOCK, LARGE_HOSTS, LARGE_SEEDS, SEEDS, Lived, caught
+from simulation.lives import (
+    BLOCK,
+    BUG_SEED_COUNT,
+    LARGE_BLOCK,
+    LARGE_DEADLINE_S,
+    LARGE_HOSTS,
+    LARGE_SEEDS,
+    SEEDS,
+    Lived,
+    caught,
+)
 from thunderline.discovery.peers import STRANGER_AGAIN
 
 FAULTS_S, LARGE_FAULTS_S = 25.0, 12.0
@@ -64,6 +74,7 @@ def test_every_law_of_discovery_holds_and_it_settles(first: int, lived: Lived, e
     evidence["discovery_seconds"] = round(evidence.get("discovery_seconds", 0) + time.monotonic() - begun_s, 1)
 
 
+@pytest.mark.timeout(LARGE_DEADLINE_S)
 @pytest.mark.parametrize("first", LARGE_SEEDS[::LARGE_BLOCK], ids=lambda first: f"seeds from {first}")
 def test_every_law_of_discovery_holds_with_a_hundred_nodes(first: int, lived: Lived, evidence: dict[str, Any]) -> None:
     of_block = LARGE_SEEDS[first:][:LARGE_BLOCK]

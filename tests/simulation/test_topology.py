@@ -9,7 +9,18 @@ from typing import Any
 
 import pytest
 
-from simulation.lives import BLOCK, BUG_SEED_COUNT, LARGE_BLOCK, LARGE_HOSTS, LARGE_SEEDS, PROVES, SEEDS, Lived, caught
+from simulation.lives import (
+    BLOCK,
+    BUG_SEED_COUNT,
+    LARGE_BLOCK,
+    LARGE_DEADLINE_S,
+    LARGE_HOSTS,
+    LARGE_SEEDS,
+    PROVES,
+    SEEDS,
+    Lived,
+    caught,
+)
 from simulation.topology_bugs import BUGS, CAUGHT_AT
 from simulation.topology_host import PERIOD_S, Broken, Core
 from simulation.topology_laws import LAWS
@@ -78,6 +89,7 @@ def test_every_law_of_topology_holds_and_it_settles(first: int, lived: Lived, ev
     evidence["topology_seconds"] = round(evidence.get("topology_seconds", 0) + time.monotonic() - begun_s, 1)
 
 
+@pytest.mark.timeout(LARGE_DEADLINE_S)
 @pytest.mark.parametrize("first", LARGE_SEEDS[::LARGE_BLOCK], ids=lambda first: f"seeds from {first}")
 def test_every_law_of_topology_holds_with_a_hundred_nodes(first: int, lived: Lived, evidence: dict[str, Any]) -> None:
     of_block = LARGE_SEEDS[first:][:LARGE_BLOCK]
