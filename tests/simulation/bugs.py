@@ -246,3 +246,10 @@ BUGS: dict[str, Core] = {
     "a machine that slept has made an epoch late": Core(takes_sleep_for_time),
     "what is undeployed is forgotten before its rank is ABSENT": Core(knowing(forgets_too_early)),
 }
+
+# Seeds that are known to catch those that few of the first ones notice.
+CAUGHT_AT = {
+    "a healthy epoch does not break the row of crashes": 438,
+    "crashes of last week open the circuit": 156,
+    "a clock that is set back makes waits longer": 80,
+}

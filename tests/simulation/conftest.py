@@ -1,17 +1,23 @@
-"""Worlds make many values."""
+"""The collector, and the processes in which worlds live."""
 
 import gc
 from collections.abc import Iterator
 
 import pytest
 
+from simulation.lives import Lived, collect_rarely, living
+
 
 @pytest.fixture(autouse=True)
 def collector() -> Iterator[None]:
-    """It comes rarely: worlds make many values, and few that it has to find. A quarter of the time."""
     usual = gc.get_threshold()
-    gc.freeze()
-    gc.set_threshold(100_000, 50, 50)
+    collect_rarely()
     yield
     gc.set_threshold(*usual)
     gc.unfreeze()
+
+
+@pytest.fixture(scope="session")
+def lived() -> Iterator[Lived]:
+    with living() as lived:
+        yield lived

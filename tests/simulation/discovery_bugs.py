@@ -191,3 +191,9 @@ BUGS: dict[str, Core] = {
     "a farewell is not told on": Core(greet=says_no_farewell_of_others),
     "a watch begins with the next change": Core(to_send=waits_for_a_change),
 }
+
+# Seeds that are known to catch those that few of the first ones notice.
+CAUGHT_AT = {
+    "who has left comes back with a late card": 14,
+    "an old card replaces a newer one of the same life": 34,
+}

@@ -3,24 +3,30 @@
 `SEED=17 pytest tests/simulation -k discovery` lives one life again. `make prove simulation` lives ten thousand.
 """
 
-import os
 import time
+from functools import partial
 from typing import Any
 
 import pytest
 
-from simulation.discovery_bugs import BUGS
+from simulation.discovery_bugs import BUGS, CAUGHT_AT
 from simulation.discovery_host import WAITS, Broken
 from simulation.discovery_laws import LAWS, unsettled
 from simulation.discovery_world import Core, Network
+from simulation.lives import (
+    BLOCK,
+    BUG_SEED_COUNT,
+    LARGE_BLOCK,
+    LARGE_DEADLINE_S,
+    LARGE_HOSTS,
+    LARGE_SEEDS,
+    NETWORK_SEEDS,
+    PROVES,
+    Lived,
+    caught,
+)
 from thunderline.discovery.peers import STRANGER_AGAIN
 
-PROVES = os.environ.get("PROVE") == "simulation"
-SEED_COUNT = 10_000 if PROVES else 1_000
-LARGE_COUNT, LARGE_HOSTS = (20 if PROVES else 1), 100
-BLOCK = 100
-# Every seeded bug is found within so many.
-BUG_SEED_COUNT = 1_000
 FAULTS_S, LARGE_FAULTS_S = 25.0, 12.0
 # What was lost is called again after 2 s, told again after 5, and a node that lost its count is believed after 4.
 PEACE_S = 25.0
@@ -57,14 +63,11 @@ def law_broken(seed: int, core: Core, host_count: int = 0) -> str:
     return ""
 
 
-SEEDS = [int(os.environ["SEED"])] if "SEED" in os.environ else range(SEED_COUNT)
-
-
-@pytest.mark.parametrize("first", SEEDS[::BLOCK], ids=lambda first: f"seeds from {first}")
-def test_every_law_of_discovery_holds_and_it_settles(first: int, evidence: dict[str, Any]) -> None:
+@pytest.mark.parametrize("first", NETWORK_SEEDS[::BLOCK], ids=lambda first: f"seeds from {first}")
+def test_every_law_of_discovery_holds_and_it_settles(first: int, lived: Lived, evidence: dict[str, Any]) -> None:
     begun_s = time.monotonic()
-    of_block = SEEDS[SEEDS.index(first) :][:BLOCK]
-    broken = [found for seed in of_block if (found := law_broken(seed, Core()))]
+    of_block = NETWORK_SEEDS[NETWORK_SEEDS.index(first) :][:BLOCK]
+    broken = lived(partial(law_broken, core=Core()), of_block)
     assert not broken, "\n".join(broken)
     evidence["discovery_laws"] = LAWS
     done = evidence.get("discovery_seeds_without_a_broken_law", 0) + len(of_block)
@@ -72,20 +75,24 @@ def test_every_law_of_discovery_holds_and_it_settles(first: int, evidence: dict[
     evidence["discovery_seconds"] = round(evidence.get("discovery_seconds", 0) + time.monotonic() - begun_s, 1)
 
 
-@pytest.mark.parametrize("seed", range(LARGE_COUNT))
-def test_every_law_of_discovery_holds_with_a_hundred_nodes(seed: int, evidence: dict[str, Any]) -> None:
-    assert not law_broken(seed, Core(), LARGE_HOSTS)
-    evidence["discovery_worlds_of_100_nodes"] = evidence.get("discovery_worlds_of_100_nodes", 0) + 1
+@pytest.mark.timeout(LARGE_DEADLINE_S)
+@pytest.mark.parametrize("first", LARGE_SEEDS[::LARGE_BLOCK], ids=lambda first: f"seeds from {first}")
+def test_every_law_of_discovery_holds_with_a_hundred_nodes(first: int, lived: Lived, evidence: dict[str, Any]) -> None:
+    of_block = LARGE_SEEDS[first:][:LARGE_BLOCK]
+    broken = lived(partial(law_broken, core=Core(), host_count=LARGE_HOSTS), of_block)
+    assert not broken, "\n".join(broken)
+    done = evidence.get("discovery_worlds_of_100_nodes", 0) + len(of_block)
+    evidence["discovery_worlds_of_100_nodes"] = done
 
 
 @pytest.mark.parametrize(("name", "core"), BUGS.items(), ids=BUGS.keys())
 def test_a_seeded_bug_of_discovery_is_caught(name: str, core: Core, evidence: dict[str, Any]) -> None:
-    found = next((told for seed in range(BUG_SEED_COUNT) if (told := law_broken(seed, core))), None)
+    found = caught(partial(law_broken, core=core), CAUGHT_AT.get(name))
     assert found, f"{BUG_SEED_COUNT} seeds did not notice it"
     evidence.setdefault("discovery_bugs_found_at", {})[name] = found[:200]
 
 
-@pytest.mark.parametrize("host_count", [2, 8, 32, 100])
+@pytest.mark.parametrize("host_count", [2, 8, 32, *([100] if PROVES else [])])
 def test_messages_grow_with_the_number_of_nodes(host_count: int, evidence: dict[str, Any]) -> None:
     """One exchange a second serves each pair: so a node sends one message a second for each other."""
     network = Network(0, Core(), host_count)

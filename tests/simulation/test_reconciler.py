@@ -3,22 +3,18 @@
 `SEED=17 pytest tests/simulation -k law` lives one life again. `make prove simulation` lives ten thousand.
 """
 
-import os
 import time
+from functools import partial
 from typing import Any
 
 import pytest
 
-from simulation.bugs import BUGS
+from simulation.bugs import BUGS, CAUGHT_AT
+from simulation.lives import BLOCK, BUG_SEED_COUNT, SEEDS, Lived, caught
 from simulation.runner_world import Broken
 from simulation.scheduler_laws import LAWS
 from simulation.scheduler_world import Cluster, Core
 
-PROVES = os.environ.get("PROVE") == "simulation"
-SEED_COUNT = 10_000 if PROVES else 1_000
-BLOCK = 100
-# Every seeded bug is found within so many.
-BUG_SEED_COUNT = 1_000
 FAULTS_S = 40.0
 # Five crashes with the waits between them, an attempt that is made every 60 s, and what is lost for 5 s.
 PEACE_S = 200.0
@@ -59,14 +55,11 @@ def law_broken(seed: int, core: Core) -> str:
     return ""
 
 
-SEEDS = [int(os.environ["SEED"])] if "SEED" in os.environ else range(SEED_COUNT)
-
-
 @pytest.mark.parametrize("first", SEEDS[::BLOCK], ids=lambda first: f"seeds from {first}")
-def test_every_law_holds_and_it_settles(first: int, evidence: dict[str, Any]) -> None:
+def test_every_law_holds_and_it_settles(first: int, lived: Lived, evidence: dict[str, Any]) -> None:
     begun_s = time.monotonic()
     of_block = SEEDS[SEEDS.index(first) :][:BLOCK]
-    broken = [found for seed in of_block if (found := law_broken(seed, Core()))]
+    broken = lived(partial(law_broken, core=Core()), of_block)
     assert not broken, "\n".join(broken)
     evidence["laws"] = LAWS
     evidence["seeds_without_a_broken_law"] = evidence.get("seeds_without_a_broken_law", 0) + len(of_block)
@@ -75,6 +68,6 @@ def test_every_law_holds_and_it_settles(first: int, evidence: dict[str, Any]) ->
 
 @pytest.mark.parametrize(("name", "core"), BUGS.items(), ids=BUGS.keys())
 def test_a_seeded_bug_is_caught(name: str, core: Core, evidence: dict[str, Any]) -> None:
-    found = next((told for seed in range(BUG_SEED_COUNT) if (told := law_broken(seed, core))), None)
+    found = caught(partial(law_broken, core=core), CAUGHT_AT.get(name))
     assert found, f"{BUG_SEED_COUNT} seeds did not notice it"
     evidence.setdefault("bugs_found_at", {})[name] = found[:200]

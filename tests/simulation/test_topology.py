@@ -3,24 +3,30 @@
 `SEED=17 pytest tests/simulation -k topology` lives one life again. `make prove simulation` lives ten thousand.
 """
 
-import os
 import time
+from functools import partial
 from typing import Any
 
 import pytest
 
-from simulation.topology_bugs import BUGS
+from simulation.lives import (
+    BLOCK,
+    BUG_SEED_COUNT,
+    LARGE_BLOCK,
+    LARGE_DEADLINE_S,
+    LARGE_HOSTS,
+    LARGE_SEEDS,
+    NETWORK_SEEDS,
+    PROVES,
+    Lived,
+    caught,
+)
+from simulation.topology_bugs import BUGS, CAUGHT_AT
 from simulation.topology_host import PERIOD_S, Broken, Core
 from simulation.topology_laws import LAWS
 from simulation.topology_peace import unsettled
 from simulation.topology_world import World
 
-PROVES = os.environ.get("PROVE") == "simulation"
-SEED_COUNT = 10_000 if PROVES else 1_000
-LARGE_COUNT, LARGE_HOSTS = (20 if PROVES else 1), 100
-BLOCK = 100
-# Every seeded bug is found within so many.
-BUG_SEED_COUNT = 1_000
 FAULTS_S, LARGE_FAULTS_S = 12.0, 5.0
 # Five fast answers in a row after one that was lost, and five periods until a mere RTT is told; twice that.
 PEACE_S = 45.0
@@ -71,14 +77,11 @@ def law_broken(seed: int, core: Core, host_count: int = 0) -> str:
     return ""
 
 
-SEEDS = [int(os.environ["SEED"])] if "SEED" in os.environ else range(SEED_COUNT)
-
-
-@pytest.mark.parametrize("first", SEEDS[::BLOCK], ids=lambda first: f"seeds from {first}")
-def test_every_law_of_topology_holds_and_it_settles(first: int, evidence: dict[str, Any]) -> None:
+@pytest.mark.parametrize("first", NETWORK_SEEDS[::BLOCK], ids=lambda first: f"seeds from {first}")
+def test_every_law_of_topology_holds_and_it_settles(first: int, lived: Lived, evidence: dict[str, Any]) -> None:
     begun_s = time.monotonic()
-    of_block = SEEDS[SEEDS.index(first) :][:BLOCK]
-    broken = [found for seed in of_block if (found := law_broken(seed, Core()))]
+    of_block = NETWORK_SEEDS[NETWORK_SEEDS.index(first) :][:BLOCK]
+    broken = lived(partial(law_broken, core=Core()), of_block)
     assert not broken, "\n".join(broken)
     evidence["topology_laws"] = LAWS
     done = evidence.get("topology_seeds_without_a_broken_law", 0) + len(of_block)
@@ -86,15 +89,19 @@ def test_every_law_of_topology_holds_and_it_settles(first: int, evidence: dict[s
     evidence["topology_seconds"] = round(evidence.get("topology_seconds", 0) + time.monotonic() - begun_s, 1)
 
 
-@pytest.mark.parametrize("seed", range(LARGE_COUNT))
-def test_every_law_of_topology_holds_with_a_hundred_nodes(seed: int, evidence: dict[str, Any]) -> None:
-    assert not law_broken(seed, Core(), LARGE_HOSTS)
-    evidence["topology_worlds_of_100_nodes"] = evidence.get("topology_worlds_of_100_nodes", 0) + 1
+@pytest.mark.timeout(LARGE_DEADLINE_S)
+@pytest.mark.parametrize("first", LARGE_SEEDS[::LARGE_BLOCK], ids=lambda first: f"seeds from {first}")
+def test_every_law_of_topology_holds_with_a_hundred_nodes(first: int, lived: Lived, evidence: dict[str, Any]) -> None:
+    of_block = LARGE_SEEDS[first:][:LARGE_BLOCK]
+    broken = lived(partial(law_broken, core=Core(), host_count=LARGE_HOSTS), of_block)
+    assert not broken, "\n".join(broken)
+    done = evidence.get("topology_worlds_of_100_nodes", 0) + len(of_block)
+    evidence["topology_worlds_of_100_nodes"] = done
 
 
 @pytest.mark.parametrize(("name", "core"), BUGS.items(), ids=BUGS.keys())
 def test_a_seeded_bug_of_topology_is_caught(name: str, core: Core, evidence: dict[str, Any]) -> None:
-    found = next((told for seed in range(BUG_SEED_COUNT) if (told := law_broken(seed, core))), None)
+    found = caught(partial(law_broken, core=core), CAUGHT_AT.get(name))
     assert found, f"{BUG_SEED_COUNT} seeds did not notice it"
     evidence.setdefault("topology_bugs_found_at", {})[name] = found[:200]
 

@@ -75,6 +75,13 @@ class Known(Knowledge):
 
     graphs: Graphs
 
+    def waits_with_rtts(self, now_s: float) -> bool:
+        """Whether it would tell nothing now if all that has changed is RTTs: so nobody has to ask."""
+        states = [one.state for one in self.report.tried] + [one.state for one in self.report.heard]
+        has_to_go_above = self._met.version > self.report.version
+        is_early = now_s - self._told_s < self._rtt_pace_s
+        return is_early and LinkState.DEGRADED not in states and not has_to_go_above
+
     def graph_now(self) -> Graph:
         return self.graphs.of(self.reports, self.members.present | {self.node}, self.members.alive | {self.node})
 
@@ -257,12 +264,14 @@ class Host:
         before = self.arrivals.get(echoed.key)
         self.arrivals = self.core.heard(self.arrivals, echoed)
         self.has_rtts = True
-        if before is None:
+        key = (echoed.peer, echoed.peer_address)
+        if before is None and key not in self.rows:
             self._arrange()
+        elif before is None:
+            self.is_dirty = True
         else:
             self.is_dirty |= before.health.state is not self.arrivals[echoed.key].health.state
             self.is_dirty |= (before.last.arrives, before.last.returns) != (echoed.arrives, echoed.returns)
-        key = (echoed.peer, echoed.peer_address)
         row = self.rows.get(key)
         if row is not None and row.outcome is not Outcome.ANSWERED and not row.in_flight:
             self.owed_s.setdefault(key, now_s)
@@ -276,7 +285,8 @@ class Host:
         after = self.rows[key] = self.core.answered(before, rtt_us, local_address, path)
         self._touch(before, after)
         # Over another medium it is another link.
-        tries = self.tries.get(key, []) if after.medium is before.medium else []
+        is_as_before = (after.path, after.local_address) == (before.path, before.local_address)
+        tries = self.tries.get(key, []) if is_as_before or after.medium is before.medium else []
         self.tries[key] = [*tries[-TRIES_KEPT:], rtt_us]
         return before
 
@@ -306,9 +316,11 @@ class Host:
 
     def tell(self, now_s: float) -> None:
         """What its probes saw, when that is news."""
-        if self.is_dirty or (self.has_rtts and (now_s / LOOK_S).is_integer()):
+        clock_s = self.clock_s(now_s)
+        is_looked_at = self.has_rtts and (now_s / LOOK_S).is_integer() and not self.known.waits_with_rtts(clock_s)
+        if self.is_dirty or is_looked_at:
             self.is_dirty = self.has_rtts = False
-            self.known.tell(self.rows, self.arrivals, self._joined, self.clock_s(now_s))
+            self.known.tell(self.rows, self.arrivals, self._joined, clock_s)
 
     @property
     def _joined(self) -> list[NodeId]:

@@ -76,12 +76,12 @@ def of_a_try(host: Host, key: tuple[NodeId, str], before: Row | None) -> None:
             raise Broken(f"{key} went from {was.name} to {state.name} for {host.node} after {silent}")
         return
     is_slow = limit_us is not None and tries[-1] > limit_us
-    slow = [limit_us is not None and one > limit_us for one in answers]
-    fast = [one >= 0 and (limit_us is None or one < 0.8 * limit_us) for one in tries]
+    slow = [limit_us is not None and one > limit_us for one in answers[-3:]]
+    fast = [one >= 0 and (limit_us is None or one < 0.8 * limit_us) for one in tries[-5:]]
     expected = {
         S.DOWN: S.DEGRADED if is_slow else S.UP,
-        S.UP: S.DEGRADED if len(slow) >= 3 and all(slow[-3:]) else S.UP,
-        S.DEGRADED: S.UP if len(fast) >= 5 and all(fast[-5:]) else S.DEGRADED,
+        S.UP: S.DEGRADED if len(slow) == 3 and all(slow) else S.UP,
+        S.DEGRADED: S.UP if len(fast) == 5 and all(fast) else S.DEGRADED,
     }[was]
     if state is not expected:
         raise Broken(f"{key} went from {was.name} to {state.name} for {host.node} after {tries} of {row.medium.name}")

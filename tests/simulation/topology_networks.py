@@ -95,12 +95,9 @@ class Way:
     to: int
     out: Net
     back: Net
+    medium: Medium
     local_address: str
     path: Path
-
-    @property
-    def medium(self) -> Medium:
-        return worst((self.out.medium, self.back.medium))
 
 
 class Networks:
@@ -148,7 +145,8 @@ class Networks:
             return Outcome.TIMED_OUT
         own = out.addresses(host)
         path = Path(out.end(host), out.end(other), back.end(other))
-        return Way(other, out, back, own[-1] if ":" in address else own[0], path)
+        medium = worst((out.medium, back.medium))
+        return Way(other, out, back, medium, own[-1] if ":" in address else own[0], path)
 
     def _carries(self, net: Net, host: int, other: int) -> bool:
         there = host in net.members and other in net.members and not net.unplugged & {host, other}

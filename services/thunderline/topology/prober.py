@@ -74,9 +74,9 @@ class Prober:
         before = self.arrivals.get(echoed.key)
         self.arrivals = probes.heard(self.arrivals, echoed)
         after = self.arrivals.get(echoed.key)
-        if before is None:
+        if before is None and (echoed.peer, echoed.peer_address) not in self.rows:
             self._arrange()
-        elif after is not None and _gist_of_arrival(before) != _gist_of_arrival(after):
+        elif before is None or after is None or _gist_of_arrival(before) != _gist_of_arrival(after):
             self._changed()
         self.rows = probes.asked_back(self.rows, echoed.peer, echoed.peer_address)
 

@@ -135,7 +135,8 @@ def answered(
     Over another medium than before it is another link, with nothing to remember.
     """
     medium = link_medium(path, (row.address, local_address))
-    earlier = row.health if medium is row.medium else None
+    is_as_before = (path, local_address) == (row.path, row.local_address)
+    earlier = row.health if is_as_before or medium is row.medium else None
     return replace(
         row,
         outcome=Outcome.ANSWERED,
@@ -180,8 +181,11 @@ def heard(
     before = arrivals.get(echoed.key)
     if before is None and sum(one.last.peer == echoed.peer for one in arrivals.values()) >= ARRIVAL_COUNT_MAX:
         return dict(arrivals)
-    earlier = before.health if before is not None and before.last.medium is echoed.medium else None
-    health = healths.answered(earlier, echoed.rtt_us, echoed.medium, limits_us)
+    medium, earlier = echoed.medium, None
+    if before is not None:
+        ends, ends_before = (echoed.arrives, echoed.returns), (before.last.arrives, before.last.returns)
+        earlier = before.health if ends == ends_before or before.last.medium is medium else None
+    health = healths.answered(earlier, echoed.rtt_us, medium, limits_us)
     return {**arrivals, echoed.key: Arrival(echoed, health)}
 
 

@@ -4,6 +4,7 @@ A node's newest report replaces its older ones, so reports may come in any order
 heard the same has the same graph.
 """
 
+from bisect import bisect_left
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 
@@ -57,7 +58,7 @@ class Report:
     cables: tuple[Cable, ...] = ()
     # Every address of every peer has been answered or given up; of a role that has just started it has not.
     is_complete: bool = False
-    # Peers to which a stream stands: they need nobody to pass its reports on.
+    # Peers to which a stream stands, sorted: they need nobody to pass its reports on.
     tells: tuple[NodeId, ...] = ()
     # Its own Thunderbolt ports.
     ports: tuple[ThunderboltPort, ...] = ()
@@ -209,8 +210,14 @@ def to_send(reports: Reports, held: Mapping[NodeId, Version], own: NodeId, peer:
         report
         for node, report in sorted(reports.items())
         if (report.version > held[node] if node in held else node != peer)
-        and (node in (own, peer) or peer not in report.tells)
+        and (node in (own, peer) or not _is_in(report.tells, peer))
     )
+
+
+def _is_in(nodes: tuple[NodeId, ...], node: NodeId) -> bool:
+    """`nodes` are sorted, and many: each of them is asked this for each other one."""
+    found = bisect_left(nodes, node)
+    return nodes[found : found + 1] == (node,)
 
 
 def graph(

@@ -58,7 +58,7 @@ def report_from_proto(told: topology_pb2.NodeReport) -> Report:
         tuple(_heard(one, node) for one in told.heard),
         tuple(_cable(one) for one in told.cables),
         told.complete,
-        tuple(NodeId(_text(one)) for one in told.tells_node_ids),
+        tuple(sorted(NodeId(_text(one)) for one in told.tells_node_ids)),
         tuple(port_from_proto(one) for one in told.ports),
     )
 
