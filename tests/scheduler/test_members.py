@@ -100,6 +100,18 @@ def test_it_is_alive(
     assert found.get(B) == expected
 
 
+def test_nodes_of_one_name_are_told_apart() -> None:
+    told = roster(aaaaaaaaa=ALIVE, bbbbbbbbb=ALIVE, c=ALIVE)
+    for one, name in zip(told.members, ("vm", "vm", "studio"), strict=True):
+        one.card.hostname = name
+    members = Members()
+    members.hear(told, 0.0)
+    assert [one.card.word for one in members.look(0.0)] == ["vm aaaaaaaa", "vm bbbbbbbb", "studio"]
+    told.members[1].state = LEFT
+    members.hear(told, 0.0)
+    assert [one.card.word for one in members.look(0.0)] == ["vm", "studio"]
+
+
 def test_within_half_a_second_a_look_says_the_same() -> None:
     """Otherwise every pass of the reconciler would plan anew."""
     members = Members()

@@ -1,6 +1,7 @@
 """What is asked of a plan, and what it says, as messages."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -145,6 +146,13 @@ def test_a_ring_is_told_with_who_dials_whom_and_a_hostfile() -> None:
     hosts = json.loads(placement.launch_hostfile)["hosts"]
     assert [host["ssh"] for host in hosts] == [first.hostname, second.hostname]
     assert hosts[1]["ips"] == [dial.link.peer_address]
+
+
+def test_nodes_of_one_name_are_reached_by_their_ids() -> None:
+    two = [replace(one, name="vm", is_name_shared=True) for one in nodes("ab", backends=LINUX)]
+    found = told(situation(two, lan("ab")), model(120)).placement
+    assert {host["ssh"] for host in json.loads(found.launch_hostfile)["hosts"]} == {"a", "b"}
+    assert {rank.hostname for rank in found.ranks} == {"vm"}
 
 
 def test_rails_are_told_by_their_devices() -> None:

@@ -1,6 +1,7 @@
 """Members of the roster as placing takes them, and since when each is ALIVE. Pure."""
 
 import math
+from collections import Counter
 from dataclasses import replace
 
 from thunderline.cluster import NodeId
@@ -51,7 +52,10 @@ class Members:
 
     def hear(self, roster: discovery_pb2.Roster, now_s: float) -> None:
         left = discovery_pb2.MEMBER_STATE_LEFT
-        self._members = [member(one) for one in roster.members if one.state != left]
+        told = [member(one) for one in roster.members if one.state != left]
+        counts = Counter(one.card.name for one in told)
+        shared = {name for name, count in counts.items() if count > 1}
+        self._members = [replace(one, card=replace(one.card, is_name_shared=one.card.name in shared)) for one in told]
         dead = {NodeId(one.card.node_id) for one in roster.members if one.state == discovery_pb2.MEMBER_STATE_DEAD}
         # One that was SUSPECT for a moment has not gone, and its links neither.
         known = {one.card.id for one in self._members} - dead

@@ -87,10 +87,12 @@ def plan_to_proto(
     found: Plan, nodes: Sequence[Node], facts: cluster_pb2.ModelFacts, splits: cluster_pb2.SplitFacts | None
 ) -> planning_pb2.PlanPlacementResponse:
     names = {one.id: one.name for one in nodes}
+    # A name that several nodes have would lead mlx.launch to one of them.
+    ssh = {one.id: one.name for one in nodes if one.name and not one.is_name_shared}
     return planning_pb2.PlanPlacementResponse(
         verdict=found.verdict.value,  # type: ignore[arg-type]
         why=found.why,
-        placement=_placement(found.placement, names) if found.placement else None,
+        placement=_placement(found.placement, names, ssh) if found.placement else None,
         rejected=[_rejected(one, names) for one in found.rejected],
         waits=[
             planning_pb2.PlanWait(what=one.what.value, node_ids=one.nodes, sentence=one.text) for one in found.waits
@@ -100,7 +102,9 @@ def plan_to_proto(
     )
 
 
-def _placement(placed: Placement, names: Mapping[NodeId, str]) -> planning_pb2.PlannedPlacement:
+def _placement(
+    placed: Placement, names: Mapping[NodeId, str], ssh: Mapping[NodeId, str]
+) -> planning_pb2.PlannedPlacement:
     estimate = placed.estimate
     return planning_pb2.PlannedPlacement(
         strategy=_STRATEGY_NUMBERS[placed.strategy],
@@ -117,7 +121,7 @@ def _placement(placed: Placement, names: Mapping[NodeId, str]) -> planning_pb2.P
         )
         if estimate
         else None,
-        launch_hostfile=launch_hostfile(placed, {node: name for node, name in names.items() if name}),
+        launch_hostfile=launch_hostfile(placed, ssh),
     )
 
 

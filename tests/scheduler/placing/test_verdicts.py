@@ -70,6 +70,12 @@ ROWS: dict[str, Row] = {
     "a model too large for all together": Row(
         TWO, HUGE, IMPOSSIBLE, "needs 452.50 GiB, 2 nodes together have 192.00 GiB"
     ),
+    "a model too large for who can use the files": Row(
+        situation([node("a"), node("b", files=Files.UNUSABLE)], lan("ab")),
+        HUGE,
+        IMPOSSIBLE,
+        "GiB, a has 96.00 GiB",
+    ),
     "too large for those that are ALIVE": Row(
         situation(DEAD_TOO, lan("ab")), HUGE, WAITING, "c is not ALIVE", (WaitFor.NODES, "c")
     ),

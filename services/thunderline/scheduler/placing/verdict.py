@@ -43,11 +43,12 @@ def why_impossible(members: Sequence[Node], model: Model, policy: Policy, reject
     """With the figures of all members, where memory is what they lack; else why not the largest set."""
     if not members:
         return "there is no node"
-    needs = Needs(model, least_tokens(model, policy)).pipeline_bytes(len(members))
-    has = sum(one.memory_bytes or 0 for one in members if one.files is not Files.UNUSABLE)
+    able = [one for one in members if one.files is not Files.UNUSABLE]
+    needs = Needs(model, least_tokens(model, policy)).pipeline_bytes(len(able))
+    has = sum(one.memory_bytes or 0 for one in able)
     of_memory = [one.text for one in rejected if one.reason is Reason.MEMORY]
     if of_memory and needs > has:
-        who = f"{members[0].word} has" if len(members) == 1 else f"{counted(len(members), 'node')} together have"
+        who = f"{able[0].word} has" if len(able) == 1 else f"{counted(len(able), 'node')} together have"
         return f"needs {gib(needs)}, {who} {gib(has)}"
     of_sets = [one.text for one in rejected if one.nodes and one.reason is not Reason.NODE]
     # That nobody has a backend which nobody asked for says nothing.
