@@ -75,7 +75,7 @@ def plan(
         Path | None,
         typer.Option(help="plan for the cluster that this TOML file describes", exists=True, dir_okay=False),
     ] = None,
-    all_: Annotated[bool, typer.Option("--all", help="everything that was not taken, not only the first 20")] = False,
+    all_: Annotated[bool, typer.Option("--all", help="everything that was not taken, not only 20 of it")] = False,
     json: Json = False,
 ) -> None:
     """Where a model would run, over which links, how fast; and why not otherwise. Starts nothing."""
@@ -130,7 +130,7 @@ def _show(model: str, found: planning_pb2.PlanPlacementResponse, count_max: int 
         saying.out.print()
         columns, rows = plan_tables.rejected_table(found, names, count_max)
         saying.table("not taken", columns, rows, "")
-        if rest := plan_tables.rejected_line(found, len(rows)):
+        if rest := plan_tables.rest_line(found, count_max):
             _say(rest)
 
 

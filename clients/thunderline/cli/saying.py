@@ -68,6 +68,7 @@ class Progress:
             return
         self._last = text
         if self._status is not None:
-            self._status.update(text)
+            # Text, not markup: a folder may be called [so].
+            self._status.update(Text(text))
         else:
             print(text, file=sys.stderr, flush=True)
