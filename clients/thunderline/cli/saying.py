@@ -50,8 +50,8 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], emp
 class Progress:
     """One line that changes on a terminal; in a pipe a line at every change of its words."""
 
-    def __init__(self) -> None:
-        self._status = err.status("") if err.is_terminal else None
+    def __init__(self, console: Console = err) -> None:
+        self._status = console.status("") if console.is_terminal else None
         self._last = ""
 
     def __enter__(self) -> "Progress":
