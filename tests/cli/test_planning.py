@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 from cli.plans import PLAN, REFUSED
 from scheduler.little_scheduler import free_address
 from thunderline.cli.app import app
+from thunderline.cli.asking import model_word
 from thunderline.cluster.errors import ClusterError, InvalidRequest, NotFound
 from thunderline.rpc.server import serving
 from thunderline.v1 import planning_pb2, scheduler_pb2_grpc
@@ -181,6 +182,17 @@ async def test_what_the_scheduler_refuses_is_one_line(tmp_path: Path, error: Clu
     async with rig(tmp_path) as one:
         one.planner.answer = error
         assert await one.run("m") == (1, "", f"thunderline: {error.message}\n")
+
+
+@pytest.mark.parametrize("word", ["x" * 5000, "~nobody-of-this-name/model"], ids=["too long", "of no user"])
+def test_what_can_be_no_folder_is_the_schedulers_to_judge(word: str) -> None:
+    assert model_word(word) == word
+
+
+@pytest.mark.parametrize("command", ["plan", "deploy"])
+def test_an_empty_model_is_not_this_folder(command: str) -> None:
+    found = CliRunner().invoke(app, [command, ""])
+    assert (found.exit_code, found.stderr) == (2, "thunderline: MODEL is empty\n")
 
 
 # Files that nobody can read: what is said of them.

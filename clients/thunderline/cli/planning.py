@@ -11,7 +11,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from thunderline.cli import cluster_file, plan_tables, saying
-from thunderline.cli.asking import Home, Json, ask_scheduler, refuse
+from thunderline.cli.asking import Home, Json, ask_scheduler, model_word, refuse
 from thunderline.client import SchedulerClient
 from thunderline.process.entry import USAGE
 from thunderline.process.home import write_atomically
@@ -82,10 +82,7 @@ def plan(
     if hostfile_out is not None and os.path.lexists(hostfile_out):
         # Before anybody waits for an answer.
         refuse(f"{hostfile_out} exists already: remove it, or choose another with --hostfile-out")
-    folder = Path(model).expanduser()
-    spec = cluster_pb2.DeploymentSpec(
-        model=str(folder.resolve()) if folder.is_dir() else model, kv_budget_tokens=kv_budget_tokens
-    )
+    spec = cluster_pb2.DeploymentSpec(model=model_word(model), kv_budget_tokens=kv_budget_tokens)
     policy = planning_pb2.PlacementPolicy(
         strategy=STRATEGIES[strategy] if strategy else planning_pb2.SPLIT_STRATEGY_UNSPECIFIED,
         backend=BACKENDS[backend] if backend else planning_pb2.DISTRIBUTED_BACKEND_UNSPECIFIED,
