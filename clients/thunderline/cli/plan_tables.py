@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from thunderline.cli.links import called, medium_name, milliseconds, state_name
+from thunderline.cli.plan_words import way
 from thunderline.cli.rails import cable_text
 from thunderline.v1 import cluster_pb2, planning_pb2, topology_pb2
 
@@ -115,9 +116,9 @@ def rail_text(rail: topology_pb2.Rail, node: str) -> str:
 def placement_lines(plan: planning_pb2.PlanPlacementResponse) -> list[str]:
     """What stands below the ranks."""
     placement = plan.placement
-    how = [strategy_name(placement.strategy), *filter(None, [backend_name(placement.backend)])]
+    how = way(placement.strategy, placement.backend)
     kind = ", from neighbour to neighbour" if placement.rail_ring else ""
-    found = [f"strategy: {' over '.join(how)}{kind}; {placement.kv_budget_tokens} tokens of KV for all requests"]
+    found = [f"strategy: {how}{kind}; {placement.kv_budget_tokens} tokens of KV for all requests"]
     if placement.coordinator:
         found.append(f"coordinator: rank 0 listens at {placement.coordinator}")
     # The first is the sentence of the whole, which stands above.
@@ -186,21 +187,6 @@ def rest_line(plan: planning_pb2.PlanPlacementResponse, count_max: int | None) -
     kept.subtract(one.reason for one in shown(plan, count_max))
     told = ", ".join(f"{reason} {count}" for reason, count in sorted(kept.items()) if count)
     return f"and {kept.total()} more ({told}): `--all` shows them" if told else ""
-
-
-def way(strategy: "planning_pb2.SplitStrategy.ValueType", backend: "planning_pb2.DistributedBackend.ValueType") -> str:
-    """ "tensor over jaccl"; what is unset is any."""
-    told = [strategy_name(strategy) if strategy else "", backend_name(backend)]
-    return " over ".join(one for one in told if one)
-
-
-def strategy_name(strategy: "planning_pb2.SplitStrategy.ValueType") -> str:
-    return planning_pb2.SplitStrategy.Name(strategy).removeprefix("SPLIT_STRATEGY_").lower()
-
-
-def backend_name(backend: "planning_pb2.DistributedBackend.ValueType") -> str:
-    """Empty where one node has all."""
-    return planning_pb2.DistributedBackend.Name(backend).removeprefix("DISTRIBUTED_BACKEND_").lower() if backend else ""
 
 
 def gib(bytes_: int) -> str:

@@ -10,17 +10,18 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from thunderline.cli import cluster_file, plan_tables, saying
+from thunderline.cli import cluster_file, plan_tables, plan_words, saying
 from thunderline.cli.asking import Home, Json, ask_scheduler, model_word, refuse
 from thunderline.client import SchedulerClient
+from thunderline.cluster.planning import HOSTFILE_BYTES_MAX, NODE_COUNT_MAX
 from thunderline.process.entry import USAGE
 from thunderline.process.home import write_atomically
 from thunderline.v1 import cluster_pb2, planning_pb2
 
 # Who waits longer is told for what.
 PATIENCE_S = 1.0
-# Of files that are read as a whole; a hostfile may not be longer, 64 nodes in TOML are not.
-FILE_BYTES_MAX = 64 * 1024
+# Of a cluster file: 64 nodes and 2,048 cables, with comments.
+CLUSTER_FILE_BYTES_MAX = 1024 * 1024
 # More than any memory holds; it stays a number for protobuf.
 KV_TOKENS_MAX = 2**40
 
@@ -37,18 +38,6 @@ class Backend(StrEnum):
     NCCL = "nccl"
 
 
-STRATEGIES = {
-    Strategy.PIPELINE: planning_pb2.SPLIT_STRATEGY_PIPELINE,
-    Strategy.TENSOR: planning_pb2.SPLIT_STRATEGY_TENSOR,
-    Strategy.WHOLE: planning_pb2.SPLIT_STRATEGY_WHOLE,
-}
-BACKENDS = {
-    Backend.RING: planning_pb2.DISTRIBUTED_BACKEND_RING,
-    Backend.JACCL: planning_pb2.DISTRIBUTED_BACKEND_JACCL,
-    Backend.NCCL: planning_pb2.DISTRIBUTED_BACKEND_NCCL,
-}
-
-
 def plan(
     model: Annotated[str, typer.Argument(help="a model folder, a folder under models/, or a Hugging Face id")],
     home: Home = None,
@@ -57,7 +46,7 @@ def plan(
     ] = None,
     strategy: Annotated[Strategy | None, typer.Option(help="how it is divided (default: the best)")] = None,
     backend: Annotated[Backend | None, typer.Option(help="over which backend of MLX (default: the best)")] = None,
-    min_nodes: Annotated[int, typer.Option(min=1, max=64, help="over so many nodes at least")] = 1,
+    min_nodes: Annotated[int, typer.Option(min=1, max=NODE_COUNT_MAX, help="over so many nodes at least")] = 1,
     kv_budget_tokens: Annotated[
         int, typer.Option(min=0, max=KV_TOKENS_MAX, help="tokens of KV for all its requests (0: as fits)")
     ] = 0,
@@ -84,12 +73,12 @@ def plan(
         refuse(f"{hostfile_out} exists already: remove it, or choose another with --hostfile-out")
     spec = cluster_pb2.DeploymentSpec(model=model_word(model), kv_budget_tokens=kv_budget_tokens)
     policy = planning_pb2.PlacementPolicy(
-        strategy=STRATEGIES[strategy] if strategy else planning_pb2.SPLIT_STRATEGY_UNSPECIFIED,
-        backend=BACKENDS[backend] if backend else planning_pb2.DISTRIBUTED_BACKEND_UNSPECIFIED,
+        strategy=plan_words.STRATEGIES[strategy] if strategy else planning_pb2.SPLIT_STRATEGY_UNSPECIFIED,
+        backend=plan_words.BACKENDS[backend] if backend else planning_pb2.DISTRIBUTED_BACKEND_UNSPECIFIED,
         nodes=[] if nodes is None else _words(nodes),
         node_count_min=min_nodes,
         requires_fast=require_fast,
-        hostfile=_text(hostfile) if hostfile else "",
+        hostfile=_text(hostfile, HOSTFILE_BYTES_MAX) if hostfile else "",
     )
     imagined = _imagined(cluster) if cluster else None
 
@@ -163,17 +152,17 @@ def _words(text: str) -> list[str]:
 
 def _imagined(path: Path) -> planning_pb2.ImaginedCluster:
     try:
-        return cluster_file.read(_text(path))
+        return cluster_file.read(_text(path, CLUSTER_FILE_BYTES_MAX))
     except cluster_file.BadClusterFile as error:
         _refuse_file(path, str(error))
 
 
-def _text(path: Path) -> str:
+def _text(path: Path, bytes_max: int) -> str:
     try:
         with path.open("rb") as file:
-            data = file.read(FILE_BYTES_MAX + 1)
-        if len(data) > FILE_BYTES_MAX:
-            _refuse_file(path, f"is longer than {FILE_BYTES_MAX // 1024} KiB")
+            data = file.read(bytes_max + 1)
+        if len(data) > bytes_max:
+            _refuse_file(path, f"is longer than {bytes_max // 1024} KiB")
         if not data.strip():
             _refuse_file(path, "is empty")
         return data.decode()
