@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from thunderline.cluster import NodeId
+from thunderline.cluster.graph import Graph
 from thunderline.scheduler import wording
 from thunderline.scheduler.actions import Action, FetchModel
 from thunderline.scheduler.attempts import has_passed
@@ -43,7 +44,9 @@ def _planned(
 ) -> Plan | None:
     policy = Policy(kv_budget_tokens=wish.spec.kv_budget_tokens, strategy=strategy)
     known = {node: _as_fetched(world, wish, node, audit) for node, audit in audits.items()}
-    return planned(plan, world.around, world.runners.keys(), known, reserved, policy)
+    # One node needs no links, of which something changes all the time.
+    around = replace(world.around, graph=Graph()) if strategy is Strategy.WHOLE else world.around
+    return planned(plan, around, world.runners.keys(), known, reserved, policy)
 
 
 def _as_fetched(world: World, wish: Wish, node: NodeId, audit: Audit) -> Audit:
