@@ -187,6 +187,14 @@ STANDINGS: dict[str, tuple[Audits, Mapping[NodeId, bool], Mapping[NodeId, int], 
         "b has not told its memory",
         "facts",
     ),
+    "a node that has been asked has not told": (
+        {A: audit(4), B: replace(audit(), usable_memory_bytes=0)},
+        {A: True, B: True},
+        {},
+        S.WAITING,
+        "b has not told its memory",
+        "facts",
+    ),
     "its files cannot be used where it would fit": (
         {A: audit(4), B: UNUSABLE},
         {A: True, B: True},
@@ -310,7 +318,7 @@ def test_an_epoch_is_started_with_the_digest_of_its_node() -> None:
 
 AUDITS = st.builds(
     audit,
-    usable_gib=st.integers(0, 16),
+    usable_gib=st.integers(1, 16),
     weight_gib=st.just(4),
     kv_bytes=st.sampled_from([0, 65_536, 300_000]),
     context=st.sampled_from([0, 2_048, 131_072]),

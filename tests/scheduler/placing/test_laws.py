@@ -16,7 +16,13 @@ from thunderline.cluster.links import LinkState, in_order
 from thunderline.cluster.machine_facts import RdmaState
 from thunderline.cluster.media import Medium
 from thunderline.scheduler.placing.dialling import below
-from thunderline.scheduler.placing.hostfiles import matrix_problems, ring_hosts, ring_problems
+from thunderline.scheduler.placing.hostfiles import (
+    launch_hostfile,
+    matrix_problems,
+    read_launch_hostfile,
+    ring_hosts,
+    ring_problems,
+)
 from thunderline.scheduler.placing.memory import Needs, least_tokens
 from thunderline.scheduler.placing.plan import plan
 from thunderline.scheduler.placing.values import (
@@ -99,6 +105,20 @@ def test_what_is_dialled_is_the_first_link_that_meets_its_minimums(seed: int) ->
             assert bool(dial.below) == (not fine)
             assert not dial.below or (any(one.address in text for text in found.slow) and not policy.requires_fast)
             assert not policy.requires_fast or one.medium in (Medium.THUNDERBOLT, Medium.ETHERNET)
+
+
+@LAWS
+@given(seeds)
+def test_a_hostfile_that_was_written_comes_back(seed: int) -> None:
+    here, of, policy = drawn.scene(seed)
+    found = plan(here, of, policy).placement
+    if found is None:
+        return
+    written = launch_hostfile(found, {})
+    again = plan(here, of, replace(policy, strategy=found.strategy, hostfile=read_launch_hostfile(written))).placement
+    assert again is not None
+    assert (again.nodes, again.strategy, again.backend) == (found.nodes, found.strategy, found.backend)
+    assert launch_hostfile(again, {}) == written
 
 
 @LAWS

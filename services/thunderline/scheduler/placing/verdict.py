@@ -70,7 +70,7 @@ def unknown(situation: Situation, members: Sequence[Node], policy: Policy) -> li
     several = members if wanted(policy) else []
     silent = [one for one in several if one.is_alive and one.id in situation.graph.incomplete]
     found += [Wait(WaitFor.NODES, (one.id,), f"{one.word} has not told of all its links") for one in silent]
-    untold = [one for one in members if one.memory_bytes is None]
+    untold = [one for one in members if one.memory_bytes is None and one.files is not Files.UNUSABLE]
     return found + [Wait(WaitFor.FACTS, (one.id,), f"{one.word} has not told its memory") for one in untold]
 
 
