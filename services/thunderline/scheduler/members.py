@@ -2,6 +2,7 @@
 
 import math
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import replace
 
 from thunderline.cluster import NodeId
@@ -49,6 +50,7 @@ class Members:
     def __init__(self) -> None:
         self._members: list[Member] = []
         self._alive_since_s: dict[NodeId, float] = {}
+        self._incomplete_since_s: dict[NodeId, float] = {}
 
     def hear(self, roster: discovery_pb2.Roster, now_s: float) -> None:
         left = discovery_pb2.MEMBER_STATE_LEFT
@@ -64,12 +66,15 @@ class Members:
             node: self._alive_since_s.get(node, now_s) for node in known if node in alive or node in self._alive_since_s
         }
 
-    def look(self, now_s: float) -> tuple[Member, ...]:
-        """As they are now."""
+    def look(self, now_s: float, incomplete: Collection[NodeId] = ()) -> tuple[Member, ...]:
+        """As they are now. `incomplete`: who has not told of all its links. It counts as young from then on, as long as
+        one that comes: its topology may have just been started."""
+        self._incomplete_since_s = {node: self._incomplete_since_s.get(node, now_s) for node in incomplete}
         return tuple(
             replace(one, card=replace(one.card, alive_for_s=self._age_s(one.card.id, now_s))) for one in self._members
         )
 
     def _age_s(self, node: NodeId, now_s: float) -> float:
-        age_s = now_s - self._alive_since_s.get(node, now_s)
+        since_s = max(self._alive_since_s.get(node, now_s), self._incomplete_since_s.get(node, -math.inf))
+        age_s = now_s - since_s
         return math.inf if age_s >= SETTLE_S else age_s // AGE_STEP_S * AGE_STEP_S

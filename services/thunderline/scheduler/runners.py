@@ -122,7 +122,8 @@ class Runners:
 
     def around(self) -> Surroundings:
         """The members of the cluster and how they are joined, as they are now."""
-        return Surroundings(self._members.look(time.monotonic()), self._network.graph, self.roster.complete)
+        graph = self._network.graph
+        return Surroundings(self._members.look(time.monotonic(), graph.incomplete), graph, self.roster.complete)
 
     def refusals(self) -> dict[NodeId, str]:
         """Why runners that obey another store take no commands."""
