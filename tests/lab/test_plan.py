@@ -54,7 +54,7 @@ def addresses(medium: Medium) -> set[str]:
 
 @pytest.mark.parametrize("remembers", [True, False], ids=["with the cable remembered", "knowing of no cable"])
 def test_from_a_cold_start_on_no_plan_dials_the_vpn(
-    net: Lab, new_cluster: Callable[..., Cluster], demo_folder: Path, remembers: bool
+    net: Lab, new_cluster: Callable[..., Cluster], demo_folder: Path, remembers: bool, evidence: dict[str, Any]
 ) -> None:
     hosts = net.host("a"), net.host("b")
     cable, vpn = net.cable(*hosts), net.tunnel(*hosts)
@@ -79,15 +79,20 @@ def test_from_a_cold_start_on_no_plan_dials_the_vpn(
             (node.home / CABLES).unlink(missing_ok=True)
 
     start(nodes)
-    begun_s, told = time.monotonic(), []
+    begun_s, told, placed_after_s = time.monotonic(), [], 0.0
     while time.monotonic() < begun_s + WATCHED_S:
         plan = planned(one, demo_folder)
         assert not dialled(plan) & addresses(vpn), plan
         told.append(planning_pb2.PlanVerdict.Name(plan.verdict) if plan is not None else "")
         if plan is not None:
             assert plan.verdict in (PLACED, WAITING), plan.why
+            if plan.verdict == PLACED:
+                placed_after_s = placed_after_s or time.monotonic() - begun_s
         time.sleep(EVERY_S)
     last = until_placed(PLACED_S)
+    placed_after_s = round(placed_after_s or time.monotonic() - begun_s, 2)
     assert dialled(last) == addresses(cable), (turns(told), last)
     assert not last.placement.slow
     assert {rank.node_id for rank in last.placement.ranks} == {one.node_id, other.node_id}
+    evidence["plans_of_which_none_dials_the_vpn"] = evidence.get("plans_of_which_none_dials_the_vpn", 0) + len(told)
+    evidence["placed_within_s"] = max(placed_after_s, evidence.get("placed_within_s", 0.0))

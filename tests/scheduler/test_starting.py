@@ -310,6 +310,25 @@ def test_a_node_that_is_large_enough_gets_the_files_that_another_holds() -> None
     ), "what is nowhere to be had is no way out"
 
 
+def test_what_no_single_node_holds_has_one_node_asked_how_it_can_be_divided() -> None:
+    def asked(at_s: float, can: bool | None = None, alone: bool = False) -> list[Action]:
+        small = replace(audit(4, can=can), at_s=at_s)
+        return actions({A: small} if alone else {A: small, B: small})
+
+    long_ago, lately = NOW_S - 20, NOW_S - 1
+    assert asked(long_ago) == [AuditModel(A, MODEL, splits=True), AuditModel(B, MODEL)]
+    assert asked(lately) == [], "not again and again"
+    assert asked(long_ago, can=True) == asked(long_ago, can=False) == [AuditModel(A, MODEL), AuditModel(B, MODEL)]
+    assert asked(long_ago, alone=True) == [AuditModel(A, MODEL)], "there is nobody to share it with"
+
+
+def test_of_many_nodes_a_pass_makes_no_plan_for_several() -> None:
+    names = [NodeId(f"n{number}") for number in range(9)]
+    audits = {node: audit(4, can=True) for node in names}
+    told = standing(audits, {}, around(dict.fromkeys(names, True), Graph()))
+    assert (told.state, told.waits_for) == (S.IMPOSSIBLE, "more memory on one node")
+
+
 def test_an_epoch_is_started_with_the_digest_of_its_node() -> None:
     (start,) = actions({A: audit(4, digest="1"), B: audit(digest="2")})
     assert isinstance(start, StartEpoch)

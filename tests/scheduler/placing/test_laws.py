@@ -142,7 +142,7 @@ def test_what_mlx_gets_is_what_mlx_takes(seed: int) -> None:
 @LAWS
 @given(seeds)
 def test_more_memory_another_link_or_node_takes_no_placement_away(seed: int) -> None:
-    here, of, policy = drawn.scene(seed, is_uniform=True)
+    here, of, policy = drawn.scene(seed)
     before = plan(here, of, policy)
     if before.placement is not None:
         after = plan(drawn.richer(seed, here), of, policy)
