@@ -46,6 +46,7 @@ PROOFS = {
         "tests/lab/test_finding.py",
         "tests/lab/test_echo.py",
     ],
+    "lab_plan": ["tests/lab/test_plan.py"],
     "lab_cost": ["tests/lab/test_cost.py"],
     "lab_macs": ["tests/lab/test_macos.py"],
     "lab_scanning": ["tests/lab/test_scanning_cost.py"],

@@ -99,6 +99,7 @@ PURE = {
     "cli/cluster_file.py",
     "cli/findings/*",
     "cli/plan_tables.py",
+    "cli/plan_words.py",
     "cli/rails.py",
     "client/resume.py",
 }

@@ -6,6 +6,9 @@ from random import Random
 import pytest
 
 from thunderline.cli.cluster_file import BadClusterFile, read
+from thunderline.scheduler.imagined import situation
+from thunderline.scheduler.placing.plan import plan
+from thunderline.scheduler.placing.values import Ability, Backend, Model, Policy, Strategy
 from thunderline.v1 import cluster_pb2, planning_pb2
 
 EXAMPLE = Path(__file__).parents[2] / "deploy/cluster.example.toml"
@@ -142,7 +145,7 @@ def test_what_is_wrong_is_named_with_its_key(text: str, said: str) -> None:
 
 
 @pytest.mark.parametrize("seed", range(30))
-def test_a_broken_file_is_refused_or_read_and_nothing_else(seed: int) -> None:
+def test_a_broken_file_is_refused_or_read_and_what_is_read_can_be_planned_for(seed: int) -> None:
     random, text = Random(seed), EXAMPLE.read_text()
     lines = text.splitlines()
     for _ in range(40):
@@ -156,7 +159,7 @@ def test_a_broken_file_is_refused_or_read_and_nothing_else(seed: int) -> None:
             found = read("\n".join(broken))
         except BadClusterFile:
             continue
-        assert found.nodes and all(one.name and one.memory_bytes > 0 for one in found.nodes)
+        assert len(situation(found).nodes) == len(found.nodes) > 0
 
 
 def test_the_example_is_a_cluster() -> None:
@@ -167,6 +170,16 @@ def test_the_example_is_a_cluster() -> None:
     assert media == ["THUNDERBOLT"] * 3 + ["ETHERNET", "WIFI"]
     assert [one.rdma for one in found.ways] == [True] * 3 + [False] * 2
     assert [len(one.nodes) for one in found.ways] == [2, 2, 2, 4, 2]
+
+
+def test_three_macs_of_the_example_divide_every_layer_over_their_cables() -> None:
+    here = situation(read(EXAMPLE.read_text()))
+    model = Model((3 * GIB,) * 48, head_count=48, kv_head_count=12, pipeline=Ability(True), tensor=Ability(True))
+    found = plan(here, model, Policy(node_count_min=3)).placement
+    assert found is not None
+    assert (found.strategy, found.backend) == (Strategy.TENSOR, Backend.JACCL), found.reasons
+    assert found.estimate is not None and found.estimate.links_s > 0
+    assert [len(dial.rails) for rank in found.ranks for dial in rank.dials] == [1] * 6
 
 
 def test_what_the_example_calls_the_default_is_the_default() -> None:

@@ -13,6 +13,7 @@ from cli.plans import (
     WHOLE,
     A,
     B,
+    candidate,
     rail,
     rank,
 )
@@ -129,13 +130,32 @@ def test_what_was_not_taken_is_a_table_what_is_of_all_sets_first() -> None:
         ("memory", "studio", "whole", "memory of a [not bold]"),
         ("link", "studio, mini and 11 more like it", "pipeline over ring", "link of ab [not bold]"),
     ]
-    assert plan_tables.rejected_line(REFUSED, len(rows)) == ""
+    assert plan_tables.rest_line(REFUSED, 20) == ""
 
 
-def test_of_a_thousand_some_are_shown_and_the_others_counted() -> None:
-    _, rows = plan_tables.rejected_table(REFUSED, NAMES, 2)
-    assert [row[0] for row in rows] == ["backend", "node"]
-    assert plan_tables.rejected_line(REFUSED, 2) == "and 2 more (link 1, memory 1): `--all` shows them"
+def test_of_a_thousand_some_of_each_kind_are_shown_and_the_others_counted() -> None:
+    many = planning_pb2.PlanPlacementResponse()
+    sets = ["a", "b", "ab"]
+    many.rejected.extend(candidate("memory", one, (WHOLE, 0)) for one in sets * 10)
+    many.rejected.extend(candidate("link", one) for one in sets)
+    many.rejected.append(candidate("engine", "", (TENSOR, JACCL)))
+    _, rows = plan_tables.rejected_table(many, NAMES, 5)
+    assert [(row[0], row[1]) for row in rows] == [
+        ("engine", "any"),
+        ("memory", "studio"),
+        ("memory", "mini"),
+        ("link", "studio"),
+        ("link", "mini"),
+    ]
+    assert plan_tables.rest_line(many, 5) == "and 29 more (link 1, memory 28): `--all` shows them"
+    assert plan_tables.rest_line(many, None) == ""
+    assert len(plan_tables.rejected_table(many, NAMES, None).rows) == 34
+
+
+def test_nobody_counts_the_sets_of_64_nodes() -> None:
+    many = planning_pb2.PlanPlacementResponse(rejected=[candidate("memory", "a", count=2**31 - 1)])
+    (row,) = plan_tables.rejected_table(many, NAMES, None).rows
+    assert row[1] == "studio and more than 2 billion like it"
 
 
 def test_who_is_named_is_called_by_name_or_by_the_begin_of_the_id() -> None:

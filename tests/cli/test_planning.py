@@ -12,9 +12,12 @@ from typing import Any
 
 import grpc
 import pytest
+from typer.testing import CliRunner
 
 from cli.plans import PLAN, REFUSED
 from scheduler.little_scheduler import free_address
+from thunderline.cli.app import app
+from thunderline.cli.asking import model_word
 from thunderline.cluster.errors import ClusterError, InvalidRequest, NotFound
 from thunderline.rpc.server import serving
 from thunderline.v1 import planning_pb2, scheduler_pb2_grpc
@@ -64,6 +67,12 @@ class Rig:
         out, err = await asyncio.wait_for(process.communicate(), 60)
         assert process.returncode is not None
         return process.returncode, out.decode(), err.decode()
+
+
+def refused(*words: str) -> tuple[int, str, str]:
+    """Of what ends before anybody is asked, in this process."""
+    found = CliRunner().invoke(app, ["plan", *words])
+    return found.exit_code, found.stdout, found.stderr
 
 
 @contextlib.asynccontextmanager
@@ -175,6 +184,17 @@ async def test_what_the_scheduler_refuses_is_one_line(tmp_path: Path, error: Clu
         assert await one.run("m") == (1, "", f"thunderline: {error.message}\n")
 
 
+@pytest.mark.parametrize("word", ["x" * 5000, "~nobody-of-this-name/model"], ids=["too long", "of no user"])
+def test_what_can_be_no_folder_is_the_schedulers_to_judge(word: str) -> None:
+    assert model_word(word) == word
+
+
+@pytest.mark.parametrize("command", ["plan", "deploy"])
+def test_an_empty_model_is_not_this_folder(command: str) -> None:
+    found = CliRunner().invoke(app, [command, ""])
+    assert (found.exit_code, found.stderr) == (2, "thunderline: MODEL is empty\n")
+
+
 # Files that nobody can read: what is said of them.
 FILES: dict[str, tuple[str, bytes, str]] = {
     "a cluster that is no TOML": ("--cluster", b"[[node]\n", "is no TOML: "),
@@ -186,12 +206,12 @@ FILES: dict[str, tuple[str, bytes, str]] = {
 
 
 @pytest.mark.parametrize(("option", "data", "said"), FILES.values(), ids=FILES.keys())
-async def test_a_file_that_is_wrong_is_named_before_anybody_is_asked(
+def test_a_file_that_is_wrong_is_named_before_anybody_is_asked(
     tmp_path: Path, option: str, data: bytes, said: str
 ) -> None:
     path = tmp_path / "file"
     path.write_bytes(data)
-    code, out, err = await Rig(tmp_path, "1").run("m", option, str(path))
+    code, out, err = refused("m", option, str(path))
     assert (code, out) == (2, "")
     assert err.startswith(f"thunderline: {path}: ") and said in err and err.count("\n") == 1
 
@@ -209,13 +229,13 @@ USAGE: dict[str, list[str]] = {
 
 
 @pytest.mark.parametrize("words", USAGE.values(), ids=USAGE.keys())
-async def test_wrong_usage_is_2(tmp_path: Path, words: list[str]) -> None:
-    code, out, err = await Rig(tmp_path, "1").run(*words)
+def test_wrong_usage_is_2(words: list[str]) -> None:
+    code, out, err = refused(*words)
     assert (code, out) == (2, "") and "Usage" in err
 
 
-async def test_nodes_that_name_none_are_not_all_of_them(tmp_path: Path) -> None:
-    assert await Rig(tmp_path, "1").run("m", "--nodes", " , ") == (2, "", "thunderline: --nodes names no node\n")
+def test_nodes_that_name_none_are_not_all_of_them() -> None:
+    assert refused("m", "--nodes", " , ") == (2, "", "thunderline: --nodes names no node\n")
 
 
 async def test_no_scheduler_and_no_home_are_one_line(tmp_path: Path) -> None:

@@ -140,8 +140,20 @@ WRONG: dict[str, tuple[planning_pb2.ImaginedCluster, str]] = {
     "no medium": (cluster(TWO, way("left right", cluster_pb2.MEDIUM_UNSPECIFIED)), "has no medium"),
     "a medium inside of one machine": (cluster(TWO, way("left right", cluster_pb2.MEDIUM_LOOPBACK)), "has no medium"),
     "RDMA over a LAN": (cluster(TWO, way("left right", ETH, rdma=True)), "is no Thunderbolt cable"),
-    "an RTT below zero": (cluster(TWO, way("left right", ETH, -1)), "has a figure below zero"),
-    "a speed below zero": (cluster(TWO, way("left right", ETH, bits_per_s=-1)), "has a figure below zero"),
+    "an RTT below zero": (cluster(TWO, way("left right", ETH, -1)), "has no such round trip, or no such speed"),
+    "a round trip of years": (cluster(TWO, way("left right", ETH, 2**62)), "has no such round trip"),
+    "a speed that no cable has": (cluster(TWO, way("left right", TB, bits_per_s=2**62)), "no such speed"),
+    "memory without end": (
+        cluster([planning_pb2.ImaginedNode(name="left", memory_bytes=2**62)]),
+        "node 'left' has no 46",
+    ),
+    "a bandwidth without end": (cluster([node("left", memory_bytes_per_s=2**62)]), "node 'left' cannot read"),
+    "a name without end": (cluster(TWO, way(f"left {'x' * 10**6}", ETH)), f"has '{'x' * 64}', which is no node"),
+    "too many networks": (cluster(TWO, *[way("left right", ETH)] * 257), "more than 256 networks"),
+    "a speed below zero": (
+        cluster(TWO, way("left right", ETH, bits_per_s=-1)),
+        "has no such round trip, or no such speed",
+    ),
 }
 
 

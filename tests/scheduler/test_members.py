@@ -100,6 +100,33 @@ def test_it_is_alive(
     assert found.get(B) == expected
 
 
+def test_a_node_whose_topology_has_not_told_all_counts_as_young_for_a_while() -> None:
+    members = Members()
+    members.hear(roster(a=ALIVE, b=ALIVE), 0.0)
+
+    def ages(now_s: float, *incomplete: NodeId) -> list[float]:
+        return [one.card.alive_for_s for one in members.look(now_s, incomplete)]
+
+    assert ages(100.0) == [math.inf, math.inf]
+    assert ages(101.0, B) == [math.inf, 0.0]
+    assert ages(105.0, B) == [math.inf, 4.0]
+    assert ages(106.0) == [math.inf, math.inf], "it has told all"
+    assert ages(107.0, B) == [math.inf, 0.0]
+    assert ages(107.0 + SETTLE_S, B) == [math.inf, math.inf], "nobody waits for ever"
+
+
+def test_nodes_of_one_name_are_told_apart() -> None:
+    told = roster(aaaaaaaaa=ALIVE, bbbbbbbbb=ALIVE, c=ALIVE)
+    for one, name in zip(told.members, ("vm", "vm", "studio"), strict=True):
+        one.card.hostname = name
+    members = Members()
+    members.hear(told, 0.0)
+    assert [one.card.word for one in members.look(0.0)] == ["vm aaaaaaaa", "vm bbbbbbbb", "studio"]
+    told.members[1].state = LEFT
+    members.hear(told, 0.0)
+    assert [one.card.word for one in members.look(0.0)] == ["vm", "studio"]
+
+
 def test_within_half_a_second_a_look_says_the_same() -> None:
     """Otherwise every pass of the reconciler would plan anew."""
     members = Members()

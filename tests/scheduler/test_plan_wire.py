@@ -1,6 +1,7 @@
 """What is asked of a plan, and what it says, as messages."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -75,6 +76,27 @@ WRONG: dict[str, tuple[planning_pb2.PlacementPolicy, str, str]] = {
         "the hostfile is no JSON: Expecting property name",
     ),
     "a hostfile without hosts": (planning_pb2.PlacementPolicy(hostfile="{}"), "hostfile", "has no list of hosts"),
+    "a backend that is a list": (
+        planning_pb2.PlacementPolicy(hostfile='{"hosts": [{"ssh": "a"}], "backend": []}'),
+        "hostfile",
+        "backend [] is none of",
+    ),
+    "a name that no terminal can show": (
+        planning_pb2.PlacementPolicy(hostfile='[{"ssh": "\\ud800"}]'),
+        "hostfile",
+        "host 0: has no `ssh`",
+    ),
+    "an address of three pages": (
+        planning_pb2.PlacementPolicy(hostfile='[{"ssh": "a", "ips": ["' + "1" * 9_999 + '"]}]'),
+        "hostfile",
+        "host 0: `ips` is no list of addresses",
+    ),
+    "a hostfile of too many hosts": (
+        planning_pb2.PlacementPolicy(hostfile=f"[{','.join(['1'] * 65)}]"),
+        "hostfile",
+        "has 65 hosts; at most 64",
+    ),
+    "a hostfile that is deep": (planning_pb2.PlacementPolicy(hostfile="[" * 60_000), "hostfile", "is no JSON"),
     "a hostfile without end": (planning_pb2.PlacementPolicy(hostfile=" " * 65_537), "hostfile", "at most 65536"),
 }
 
@@ -145,6 +167,26 @@ def test_a_ring_is_told_with_who_dials_whom_and_a_hostfile() -> None:
     hosts = json.loads(placement.launch_hostfile)["hosts"]
     assert [host["ssh"] for host in hosts] == [first.hostname, second.hostname]
     assert hosts[1]["ips"] == [dial.link.peer_address]
+
+
+def test_of_a_model_without_weights_nothing_is_estimated() -> None:
+    """Its files may be broken."""
+    found = told(situation([node("a", **FAST)], []), Model((0,)))
+    assert found.verdict == planning_pb2.PLAN_VERDICT_PLACED
+    assert not found.placement.HasField("estimate")
+
+
+def test_a_count_beyond_the_wire_is_told_as_the_largest() -> None:
+    """64 nodes have more sets than a number of 32 bits."""
+    here = situation([node(f"n{number}", 3, backends=LINUX) for number in range(64)], [])
+    assert max(one.count for one in told(here, model(2000)).rejected) == 2**31 - 1
+
+
+def test_nodes_of_one_name_are_reached_by_their_ids() -> None:
+    two = [replace(one, name="vm", is_name_shared=True) for one in nodes("ab", backends=LINUX)]
+    found = told(situation(two, lan("ab")), model(120)).placement
+    assert {host["ssh"] for host in json.loads(found.launch_hostfile)["hosts"]} == {"a", "b"}
+    assert {rank.hostname for rank in found.ranks} == {"vm"}
 
 
 def test_rails_are_told_by_their_devices() -> None:

@@ -287,6 +287,19 @@ async def test_one_runner_that_does_not_answer_is_a_node_whose_memory_is_not_kno
         assert "mini has not told its memory" in [one.sentence for one in found.waits]
 
 
+async def test_while_discovery_does_not_know_all_members_nothing_is_impossible(tmp_path: Path) -> None:
+    async with two_nodes(tmp_path) as two:
+        for runner in two.runners.values():
+            runner.memory_bytes = GIB
+        assert (await two.plan()).verdict == IMPOSSIBLE
+        two.discovery.roster.complete = False
+        two.discovery.tell(two.discovery.roster)
+        await two.life.until("it is heard", lambda: not two.life.control.runners.roster.complete)
+        found = await two.plan()
+        assert found.verdict == WAITING
+        assert "discovery does not know all members yet" in found.why
+
+
 async def test_without_any_runner_nobody_can_be_asked(tmp_path: Path) -> None:
     home = House(tmp_path, LittleRunner(NODE, free_address()), free_address())
     async with home.scheduler() as life, dial(life.address) as channel:

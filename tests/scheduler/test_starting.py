@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scheduler.placing.scenes import LINUX, lan
-from scheduler.scenes import GIB, MODEL, NOW_S, WAITS, A, B, S, runner, wish
+from scheduler.scenes import GIB, I1, MODEL, NOW_S, WAITS, A, B, S, runner, wish
 from thunderline.cluster import NodeId
 from thunderline.cluster.graph import Graph, Tried
 from thunderline.scheduler.actions import Action, AuditModel, FetchModel, StartEpoch
@@ -17,7 +17,7 @@ from thunderline.scheduler.known_model import even
 from thunderline.scheduler.placing.memory import KV_TOKENS_MAX, KV_TOKENS_MIN, with_activations
 from thunderline.scheduler.placing.plan import plan
 from thunderline.scheduler.placing.values import Ability, Node, Placement, Rank
-from thunderline.scheduler.reconciler import reconcile
+from thunderline.scheduler.reconciler import Decision, reconcile
 from thunderline.scheduler.starting import on_one_node, unplaced
 from thunderline.scheduler.values import (
     Audit,
@@ -187,6 +187,14 @@ STANDINGS: dict[str, tuple[Audits, Mapping[NodeId, bool], Mapping[NodeId, int], 
         "b has not told its memory",
         "facts",
     ),
+    "a node that has been asked has not told": (
+        {A: audit(4), B: replace(audit(), usable_memory_bytes=0)},
+        {A: True, B: True},
+        {},
+        S.WAITING,
+        "b has not told its memory",
+        "facts",
+    ),
     "its files cannot be used where it would fit": (
         {A: audit(4), B: UNUSABLE},
         {A: True, B: True},
@@ -272,19 +280,53 @@ def test_what_fits_on_one_node_waits_for_no_link() -> None:
     assert on_one_node(plan, world({A: audit()}, asking(), here), asking(), {A: audit()}, {}).placement  # type: ignore[union-attr]
 
 
-def actions(audits: Audits, *unasked: NodeId, fetches: Mapping[NodeId, Fetch] | None = None) -> list[Action]:
+def test_what_no_single_node_takes_says_nothing_of_links_and_backends() -> None:
+    """Of which one node needs none."""
+    nobody_told = Surroundings((Member(Node(A, "a")),), Graph(incomplete=(A,)))
+    assert standing({A: audit(4)}, {}, nobody_told).state is S.IMPOSSIBLE
+    waits = standing({A: audit()}, {A: 12 * GIB}, nobody_told)
+    assert waits.reason.endswith("12.00 GiB of a are promised to others")
+
+
+def decided(audits: Audits, *unasked: NodeId, fetches: Mapping[NodeId, Fetch] | None = None) -> Decision:
     here = world(audits, asking())
     runners = {**here.runners, **{node: runner(node=node) for node in unasked}}
     known = {(node, MODEL): one for node, one in (fetches or {}).items()}
-    return list(reconcile(replace(here, runners=runners, fetches=known), NOW_S, WAITS).actions)
+    return reconcile(replace(here, runners=runners, fetches=known), NOW_S, WAITS)
+
+
+def actions(audits: Audits, *unasked: NodeId) -> list[Action]:
+    return list(decided(audits, *unasked).actions)
 
 
 def test_a_node_that_is_large_enough_gets_the_files_that_another_holds() -> None:
     recent = replace(FETCHABLE, at_s=NOW_S)
     assert actions({A: audit(4), B: recent}) == [FetchModel(B, MODEL)]
     assert actions({A: audit(4), B: recent}, C) == [AuditModel(C, MODEL)], "another one may hold them"
-    refused = {B: Fetch(error="no such model", permanent=True, at_s=NOW_S)}
-    assert actions({A: audit(4), B: recent}, fetches=refused) == [], "what is nowhere to be had is waited for no more"
+    refused = decided({A: audit(4), B: recent}, fetches={B: Fetch(error="no such model", permanent=True, at_s=NOW_S)})
+    assert refused.actions == ()
+    assert refused.standings[I1].reason == (
+        "org/m does not fit: b: no such model; a: needs 4.90 GiB, has 4.00 GiB free of 4.00 GiB"
+    ), "what is nowhere to be had is no way out"
+
+
+def test_what_no_single_node_holds_has_one_node_asked_how_it_can_be_divided() -> None:
+    def asked(at_s: float, can: bool | None = None, alone: bool = False) -> list[Action]:
+        small = replace(audit(4, can=can), at_s=at_s)
+        return actions({A: small} if alone else {A: small, B: small})
+
+    long_ago, lately = NOW_S - 20, NOW_S - 1
+    assert asked(long_ago) == [AuditModel(A, MODEL, splits=True), AuditModel(B, MODEL)]
+    assert asked(lately) == [], "not again and again"
+    assert asked(long_ago, can=True) == asked(long_ago, can=False) == [AuditModel(A, MODEL), AuditModel(B, MODEL)]
+    assert asked(long_ago, alone=True) == [AuditModel(A, MODEL)], "there is nobody to share it with"
+
+
+def test_of_many_nodes_a_pass_makes_no_plan_for_several() -> None:
+    names = [NodeId(f"n{number}") for number in range(9)]
+    audits = {node: audit(4, can=True) for node in names}
+    told = standing(audits, {}, around(dict.fromkeys(names, True), Graph()))
+    assert (told.state, told.waits_for) == (S.IMPOSSIBLE, "more memory on one node")
 
 
 def test_an_epoch_is_started_with_the_digest_of_its_node() -> None:
@@ -295,7 +337,7 @@ def test_an_epoch_is_started_with_the_digest_of_its_node() -> None:
 
 AUDITS = st.builds(
     audit,
-    usable_gib=st.integers(0, 16),
+    usable_gib=st.integers(1, 16),
     weight_gib=st.just(4),
     kv_bytes=st.sampled_from([0, 65_536, 300_000]),
     context=st.sampled_from([0, 2_048, 131_072]),

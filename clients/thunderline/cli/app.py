@@ -9,7 +9,7 @@ import typer
 
 from thunderline.cli import chatting, deploying, doctor, links, nodes, planning, saying
 from thunderline.cli import events as telling
-from thunderline.cli.asking import Home, Json, ask, ask_scheduler, own_node, refuse, settings
+from thunderline.cli.asking import Home, Json, ask, ask_scheduler, model_word, own_node, refuse, settings
 from thunderline.cli.cluster import cluster
 from thunderline.client import RunnerClient, SchedulerClient
 from thunderline.process.entry import CannotStart
@@ -163,10 +163,7 @@ def deploy(
     wait: Annotated[bool, typer.Option(help="watch until it is READY or cannot become so")] = True,
 ) -> None:
     """Serve a model; again after a failure it is tried anew."""
-    folder = Path(model).expanduser()
-    spec = cluster_pb2.DeploymentSpec(
-        name=name, model=str(folder.resolve()) if folder.is_dir() else model, kv_budget_tokens=kv_budget_tokens
-    )
+    spec = cluster_pb2.DeploymentSpec(name=name, model=model_word(model), kv_budget_tokens=kv_budget_tokens)
     with saying.Progress() as progress:
         ready = ask_scheduler(home, lambda scheduler: deploying.deploy(scheduler, spec, wait, progress.say))
     saying.out.print(deploying.sentence(ready), markup=False)

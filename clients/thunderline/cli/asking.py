@@ -38,6 +38,19 @@ def settings(home: Path | None, flags: dict[str, dict[str, Any]] | None = None) 
         refuse(str(error), USAGE)
 
 
+def model_word(model: str) -> str:
+    """As the scheduler takes it: a folder that is here by its whole path, anything else as it is."""
+    if not model.strip():
+        # It would be this folder.
+        refuse("MODEL is empty", USAGE)
+    try:
+        folder = Path(model).expanduser()
+        return str(folder.resolve()) if folder.is_dir() else model
+    except (OSError, RuntimeError):
+        # Too long for a path, or of a user that nobody knows: the scheduler has a word for it.
+        return model
+
+
 def wallet(home: Path | None) -> Wallet:
     """What this home's roles show each other, and us, on a node of a cluster."""
     found = settings(home)

@@ -10,18 +10,15 @@ from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple, TypeVar
 
+from thunderline.cli.plan_words import BACKENDS
 from thunderline.cluster.chips import GB_PER_S, memory_bytes_per_s
+from thunderline.cluster.planning import NAME_LENGTH_MAX, NODE_COUNT_MAX, RANKS_SHARE, WAY_COUNT_MAX
 from thunderline.v1 import cluster_pb2, planning_pb2
 
 T = TypeVar("T")
 
-NODE_COUNT_MAX = 64
-WAY_COUNT_MAX = 2048
-NAME_LENGTH_MAX = 64
 # As `--nodes` takes it: no blanks, no commas.
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-# Of all memory: what macOS lets Metal keep, and what a runner gives to its ranks.
-RANKS_SHARE = 0.75
 # More than any machine has; and no slower link is worth a plan.
 BYTES_MAX = 2**60
 RTT_US_MAX = 60_000_000
@@ -32,12 +29,6 @@ MEMORY = {"MB": 2**20, "MiB": 2**20, "GB": 2**30, "GiB": 2**30, "TB": 2**40, "Ti
 BANDWIDTH = {"MB/s": 10**6, "GB/s": 10**9, "TB/s": 10**12}
 SPEED = {"Mb/s": 10**6, "Gb/s": 10**9}
 RTT = {"us": 1, "µs": 1, "ms": 1000, "s": 1_000_000}
-
-BACKENDS = {
-    "ring": planning_pb2.DISTRIBUTED_BACKEND_RING,
-    "jaccl": planning_pb2.DISTRIBUTED_BACKEND_JACCL,
-    "nccl": planning_pb2.DISTRIBUTED_BACKEND_NCCL,
-}
 
 
 class Usual(NamedTuple):

@@ -5,13 +5,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from thunderline.cli.links import called, medium_name, milliseconds, state_name
+from thunderline.cli.plan_words import way
 from thunderline.cli.rails import cable_text
 from thunderline.v1 import cluster_pb2, planning_pb2, topology_pb2
 
 REJECTED_COLUMNS = ("reason", "nodes", "way", "evidence")
-# Of a cluster of 8 there are a thousand: the smallest sets come first, and `--all` shows the others.
+# Of a cluster of 8 there are a thousand; `--all` shows them.
 REJECTED_COUNT_MAX = 20
-# Rejections that tell of the model or of what was asked for, not of one set: they come first.
+# So many sets that nobody counts further.
+COUNT_MAX = 2**31 - 1
+# Of what tells of the model, or of what was asked for, not of one set.
 GENERAL = "any"
 WAITS = "waits for "
 
@@ -113,9 +116,9 @@ def rail_text(rail: topology_pb2.Rail, node: str) -> str:
 def placement_lines(plan: planning_pb2.PlanPlacementResponse) -> list[str]:
     """What stands below the ranks."""
     placement = plan.placement
-    how = [strategy_name(placement.strategy), *filter(None, [backend_name(placement.backend)])]
+    how = way(placement.strategy, placement.backend)
     kind = ", from neighbour to neighbour" if placement.rail_ring else ""
-    found = [f"strategy: {' over '.join(how)}{kind}; {placement.kv_budget_tokens} tokens of KV for all requests"]
+    found = [f"strategy: {how}{kind}; {placement.kv_budget_tokens} tokens of KV for all requests"]
     if placement.coordinator:
         found.append(f"coordinator: rank 0 listens at {placement.coordinator}")
     # The first is the sentence of the whole, which stands above.
@@ -155,41 +158,35 @@ def waits_lines(plan: planning_pb2.PlanPlacementResponse, names: Names) -> list[
 
 
 def rejected_table(plan: planning_pb2.PlanPlacementResponse, names: Names, count_max: int | None) -> Table:
-    """A row for each; what is of no one set first. None: all of them."""
-    rows = [_rejected_row(one, names) for one in plan.rejected]
-    rows.sort(key=lambda row: row[1] != GENERAL)
-    return Table(REJECTED_COLUMNS, rows[:count_max])
+    """A row for each that is `shown`."""
+    return Table(REJECTED_COLUMNS, [_rejected_row(one, names) for one in shown(plan, count_max)])
+
+
+def shown(plan: planning_pb2.PlanPlacementResponse, count_max: int | None) -> list[planning_pb2.RejectedCandidate]:
+    """In their order, what is of no one set first. Of more than `count_max`: of each reason and way the first few."""
+    rows = sorted(plan.rejected, key=lambda one: bool(one.node_ids))
+    seen: Counter[tuple[str, int, int]] = Counter()
+    places = []
+    for place, one in enumerate(rows):
+        group = (one.reason, one.strategy, one.backend)
+        places.append((seen[group], place))
+        seen[group] += 1
+    return [rows[place] for _, place in sorted(sorted(places)[:count_max], key=lambda one: one[1])]
 
 
 def _rejected_row(one: planning_pb2.RejectedCandidate, names: Names) -> tuple[str, ...]:
     nodes = ", ".join(names[node] for node in one.node_ids) or GENERAL
-    more = f" and {one.count - 1} more like it" if one.count > 1 else ""
+    count = f"{one.count - 1} more" if one.count < COUNT_MAX else "more than 2 billion"
+    more = f" and {count} like it" if one.count > 1 else ""
     return one.reason, f"{nodes}{more}", way(one.strategy, one.backend), one.sentence
 
 
-def rejected_line(plan: planning_pb2.PlanPlacementResponse, shown: int) -> str:
+def rest_line(plan: planning_pb2.PlanPlacementResponse, count_max: int | None) -> str:
     """What the table leaves out, by reason; "" where that is nothing."""
-    if len(plan.rejected) <= shown:
-        return ""
-    kept = sorted(plan.rejected, key=lambda one: bool(one.node_ids))[shown:]
-    by_reason = Counter(one.reason for one in kept)
-    told = ", ".join(f"{reason} {count}" for reason, count in sorted(by_reason.items()))
-    return f"and {len(kept)} more ({told}): `--all` shows them"
-
-
-def way(strategy: "planning_pb2.SplitStrategy.ValueType", backend: "planning_pb2.DistributedBackend.ValueType") -> str:
-    """ "tensor over jaccl"; what is unset is any."""
-    told = [strategy_name(strategy) if strategy else "", backend_name(backend)]
-    return " over ".join(one for one in told if one)
-
-
-def strategy_name(strategy: "planning_pb2.SplitStrategy.ValueType") -> str:
-    return planning_pb2.SplitStrategy.Name(strategy).removeprefix("SPLIT_STRATEGY_").lower()
-
-
-def backend_name(backend: "planning_pb2.DistributedBackend.ValueType") -> str:
-    """Empty where one node has all."""
-    return planning_pb2.DistributedBackend.Name(backend).removeprefix("DISTRIBUTED_BACKEND_").lower() if backend else ""
+    kept = Counter(one.reason for one in plan.rejected)
+    kept.subtract(one.reason for one in shown(plan, count_max))
+    told = ", ".join(f"{reason} {count}" for reason, count in sorted(kept.items()) if count)
+    return f"and {kept.total()} more ({told}): `--all` shows them" if told else ""
 
 
 def gib(bytes_: int) -> str:

@@ -10,17 +10,18 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from thunderline.cli import cluster_file, plan_tables, saying
-from thunderline.cli.asking import Home, Json, ask_scheduler, refuse
+from thunderline.cli import cluster_file, plan_tables, plan_words, saying
+from thunderline.cli.asking import Home, Json, ask_scheduler, model_word, refuse
 from thunderline.client import SchedulerClient
+from thunderline.cluster.planning import HOSTFILE_BYTES_MAX, NODE_COUNT_MAX
 from thunderline.process.entry import USAGE
 from thunderline.process.home import write_atomically
 from thunderline.v1 import cluster_pb2, planning_pb2
 
 # Who waits longer is told for what.
 PATIENCE_S = 1.0
-# Of files that are read as a whole; a hostfile may not be longer, 64 nodes in TOML are not.
-FILE_BYTES_MAX = 64 * 1024
+# Of a cluster file: 64 nodes and 2,048 cables, with comments.
+CLUSTER_FILE_BYTES_MAX = 1024 * 1024
 # More than any memory holds; it stays a number for protobuf.
 KV_TOKENS_MAX = 2**40
 
@@ -37,18 +38,6 @@ class Backend(StrEnum):
     NCCL = "nccl"
 
 
-STRATEGIES = {
-    Strategy.PIPELINE: planning_pb2.SPLIT_STRATEGY_PIPELINE,
-    Strategy.TENSOR: planning_pb2.SPLIT_STRATEGY_TENSOR,
-    Strategy.WHOLE: planning_pb2.SPLIT_STRATEGY_WHOLE,
-}
-BACKENDS = {
-    Backend.RING: planning_pb2.DISTRIBUTED_BACKEND_RING,
-    Backend.JACCL: planning_pb2.DISTRIBUTED_BACKEND_JACCL,
-    Backend.NCCL: planning_pb2.DISTRIBUTED_BACKEND_NCCL,
-}
-
-
 def plan(
     model: Annotated[str, typer.Argument(help="a model folder, a folder under models/, or a Hugging Face id")],
     home: Home = None,
@@ -57,7 +46,7 @@ def plan(
     ] = None,
     strategy: Annotated[Strategy | None, typer.Option(help="how it is divided (default: the best)")] = None,
     backend: Annotated[Backend | None, typer.Option(help="over which backend of MLX (default: the best)")] = None,
-    min_nodes: Annotated[int, typer.Option(min=1, max=64, help="over so many nodes at least")] = 1,
+    min_nodes: Annotated[int, typer.Option(min=1, max=NODE_COUNT_MAX, help="over so many nodes at least")] = 1,
     kv_budget_tokens: Annotated[
         int, typer.Option(min=0, max=KV_TOKENS_MAX, help="tokens of KV for all its requests (0: as fits)")
     ] = 0,
@@ -75,24 +64,21 @@ def plan(
         Path | None,
         typer.Option(help="plan for the cluster that this TOML file describes", exists=True, dir_okay=False),
     ] = None,
-    all_: Annotated[bool, typer.Option("--all", help="everything that was not taken, not only the first 20")] = False,
+    all_: Annotated[bool, typer.Option("--all", help="everything that was not taken, not only 20 of it")] = False,
     json: Json = False,
 ) -> None:
     """Where a model would run, over which links, how fast; and why not otherwise. Starts nothing."""
     if hostfile_out is not None and os.path.lexists(hostfile_out):
         # Before anybody waits for an answer.
         refuse(f"{hostfile_out} exists already: remove it, or choose another with --hostfile-out")
-    folder = Path(model).expanduser()
-    spec = cluster_pb2.DeploymentSpec(
-        model=str(folder.resolve()) if folder.is_dir() else model, kv_budget_tokens=kv_budget_tokens
-    )
+    spec = cluster_pb2.DeploymentSpec(model=model_word(model), kv_budget_tokens=kv_budget_tokens)
     policy = planning_pb2.PlacementPolicy(
-        strategy=STRATEGIES[strategy] if strategy else planning_pb2.SPLIT_STRATEGY_UNSPECIFIED,
-        backend=BACKENDS[backend] if backend else planning_pb2.DISTRIBUTED_BACKEND_UNSPECIFIED,
+        strategy=plan_words.STRATEGIES[strategy] if strategy else planning_pb2.SPLIT_STRATEGY_UNSPECIFIED,
+        backend=plan_words.BACKENDS[backend] if backend else planning_pb2.DISTRIBUTED_BACKEND_UNSPECIFIED,
         nodes=[] if nodes is None else _words(nodes),
         node_count_min=min_nodes,
         requires_fast=require_fast,
-        hostfile=_text(hostfile) if hostfile else "",
+        hostfile=_text(hostfile, HOSTFILE_BYTES_MAX) if hostfile else "",
     )
     imagined = _imagined(cluster) if cluster else None
 
@@ -130,7 +116,7 @@ def _show(model: str, found: planning_pb2.PlanPlacementResponse, count_max: int 
         saying.out.print()
         columns, rows = plan_tables.rejected_table(found, names, count_max)
         saying.table("not taken", columns, rows, "")
-        if rest := plan_tables.rejected_line(found, len(rows)):
+        if rest := plan_tables.rest_line(found, count_max):
             _say(rest)
 
 
@@ -166,17 +152,17 @@ def _words(text: str) -> list[str]:
 
 def _imagined(path: Path) -> planning_pb2.ImaginedCluster:
     try:
-        return cluster_file.read(_text(path))
+        return cluster_file.read(_text(path, CLUSTER_FILE_BYTES_MAX))
     except cluster_file.BadClusterFile as error:
         _refuse_file(path, str(error))
 
 
-def _text(path: Path) -> str:
+def _text(path: Path, bytes_max: int) -> str:
     try:
         with path.open("rb") as file:
-            data = file.read(FILE_BYTES_MAX + 1)
-        if len(data) > FILE_BYTES_MAX:
-            _refuse_file(path, f"is longer than {FILE_BYTES_MAX // 1024} KiB")
+            data = file.read(bytes_max + 1)
+        if len(data) > bytes_max:
+            _refuse_file(path, f"is longer than {bytes_max // 1024} KiB")
         if not data.strip():
             _refuse_file(path, "is empty")
         return data.decode()

@@ -50,8 +50,8 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], emp
 class Progress:
     """One line that changes on a terminal; in a pipe a line at every change of its words."""
 
-    def __init__(self) -> None:
-        self._status = err.status("") if err.is_terminal else None
+    def __init__(self, console: Console = err) -> None:
+        self._status = console.status("") if console.is_terminal else None
         self._last = ""
 
     def __enter__(self) -> "Progress":
@@ -68,6 +68,7 @@ class Progress:
             return
         self._last = text
         if self._status is not None:
-            self._status.update(text)
+            # Text, not markup: a folder may be called [so].
+            self._status.update(Text(text))
         else:
             print(text, file=sys.stderr, flush=True)

@@ -13,6 +13,7 @@ from typing import Any
 import psutil
 
 from thunderline.cluster.errors import InvalidRequest
+from thunderline.cluster.planning import RANKS_SHARE
 from thunderline.process import tethered
 from thunderline.process.home import allowed_model_roots
 from thunderline.process.settings import Settings
@@ -25,7 +26,6 @@ from thunderline.runner.model_files import WeightFile
 AUDIT_DEADLINE_S, SPLITS_DEADLINE_S = 60.0, 180.0
 WITHOUT_SPLITS = "--without-splits"
 # Leaves a quarter to the system and everybody else.
-MEMORY_SHARE = 0.75
 MODEL_NAME_LENGTH_MAX = 1024
 
 
@@ -75,7 +75,7 @@ class Models:
 
     @property
     def usable_memory_bytes(self) -> int:
-        return self._settings.runner.memory_bytes or int(psutil.virtual_memory().total * MEMORY_SHARE)
+        return self._settings.runner.memory_bytes or int(psutil.virtual_memory().total * RANKS_SHARE)
 
     def fetched_folder(self, hub_id: str) -> Path:
         """Where a model from the hub is kept."""

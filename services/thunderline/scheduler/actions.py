@@ -10,8 +10,11 @@ from thunderline.scheduler.values import Cause
 
 @dataclass(frozen=True, slots=True)
 class AuditModel:
+    """`splits`: also how the engine can divide it, which takes longer the first time."""
+
     node: NodeId
     model: str
+    splits: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from thunderline.cluster.limits import Limits
 from thunderline.cluster.ranks import RankState
 from thunderline.process.changes import Changes
 from thunderline.process.entry import CannotStart
-from thunderline.scheduler import actions, ages, events, measures, reconciler, routing, wire
+from thunderline.scheduler import actions, ages, events, measures, reconciler, routing, starting, wire
 from thunderline.scheduler.actions import Action
 from thunderline.scheduler.adoption import Plan
 from thunderline.scheduler.event_log import EventLog
@@ -122,7 +122,7 @@ class Control:
             starting=dict(self._starting),
             served=self._standings.served,
             ages_s=self._ages.look(self._wishes.values(), time.monotonic()),
-            around=Surroundings() if is_placed else self.runners.around(),
+            around=Surroundings() if is_placed else self.runners.around(starting.PLANNED_NODES_MAX),
         )
         now_s, limits = time.time(), self._limits
         waits = Waits(limits.epoch_wait_min_s, limits.epoch_wait_max_s, 2 * limits.prepare_s)
@@ -180,8 +180,8 @@ class Control:
 
     async def _do(self, action: Action) -> None:
         match action:
-            case actions.AuditModel(node, model):
-                await self.runners.audit(node, model)
+            case actions.AuditModel(node, model, splits):
+                await self.runners.audit(node, model, splits)
             case actions.FetchModel(node, model):
                 await self.runners.fetch(node, model)
             case actions.StartEpoch():

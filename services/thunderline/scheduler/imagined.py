@@ -12,15 +12,20 @@ from thunderline.cluster.links import RTT_LIMITS_US, Link, LinkId, LinkState
 from thunderline.cluster.machine_facts import RdmaPortState, RdmaState
 from thunderline.cluster.media import Medium
 from thunderline.cluster.paths import End, Path
+from thunderline.cluster.planning import NAME_LENGTH_MAX, NODE_COUNT_MAX, WAY_COUNT_MAX
 from thunderline.cluster.rails import Rail, RailEnd
 from thunderline.rpc.graph import MEDIA
 from thunderline.scheduler.placing.values import Backend, Measured, Node, Situation
 from thunderline.v1 import planning_pb2
 
-NODE_COUNT_MAX, WAY_COUNT_MAX = 64, 2048
 # Each to each of 64 nodes, over a few networks.
 LINK_COUNT_MAX = 20_000
-NAME_LENGTH_MAX = 64
+# Addresses are invented for as many.
+NETWORK_COUNT_MAX = 256
+# A petabyte, also in a second; an hour; a thousand times what any cable carries.
+BYTES_MAX, RTT_US_MAX, BITS_PER_S_MAX = 2**50, 3_600_000_000, 10**14
+# Names that a sentence lists.
+LISTED_MAX = 4
 BACKENDS = {
     planning_pb2.DISTRIBUTED_BACKEND_RING: Backend.RING,
     planning_pb2.DISTRIBUTED_BACKEND_JACCL: Backend.JACCL,
@@ -61,7 +66,9 @@ def _node(told: planning_pb2.ImaginedNode) -> Node:
         raise _wrong(f"a node needs a name of 1 to {NAME_LENGTH_MAX} characters")
     if told.memory_bytes <= 0:
         raise _wrong(f"how much memory node {told.name!r} has for ranks is not said")
-    if told.memory_bytes_per_s < 0:
+    if told.memory_bytes > BYTES_MAX:
+        raise _wrong(f"node {told.name!r} has no {told.memory_bytes} bytes of memory")
+    if not 0 <= told.memory_bytes_per_s <= BYTES_MAX:
         raise _wrong(f"node {told.name!r} cannot read {told.memory_bytes_per_s} bytes a second")
     if unknown := [one for one in told.backends if one not in BACKENDS]:
         raise _wrong(f"node {told.name!r} has an unknown backend {unknown[0]}")
@@ -103,7 +110,7 @@ class _Joined:
         else:
             ends = {name: End(INTERFACES[medium], medium) for name in names}
             net = "100.64" if medium is Medium.VPN else "192.168"
-            addresses = {name: f"{net}.{self._network_count % 256}.{self.numbers[name]}" for name in names}
+            addresses = {name: f"{net}.{self._network_count}.{self.numbers[name]}" for name in names}
             self._network_count += 1
         for here, there in _directions(names, way):
             link = _link(here, there, addresses, ends, way)
@@ -114,7 +121,7 @@ class _Joined:
     def _checked(self, way: planning_pb2.ImaginedWay) -> Medium:
         names, medium = list(way.nodes), MEDIA.get(way.medium)
         if unknown := [name for name in names if name not in self.numbers]:
-            raise _wrong(f"a cable or a network has {unknown[0]!r}, which is no node")
+            raise _wrong(f"a cable or a network has {_listed(unknown[:1])}, which is no node")
         if len(names) < 2 or len(set(names)) < len(names):
             raise _wrong(f"a cable or a network joins two different nodes at least, not {_listed(names)}")
         if medium is Medium.THUNDERBOLT and len(names) != 2:
@@ -125,8 +132,10 @@ class _Joined:
             raise _wrong(f"one way only is for two nodes, not {_listed(names)}")
         if way.rdma and medium is not Medium.THUNDERBOLT:
             raise _wrong(f"what joins {_listed(names)} is no Thunderbolt cable: RDMA does not work over it")
-        if way.rtt_us < 0 or way.bits_per_s < 0:
-            raise _wrong(f"what joins {_listed(names)} has a figure below zero")
+        if not (0 <= way.rtt_us <= RTT_US_MAX and 0 <= way.bits_per_s <= BITS_PER_S_MAX):
+            raise _wrong(f"what joins {_listed(names)} has no such round trip, or no such speed")
+        if medium is not Medium.THUNDERBOLT and self._network_count == NETWORK_COUNT_MAX:
+            raise _wrong(f"it has more than {NETWORK_COUNT_MAX} networks")
         assert medium is not None
         return medium
 
@@ -175,7 +184,9 @@ def _rail(names: Sequence[str], ends: Mapping[str, End], way: planning_pb2.Imagi
 
 
 def _listed(names: Sequence[str]) -> str:
-    return ", ".join(repr(name) for name in names) or "nothing"
+    told = [repr(name[:NAME_LENGTH_MAX]) for name in names[:LISTED_MAX]]
+    more = [f"{len(names) - LISTED_MAX} more"] if len(names) > LISTED_MAX else []
+    return ", ".join([*told, *more]) or "nothing"
 
 
 def _wrong(what: str) -> InvalidRequest:

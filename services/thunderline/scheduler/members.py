@@ -1,6 +1,8 @@
 """Members of the roster as placing takes them, and since when each is ALIVE. Pure."""
 
 import math
+from collections import Counter
+from collections.abc import Collection
 from dataclasses import replace
 
 from thunderline.cluster import NodeId
@@ -48,10 +50,14 @@ class Members:
     def __init__(self) -> None:
         self._members: list[Member] = []
         self._alive_since_s: dict[NodeId, float] = {}
+        self._incomplete_since_s: dict[NodeId, float] = {}
 
     def hear(self, roster: discovery_pb2.Roster, now_s: float) -> None:
         left = discovery_pb2.MEMBER_STATE_LEFT
-        self._members = [member(one) for one in roster.members if one.state != left]
+        told = [member(one) for one in roster.members if one.state != left]
+        counts = Counter(one.card.name for one in told)
+        shared = {name for name, count in counts.items() if count > 1}
+        self._members = [replace(one, card=replace(one.card, is_name_shared=one.card.name in shared)) for one in told]
         dead = {NodeId(one.card.node_id) for one in roster.members if one.state == discovery_pb2.MEMBER_STATE_DEAD}
         # One that was SUSPECT for a moment has not gone, and its links neither.
         known = {one.card.id for one in self._members} - dead
@@ -60,12 +66,15 @@ class Members:
             node: self._alive_since_s.get(node, now_s) for node in known if node in alive or node in self._alive_since_s
         }
 
-    def look(self, now_s: float) -> tuple[Member, ...]:
-        """As they are now."""
+    def look(self, now_s: float, incomplete: Collection[NodeId] = ()) -> tuple[Member, ...]:
+        """As they are now. `incomplete`: who has not told of all its links. It counts as young from then on, as long as
+        one that comes: its topology may have just been started."""
+        self._incomplete_since_s = {node: self._incomplete_since_s.get(node, now_s) for node in incomplete}
         return tuple(
             replace(one, card=replace(one.card, alive_for_s=self._age_s(one.card.id, now_s))) for one in self._members
         )
 
     def _age_s(self, node: NodeId, now_s: float) -> float:
-        age_s = now_s - self._alive_since_s.get(node, now_s)
+        since_s = max(self._alive_since_s.get(node, now_s), self._incomplete_since_s.get(node, -math.inf))
+        age_s = now_s - since_s
         return math.inf if age_s >= SETTLE_S else age_s // AGE_STEP_S * AGE_STEP_S

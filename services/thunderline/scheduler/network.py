@@ -13,10 +13,14 @@ class Network:
         self._told: object = None
         self._graph = Graph()
 
+    def read(self) -> None:
+        """From any thread: what takes long is done when it is asked for."""
+        assert self.graph is not None
+
     @property
     def graph(self) -> Graph:
         """Topology tells of every new RTT: what it says is read when somebody asks."""
-        if self._ways is not None and self._ways.topology is not self._told:
-            self._told = self._ways.topology
-            self._graph = graph_from_proto(self._ways.topology)
+        told = self._ways.topology if self._ways is not None else None
+        if told is not None and told is not self._told:
+            self._graph, self._told = graph_from_proto(told), told
         return self._graph

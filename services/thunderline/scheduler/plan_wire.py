@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from thunderline.cluster import NodeId
 from thunderline.cluster.errors import InvalidRequest
+from thunderline.cluster.planning import HOSTFILE_BYTES_MAX, NODE_COUNT_MAX
 from thunderline.rpc import rails
 from thunderline.rpc.graph import link_to_proto
 from thunderline.scheduler.imagined import BACKENDS
@@ -21,8 +22,9 @@ from thunderline.scheduler.placing.values import (
 )
 from thunderline.v1 import cluster_pb2, planning_pb2
 
-NODE_COUNT_MAX = 64
-HOSTFILE_LENGTH_MAX = 64 * 1024
+INT32_MAX = 2**31 - 1
+# Of a word for a node that is quoted.
+WORD_LENGTH_MAX = 64
 # Fewer letters of an id are nobody's name.
 ID_LETTERS_MIN = 4
 STRATEGIES = {
@@ -55,8 +57,8 @@ def policy(told: planning_pb2.PlacementPolicy, kv_budget_tokens: int) -> Policy:
 
 
 def _hostfile(text: str) -> Hostfile:
-    if len(text) > HOSTFILE_LENGTH_MAX:
-        raise InvalidRequest(f"a hostfile of {len(text)} characters; at most {HOSTFILE_LENGTH_MAX}", param="hostfile")
+    if (size := len(text.encode())) > HOSTFILE_BYTES_MAX:
+        raise InvalidRequest(f"a hostfile of {size} bytes; at most {HOSTFILE_BYTES_MAX}", param="hostfile")
     try:
         return read_launch_hostfile(text)
     except BadHostfile as error:
@@ -78,19 +80,21 @@ def _named(word: str, nodes: Sequence[Node]) -> NodeId:
             return found[0].id
         if found:
             ids = ", ".join(sorted(one.id for one in found))
-            raise InvalidRequest(f"{word!r} is several nodes: {ids}", param="nodes")
+            raise InvalidRequest(f"{word[:WORD_LENGTH_MAX]!r} is several nodes: {ids}", param="nodes")
     known = ", ".join(sorted(one.word for one in nodes)) or "none"
-    raise InvalidRequest(f"no node is named {word!r}; there are: {known}", param="nodes")
+    raise InvalidRequest(f"no node is named {word[:WORD_LENGTH_MAX]!r}; there are: {known}", param="nodes")
 
 
 def plan_to_proto(
     found: Plan, nodes: Sequence[Node], facts: cluster_pb2.ModelFacts, splits: cluster_pb2.SplitFacts | None
 ) -> planning_pb2.PlanPlacementResponse:
     names = {one.id: one.name for one in nodes}
+    # A name that several nodes have would lead mlx.launch to one of them.
+    ssh = {one.id: one.name for one in nodes if one.name and not one.is_name_shared}
     return planning_pb2.PlanPlacementResponse(
         verdict=found.verdict.value,  # type: ignore[arg-type]
         why=found.why,
-        placement=_placement(found.placement, names) if found.placement else None,
+        placement=_placement(found.placement, names, ssh) if found.placement else None,
         rejected=[_rejected(one, names) for one in found.rejected],
         waits=[
             planning_pb2.PlanWait(what=one.what.value, node_ids=one.nodes, sentence=one.text) for one in found.waits
@@ -100,7 +104,9 @@ def plan_to_proto(
     )
 
 
-def _placement(placed: Placement, names: Mapping[NodeId, str]) -> planning_pb2.PlannedPlacement:
+def _placement(
+    placed: Placement, names: Mapping[NodeId, str], ssh: Mapping[NodeId, str]
+) -> planning_pb2.PlannedPlacement:
     estimate = placed.estimate
     return planning_pb2.PlannedPlacement(
         strategy=_STRATEGY_NUMBERS[placed.strategy],
@@ -117,7 +123,7 @@ def _placement(placed: Placement, names: Mapping[NodeId, str]) -> planning_pb2.P
         )
         if estimate
         else None,
-        launch_hostfile=launch_hostfile(placed, {node: name for node, name in names.items() if name}),
+        launch_hostfile=launch_hostfile(placed, ssh),
     )
 
 
@@ -153,5 +159,5 @@ def _rejected(one: Rejected, names: Mapping[NodeId, str]) -> planning_pb2.Reject
         backend=_BACKEND_NUMBERS[one.backend] if one.backend else planning_pb2.DISTRIBUTED_BACKEND_UNSPECIFIED,
         reason=one.reason.value,
         sentence=one.text,
-        count=one.count,
+        count=min(one.count, INT32_MAX),
     )

@@ -56,6 +56,8 @@ class Planning:
 
     async def _here(self, model: str, asked: Asked, policy: Policy) -> Plan:
         runners, promised = self._control.runners, self._control.promised
+        # Of many nodes it has to be read by the side.
+        await asyncio.to_thread(runners.network.read)
         known_here = runners.around(), tuple(runners.nodes), asked.audits, promised
         # Of many nodes it takes a good part of a second.
         found = await asyncio.to_thread(planned, plan, *known_here, policy)

@@ -28,7 +28,7 @@ from thunderline.scheduler.actions import (
 from thunderline.scheduler.attempts import BEFORE_LOADING, Attempt, Next, NextAttempt, has_passed
 from thunderline.scheduler.placing.plan import plan
 from thunderline.scheduler.situation import Planner
-from thunderline.scheduler.starting import ANOTHER_DEPLOY, OTHER_FILES
+from thunderline.scheduler.starting import ANOTHER_DEPLOY, AUDIT_AGAIN_S, OTHER_FILES
 from thunderline.scheduler.values import (
     Audit,
     Cause,
@@ -42,7 +42,6 @@ from thunderline.scheduler.values import (
     World,
 )
 
-AUDIT_AGAIN_S = 10.0
 NEXT_ATTEMPT = "the next attempt"
 # Whose runner can be reached, and where it has not failed.
 ANOTHER_NODE = "another node"
@@ -251,12 +250,7 @@ def _begin(
         standing, fetch = starting.without_files(world, wish, audits, now_s)
         return standing, again + fetch
     if found.placement is None:
-        asked = {action.node for action in again if isinstance(action, AuditModel)}
-        again += [
-            AuditModel(node, model)
-            for node in sorted(usable)
-            if node not in asked and has_passed(usable[node].at_s, usable[node].at_s + AUDIT_AGAIN_S, now_s)
-        ]
+        again += starting.asked_again(wish, audits, found, now_s)
         return starting.unplaced(planner, world, wish, audits, reserved, found), again
     rank = found.placement.ranks[0]
     if rank.must_fetch and unasked:

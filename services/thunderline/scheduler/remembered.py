@@ -6,8 +6,8 @@ from thunderline.scheduler.placing.plan import plan
 from thunderline.scheduler.placing.values import Model, Plan, Policy, Situation
 from thunderline.scheduler.situation import Planner
 
-# Two for each deployment that has no place; more of them at a time are planned anew.
-COUNT_MAX = 64
+# Two for each deployment that has no place, as many as there may be.
+COUNT_MAX = 200
 
 
 class Remembered:

@@ -11,6 +11,7 @@ from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt,
 
 from thunderline.cluster import NodeId, RankId, StoreId
 from thunderline.cluster.errors import ClusterError, InstanceFailed, InvalidRequest, NotFound, Unreachable
+from thunderline.cluster.graph import Graph
 from thunderline.cluster.limits import DEFAULTS, Limits
 from thunderline.process.trust import Wallet
 from thunderline.rpc.errors import from_call
@@ -101,7 +102,7 @@ class Runners:
         self.fetches: dict[tuple[NodeId, str], Fetch] = {}
         self._carried = Carried()
         self._members = Members()
-        self._network = Network(ways)
+        self.network = Network(ways)
 
     @property
     def complete(self) -> bool:
@@ -120,9 +121,10 @@ class Runners:
         """That any runner ever started, for whichever store."""
         return max((runner.highest_epoch for runner in self.nodes.values()), default=0)
 
-    def around(self) -> Surroundings:
-        """The members of the cluster and how they are joined, as they are now."""
-        return Surroundings(self._members.look(time.monotonic()), self._network.graph, self.roster.complete)
+    def around(self, nodes_max: int = 1024) -> Surroundings:
+        """The members and how they are joined, as they are now; of more nodes than `nodes_max` not how."""
+        graph = self.network.graph if len(self.nodes) <= nodes_max else Graph()
+        return Surroundings(self._members.look(time.monotonic(), graph.incomplete), graph, self.roster.complete)
 
     def refusals(self) -> dict[NodeId, str]:
         """Why runners that obey another store take no commands."""
@@ -253,12 +255,10 @@ class Runners:
                 raise InstanceFailed(f"the runner of node {node} does not answer: {problem.message}") from None
             raise problem from None
 
-    async def audit(self, node: NodeId, model: str) -> None:
+    async def audit(self, node: NodeId, model: str, splits: bool = False) -> None:
         """Asks a node about a model; a refusal is a verdict, a broken call is asked again by the reconciler."""
-        if node not in self.nodes:
-            return
         try:
-            response = await self.ask(node, runner_pb2.AuditModelRequest(model=model))
+            response = await self.ask(node, runner_pb2.AuditModelRequest(model=model, splits=splits))
             self.audits[(node, model)] = wire.audit(response, time.time())
         except InvalidRequest as problem:
             self.audits[(node, model)] = Audit(Verdict.UNUSABLE, (problem.message,), at_s=time.time())

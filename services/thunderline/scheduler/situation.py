@@ -29,10 +29,11 @@ def _node(member: Member, audit: Audit | None, reserved_bytes: int) -> Node:
     node = replace(member.card, reserved_bytes=reserved_bytes)
     if audit is None:
         return node
-    bounds = [audit.usable_memory_bytes, *([member.working_set_bytes] if member.working_set_bytes else [])]
+    # 0: it was not told.
+    bounds = [one for one in (audit.usable_memory_bytes, member.working_set_bytes) if one]
     return replace(
         node,
-        memory_bytes=min(bounds),
+        memory_bytes=min(bounds) if audit.usable_memory_bytes else None,
         files=FILES[audit.verdict],
         file_problem="; ".join(audit.problems),
     )

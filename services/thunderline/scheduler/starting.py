@@ -7,17 +7,21 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from thunderline.cluster import NodeId
+from thunderline.cluster.graph import Graph
 from thunderline.scheduler import wording
-from thunderline.scheduler.actions import Action, FetchModel
+from thunderline.scheduler.actions import Action, AuditModel, FetchModel
 from thunderline.scheduler.attempts import has_passed
 from thunderline.scheduler.placing.values import Plan, Policy, Strategy, WaitFor
 from thunderline.scheduler.placing.values import Verdict as PlanVerdict
 from thunderline.scheduler.situation import Planner, planned
 from thunderline.scheduler.values import Audit, DeploymentState, Standing, Verdict, Wish, World
 
+AUDIT_AGAIN_S = 10.0
 FETCH_AGAIN_S = 60.0
 OTHER_FILES = "other files"
 ANOTHER_DEPLOY = "another deploy"
+# Of more nodes a plan for several takes longer than a pass may: `thunderline plan` makes it.
+PLANNED_NODES_MAX = 8
 # Nodes that a placement says it was not placed on.
 REASON_COUNT_MAX = 16
 
@@ -43,7 +47,9 @@ def _planned(
 ) -> Plan | None:
     policy = Policy(kv_budget_tokens=wish.spec.kv_budget_tokens, strategy=strategy)
     known = {node: _as_fetched(world, wish, node, audit) for node, audit in audits.items()}
-    return planned(plan, world.around, world.runners.keys(), known, reserved, policy)
+    # One node needs no links, of which something changes all the time.
+    around = replace(world.around, graph=Graph()) if strategy is Strategy.WHOLE else world.around
+    return planned(plan, around, world.runners.keys(), known, reserved, policy)
 
 
 def _as_fetched(world: World, wish: Wish, node: NodeId, audit: Audit) -> Audit:
@@ -63,6 +69,13 @@ def unplaced(plan: Planner, world: World, wish: Wish, audits: Audits, reserved: 
         what = found.waits[0].what
         how = "does not fit now" if what is WaitFor.MEMORY else f"waits for {what.value}"
         return Standing(DeploymentState.WAITING, f"{model} {how}: {why}", what.value)
+    alone = Standing(
+        DeploymentState.IMPOSSIBLE,
+        f"{model} does not fit on one node: {why}; {wording.on_several(model)}",
+        "more memory on one node",
+    )
+    if max(len(world.around.members), len(world.runners)) > PLANNED_NODES_MAX:
+        return alone
     several = _planned(plan, world, wish, audits, reserved, None)
     assert several is not None, "the same audits have told what it is like"
     if several.verdict is PlanVerdict.WAITING and several.waits[0].what is WaitFor.LINKS:
@@ -71,8 +84,16 @@ def unplaced(plan: Planner, world: World, wish: Wish, audits: Audits, reserved: 
         return Standing(DeploymentState.WAITING, text, WaitFor.LINKS.value)
     if several.verdict is PlanVerdict.IMPOSSIBLE:
         return Standing(DeploymentState.IMPOSSIBLE, f"{model} does not fit: {why}", "more memory")
-    text = f"{model} does not fit on one node: {why}; {wording.on_several(model)}"
-    return Standing(DeploymentState.IMPOSSIBLE, text, "more memory on one node")
+    return alone
+
+
+def asked_again(wish: Wish, audits: Audits, found: Plan, now_s: float) -> list[Action]:
+    """About what has no place: there may be more memory by now; and one node says how several could share it."""
+    usable = {node: audit for node, audit in audits.items() if audit.verdict is Verdict.USABLE}
+    due = [node for node in sorted(usable) if has_passed(usable[node].at_s, usable[node].at_s + AUDIT_AGAIN_S, now_s)]
+    is_tried = any(audit.model and audit.model.pipeline.can is not None for audit in usable.values())
+    wants_splits = found.verdict is PlanVerdict.IMPOSSIBLE and len(audits) > 1 and not is_tried
+    return [AuditModel(node, wish.spec.model, wants_splits and node == due[0]) for node in due]
 
 
 def without_files(world: World, wish: Wish, audits: Audits, now_s: float) -> tuple[Standing, list[Action]]:

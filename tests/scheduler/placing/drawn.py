@@ -57,10 +57,9 @@ def rail_of(one: str, other: str, number: int, is_active: bool = True) -> Rail:
     return Rail(ends[0], ends[1], speed_gbps=40 if number else 80)
 
 
-def scene(seed: int, count_max: int = 5, is_uniform: bool = False) -> tuple[Situation, Model, Policy]:
-    """`is_uniform`: the layers are alike."""
+def scene(seed: int, count_max: int = 5) -> tuple[Situation, Model, Policy]:
     random = Random(seed)
-    return cluster(random, count_max), model(random, is_uniform), policy(random)
+    return cluster(random, count_max), model(random), policy(random)
 
 
 def cluster(random: Random, count_max: int) -> Situation:
@@ -76,12 +75,12 @@ def cluster(random: Random, count_max: int) -> Situation:
     return Situation(tuple(drawn_node(random, name) for name in names), Graph(links=tuple(links), rails=tuple(rails)))
 
 
-def model(random: Random, is_uniform: bool = False) -> Model:
+def model(random: Random) -> Model:
     count = random.choice((1, 2, *range(4, 13)))
     sizes = [random.randint(1, 3) * GIB for _ in range(count)]
     heads = random.choice(((12, 12), (8, 2), (9, 3)))
     return Model(
-        tuple(sizes[:1] * count if is_uniform else sizes),
+        tuple(sizes),
         embedding_bytes=random.randint(0, 3) * GIB,
         head_bytes=random.randint(0, 2) * GIB,
         is_tied=random.random() < 0.5,

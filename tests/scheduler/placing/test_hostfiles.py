@@ -208,6 +208,11 @@ def test_a_hostfile_in_its_short_form() -> None:
 
 UNEVEN = situation([node("a", 150), node("b", 30)], lan("ab"), [rail("a", "b")])
 WRITTEN: dict[str, tuple[Situation, Model]] = {
+    "one node alone": (situation(nodes("ab"), []), model(20)),
+    "NCCL, which finds its own links": (
+        situation(nodes("ab", backends=CUDA), [*lan("ab"), *cable("a", "b")]),
+        model(120),
+    ),
     "a ring": (situation(nodes("abc", backends=LINUX), THREE_BY_CABLE), model(180)),
     "two cables": (RAILS[0], model(120)),
     "a mesh of eight": (RAILS[1], model(600)),
@@ -227,7 +232,7 @@ def test_what_is_written_for_mlx_launch_is_read_as_the_same_placement(here: Situ
 def test_a_hostfile_of_nodes_without_room_says_so_of_every_way() -> None:
     written = launch_hostfile(placed(plan(UNEVEN, model(150))), {})
     found = plan(UNEVEN, model(170), Policy(hostfile=read_launch_hostfile(written)))
-    assert found.verdict is Verdict.WAITING
+    assert found.verdict is Verdict.IMPOSSIBLE
     assert "tensor: each of 2 ranks needs" in found.why
     assert "pipeline: no split of its 170 layers fits" in found.why
 
@@ -283,7 +288,26 @@ FAULTS: dict[str, tuple[Situation, Policy, str]] = {
     "a host that nobody knows": (LAN3, given(ips("a"), ips("elsewhere")), "host 1 (elsewhere) is no node"),
     "the same node twice": (LAN3, given(ips("a", "192.168.1.1"), ips("192.168.1.1")), "two of its hosts are one node"),
     "a name and an address of two nodes": (LAN3, given(ips("a", "192.168.1.2"), ips("c")), "host 0 (a) may be a or b"),
-    "one host": (LAN3, given(ips("a")), "two hosts at least"),
+    "hosts that nobody knows at all": (LAN3, given(ips("x"), ips("y")), "host 1 (y) is no node"),
+    "one host without room": (LAN3, given(ips("a")), "needs 135.75 GiB, has 96.00 GiB free"),
+    "one host for a group": (LAN3, replace(given(ips("a")), strategy=Strategy.TENSOR), "two hosts at least"),
+    "fewer hosts than are asked for": (
+        LAN3,
+        replace(given(ips("a", "192.168.1.1"), ips("b", "192.168.1.2")), node_count_min=3),
+        "3 nodes at least are asked for, it has 2 hosts",
+    ),
+    "not all nodes that are asked for": (
+        LAN3,
+        replace(
+            given(ips("a", "192.168.1.1"), ips("b", "192.168.1.2")), nodes=frozenset({NodeId(one) for one in "abc"})
+        ),
+        "c should take part, and is not in it",
+    ),
+    "rows of rails that nobody reads": (
+        LAN3,
+        given(HostfileHost("a", ("192.168.1.1",), ((),)), HostfileHost("b", ("192.168.9.9",), ((),)), backend="ring"),
+        "192.168.9.9 cannot be dialled",
+    ),
     "no address": (LAN3, given(ips("a", "192.168.1.1"), ips("b")), "host 1 has no address"),
     "an address that nobody dialled": (
         situation(nodes("ab"), lan("ab")),
@@ -338,15 +362,26 @@ FAULTS: dict[str, tuple[Situation, Policy, str]] = {
 }
 
 
-@pytest.mark.parametrize(("here", "policy", "says"), FAULTS.values(), ids=FAULTS.keys())
-def test_a_given_hostfile_is_refused_with_its_faults(here: Situation, policy: Policy, says: str) -> None:
+# What no other link, cable or free memory would mend.
+NEVER = {
+    "one host without room",
+    "a backend that a node lacks",
+    "a model that the engine cannot split so",
+    "a model that does not fit so",
+}
+
+
+@pytest.mark.parametrize("case", FAULTS)
+def test_a_given_hostfile_is_refused_with_its_faults(case: str) -> None:
+    here, policy, says = FAULTS[case]
     wants = model(120)
     if "array" in says:
         wants = replace(wants, pipeline=CANNOT, tensor=CANNOT)
     wants = replace(wants, layer_bytes=tuple(one * 2 for one in wants.layer_bytes)) if "no split" in says else wants
     found = plan(here, wants, policy)
-    assert (found.verdict, found.placement) == (Verdict.WAITING, None)
-    assert says in found.why
+    assert found.verdict is (Verdict.IMPOSSIBLE if case in NEVER else Verdict.WAITING)
+    assert found.placement is None
+    assert found.why.count(says) == 1
     assert {one.reason for one in found.rejected} == {Reason.HOSTFILE}
 
 

@@ -16,7 +16,13 @@ from thunderline.cluster.links import LinkState, in_order
 from thunderline.cluster.machine_facts import RdmaState
 from thunderline.cluster.media import Medium
 from thunderline.scheduler.placing.dialling import below
-from thunderline.scheduler.placing.hostfiles import matrix_problems, ring_hosts, ring_problems
+from thunderline.scheduler.placing.hostfiles import (
+    launch_hostfile,
+    matrix_problems,
+    read_launch_hostfile,
+    ring_hosts,
+    ring_problems,
+)
 from thunderline.scheduler.placing.memory import Needs, least_tokens
 from thunderline.scheduler.placing.plan import plan
 from thunderline.scheduler.placing.values import (
@@ -103,6 +109,20 @@ def test_what_is_dialled_is_the_first_link_that_meets_its_minimums(seed: int) ->
 
 @LAWS
 @given(seeds)
+def test_a_hostfile_that_was_written_comes_back(seed: int) -> None:
+    here, of, policy = drawn.scene(seed)
+    found = plan(here, of, policy).placement
+    if found is None:
+        return
+    written = launch_hostfile(found, {})
+    again = plan(here, of, replace(policy, strategy=found.strategy, hostfile=read_launch_hostfile(written))).placement
+    assert again is not None
+    assert (again.nodes, again.strategy, again.backend) == (found.nodes, found.strategy, found.backend)
+    assert launch_hostfile(again, {}) == written
+
+
+@LAWS
+@given(seeds)
 def test_what_mlx_gets_is_what_mlx_takes(seed: int) -> None:
     here, of, policy = drawn.scene(seed)
     found = plan(here, of, policy).placement
@@ -122,7 +142,7 @@ def test_what_mlx_gets_is_what_mlx_takes(seed: int) -> None:
 @LAWS
 @given(seeds)
 def test_more_memory_another_link_or_node_takes_no_placement_away(seed: int) -> None:
-    here, of, policy = drawn.scene(seed, is_uniform=True)
+    here, of, policy = drawn.scene(seed)
     before = plan(here, of, policy)
     if before.placement is not None:
         after = plan(drawn.richer(seed, here), of, policy)

@@ -26,8 +26,8 @@ from scheduler.placing.scenes import (
     where,
 )
 from thunderline.cluster import NodeId
-from thunderline.cluster.graph import Tried
-from thunderline.cluster.links import LinkState
+from thunderline.cluster.graph import Outcome, Tried
+from thunderline.cluster.links import Link, LinkState
 from thunderline.cluster.machine_facts import RdmaPortState, RdmaState
 from thunderline.cluster.media import Medium
 from thunderline.scheduler.placing.plan import plan
@@ -69,6 +69,12 @@ DEAD_TOO = [*nodes("ab", backends=LINUX), node("c", 300, is_alive=False, backend
 ROWS: dict[str, Row] = {
     "a model too large for all together": Row(
         TWO, HUGE, IMPOSSIBLE, "needs 452.50 GiB, 2 nodes together have 192.00 GiB"
+    ),
+    "a model too large for who can use the files": Row(
+        situation([node("a"), node("b", files=Files.UNUSABLE)], lan("ab")),
+        HUGE,
+        IMPOSSIBLE,
+        "GiB, a has 96.00 GiB",
     ),
     "too large for those that are ALIVE": Row(
         situation(DEAD_TOO, lan("ab")), HUGE, WAITING, "c is not ALIVE", (WaitFor.NODES, "c")
@@ -270,6 +276,60 @@ def test_an_end_that_RDMA_cannot_use_is_named(end: dict[str, Any], facts: dict[s
     # Another cable between the two does not suffer from it.
     both = replace(here, graph=replace(here.graph, rails=(broken, rail("a", "b", ("en3", "en4")))))
     assert placed(plan(both, model(120), JACCL)).devices[0][1] == ("rdma_en3",)
+
+
+def crossed(one: Link) -> Tried:
+    return Tried(*one.id, Outcome.ANSWERED, state=one.state, rtt_us=one.rtt_us)
+
+
+YOUNG_C = [*nodes("ab", backends=LINUX), node("c", backends=LINUX, alive_for_s=1.0)]
+UNTRIED = [
+    Tried(NodeId(i), NodeId(j), f"10.0.0.{k}")
+    for i, j, k in (("a", "c", 3), ("b", "c", 3), ("c", "a", 1), ("c", "b", 2))
+]
+YOUNG_BOTH = nodes("ab", backends=LINUX, alive_for_s=1.0)
+SILENT = (NodeId("a"), NodeId("b"))
+# Nodes that have just come, or whose topology has: what is planned meanwhile.
+COMING: dict[str, tuple[Situation, Model, str]] = {
+    "a newcomer that is not needed": (situation(YOUNG_C, lan("ab"), tried=UNTRIED), model(120), "pipeline ring a b"),
+    "a newcomer that flaps, of which a link is known": (
+        situation(YOUNG_C, lan("abc"), tried=UNTRIED[:1]),
+        model(120),
+        "pipeline ring a b",
+    ),
+    "a newcomer that is needed": (situation(YOUNG_C, lan("abc"), tried=UNTRIED), model(200), "WAITING"),
+    "a newcomer, and without it only a VPN": (situation(YOUNG_C, vpn("ab"), tried=UNTRIED), model(120), "WAITING"),
+    "a topology that has told of the VPN only": (
+        situation(YOUNG_BOTH, vpn("ab"), tried=[crossed(one) for one in vpn("ab")], incomplete=SILENT),
+        model(120),
+        "WAITING",
+    ),
+    "one that has told all": (
+        situation(YOUNG_BOTH, vpn("ab"), tried=[crossed(one) for one in vpn("ab")]),
+        model(120),
+        "pipeline ring a b",
+    ),
+    "one that has told so little for long": (
+        situation(nodes("ab", backends=LINUX), vpn("ab"), incomplete=SILENT),
+        model(120),
+        "pipeline ring a b",
+    ),
+    "one whose model fits on one node": (
+        situation(YOUNG_BOTH, vpn("ab"), incomplete=SILENT),
+        model(20),
+        "whole a",
+    ),
+}
+
+
+@pytest.mark.parametrize(("here", "of", "expected"), COMING.values(), ids=COMING.keys())
+def test_while_nodes_come(here: Situation, of: Model, expected: str) -> None:
+    found = plan(here, of)
+    assert where(found) == expected, found.why
+    if expected == "pipeline ring a b" and len(here.nodes) == 3:
+        assert any(one.nodes == ("c",) and one.reason is Reason.LINK for one in found.rejected)
+    if expected == "WAITING":
+        assert found.waits[0].what is WaitFor.LINKS
 
 
 def test_nodes_of_one_machine_meet_by_loopback() -> None:

@@ -45,7 +45,9 @@ def estimate(placement: Placement, grounds: Grounds) -> Placement:
         return placement
     times_s = [read_bytes(placement, grounds, rank) / node.memory_bytes_per_s for rank, node in enumerate(nodes)]
     memory_s = max(times_s) if placement.strategy is Strategy.TENSOR else sum(times_s)
-    return replace(placement, estimate=Estimate(memory_s, _links_s(placement, grounds)))
+    found = Estimate(memory_s, _links_s(placement, grounds))
+    # Of a model whose files tell no weights.
+    return replace(placement, estimate=found) if found.memory_s + found.links_s else placement
 
 
 def read_bytes(placement: Placement, grounds: Grounds, rank: int) -> float:

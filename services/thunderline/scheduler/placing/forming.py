@@ -104,11 +104,14 @@ def _has_slow(grounds: Grounds, order: Sequence[int], backend: Backend) -> bool:
     return any(ways[grounds.pair(*pair)].cost.quality.is_below for pair in passed)
 
 
-def formed(grounds: Grounds, order: Sequence[int], method: Method, is_ring: bool | None = None) -> Placement | Failed:
-    """In this order, or what keeps it from that. `is_ring`: of JACCL; None: where the rails make no mesh."""
+def formed(
+    grounds: Grounds, order: Sequence[int], method: Method, is_ring: bool | None = None, listener: str = ""
+) -> Placement | Failed:
+    """In this order, or what keeps it from that. `is_ring`: of JACCL; None: where the rails make no mesh. `listener`:
+    the address of rank 0 for the others; "": the best that there is."""
     coordinator = ""
     if method.backend is not Backend.RING:
-        coordinator = grounds.coordinator(order, order[0])
+        coordinator = listener or grounds.coordinator(order, order[0])
         if not coordinator and grounds.needs_coordinator(order, method.backend):
             return _unheard(grounds, order, method.backend)
     layers = _layers(grounds, order, method.strategy)

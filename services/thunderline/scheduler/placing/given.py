@@ -6,14 +6,16 @@ from itertools import combinations
 
 from thunderline.scheduler.placing import methods, rdma
 from thunderline.scheduler.placing.dialling import describe
-from thunderline.scheduler.placing.forming import formed
+from thunderline.scheduler.placing.forming import Failed, formed, whole
 from thunderline.scheduler.placing.grounds import Grounds, Method
 from thunderline.scheduler.placing.hostfiles import matrix_problems
+from thunderline.scheduler.placing.reasons import too_small
 from thunderline.scheduler.placing.values import (
     Backend,
     Hostfile,
     Placement,
     Plan,
+    Policy,
     Reason,
     Rejected,
     Strategy,
@@ -21,19 +23,33 @@ from thunderline.scheduler.placing.values import (
     Wait,
     WaitFor,
 )
+from thunderline.scheduler.placing.verdict import is_impossible
+from thunderline.scheduler.placing.wording import counted, listed
 
 BACKENDS = {"ring": Backend.RING, "jaccl": Backend.JACCL, "jaccl-ring": Backend.JACCL, "nccl": Backend.NCCL}
 
 
 def checked(grounds: Grounds, hostfile: Hostfile, unfit: Sequence[Rejected]) -> Plan:
-    """PLACED exactly so, or every fault that it has: WAITING, as another node, link or cable may mend each."""
-    order, problems = _order(grounds, hostfile, unfit)
+    """PLACED exactly so, or every fault that it has: WAITING, as another node, link or cable may mend each; IMPOSSIBLE
+    where its hosts would not do on any.
+
+    Nobody waits for links that may still come: who has written it down has chosen, a VPN too.
+    """
+    order, problems = _order(grounds, hostfile)
+    if problems:
+        return _refused(grounds, order, [*problems, *(one.text for one in unfit)], unfit)
+    problems = _pin_problems(grounds, order)
+    if len(order) == 1 and methods.takes_one_node(grounds.policy):
+        found = whole(grounds, order[0])
+        problems += [] if isinstance(found, Placement) else [too_small(grounds)((order[0],))]
+        if problems:
+            return _refused(grounds, order, problems, unfit, replace(grounds.policy, strategy=Strategy.WHOLE))
+        return _placed("whole", found, unfit)
+    if len(order) == 1:
+        return _refused(grounds, order, [*problems, "a group has two hosts at least"], unfit)
     backend = _backend(grounds, hostfile)
     possible = _methods(grounds, backend, len(order))
-    if isinstance(possible, str):
-        problems.append(possible)
-    if problems or isinstance(possible, str):
-        return _refused(grounds, order, problems, unfit)
+    problems += [possible] if isinstance(possible, str) else []
     problems += [why for number in order if (why := grounds.problem(number, backend))]
     if backend is Backend.RING:
         problems += _ring_faults(grounds, order, hostfile)
@@ -41,23 +57,26 @@ def checked(grounds: Grounds, hostfile: Hostfile, unfit: Sequence[Rejected]) -> 
         problems += _rail_faults(grounds, order, hostfile)
     if backend is not Backend.RING:
         problems += _coordinator_faults(grounds, order, hostfile, backend)
-    if problems:
-        return _refused(grounds, order, problems, unfit)
+    if problems or isinstance(possible, str):
+        return _refused(grounds, order, problems, unfit, replace(grounds.policy, backend=backend))
     is_ring = hostfile.backend == "jaccl-ring" or None
-    narrowed, failed = _narrowed(grounds, order, hostfile), []
+    narrowed, failed = _narrowed(grounds, order, hostfile, backend), []
     for method in possible:
-        found = formed(narrowed, order, method, is_ring)
+        found = formed(narrowed, order, method, is_ring, next(iter(hostfile.hosts[0].ips), ""))
         if isinstance(found, Placement):
-            break
+            return _placed(f"{method.strategy.value} over {backend.value}", found, unfit)
         failed.append(f"{method.strategy.value}: {found.text}" if len(possible) > 1 else found.text)
-    else:
-        return _refused(grounds, order, failed, unfit)
-    told = f"as the hostfile says: {method.strategy.value} over {backend.value}"
+    return _refused(grounds, order, failed, unfit, replace(grounds.policy, backend=backend))
+
+
+def _placed(how: str, found: Placement | Failed, unfit: Sequence[Rejected]) -> Plan:
+    assert isinstance(found, Placement)
     slow = f", SLOW: {'; '.join(found.slow)}" if found.slow else ""
-    return Plan(Verdict.PLACED, told + slow, replace(found, reasons=(told + slow,)), tuple(unfit))
+    told = f"as the hostfile says: {how}{slow}"
+    return Plan(Verdict.PLACED, told, replace(found, reasons=(told,)), tuple(unfit))
 
 
-def _order(grounds: Grounds, hostfile: Hostfile, unfit: Sequence[Rejected]) -> tuple[list[int], list[str]]:
+def _order(grounds: Grounds, hostfile: Hostfile) -> tuple[list[int], list[str]]:
     """The node of each host: by one of its addresses, else by name or id."""
     order: list[int] = []
     problems = []
@@ -75,9 +94,19 @@ def _order(grounds: Grounds, hostfile: Hostfile, unfit: Sequence[Rejected]) -> t
             problems.append(f"host {rank} ({host.ssh}) is no node that can take part")
     if len(set(order)) < len(order):
         problems.append("two of its hosts are one node")
-    if len(hostfile.hosts) < 2:
-        problems.append("a group has two hosts at least")
-    return order, problems + [one.text for one in unfit if problems]
+    return order, problems
+
+
+def _pin_problems(grounds: Grounds, order: Sequence[int]) -> list[str]:
+    """What the operator asks for beside it."""
+    policy, found = grounds.policy, []
+    if missing := sorted(policy.nodes - {grounds.ids[i] for i in order}):
+        words = [grounds.words[grounds.numbers[one]] if one in grounds.numbers else one for one in missing]
+        found.append(f"{listed(words)} should take part, and is not in it")
+    if len(order) < policy.node_count_min:
+        wants = counted(policy.node_count_min, "node")
+        found.append(f"{wants} at least are asked for, it has {counted(len(order), 'host')}")
+    return found
 
 
 def _backend(grounds: Grounds, hostfile: Hostfile) -> Backend:
@@ -95,7 +124,7 @@ def _methods(grounds: Grounds, backend: Backend, size: int) -> list[Method] | st
     possible = [one for one in methods.PREFERENCE if one.backend is backend and one.strategy in strategies]
     problems = [_method_problem(grounds, one, size) for one in possible]
     fine = [one for one, problem in zip(possible, problems, strict=True) if not problem]
-    return fine or "; ".join(problems) or methods.NEITHER
+    return fine or "; ".join(dict.fromkeys(problems)) or methods.NEITHER
 
 
 def _method_problem(grounds: Grounds, method: Method, size: int) -> str:
@@ -157,26 +186,38 @@ def _coordinator_faults(grounds: Grounds, order: Sequence[int], hostfile: Hostfi
     return [f"{address or 'no address'} of rank 0 cannot be dialled: {grounds.evidence(i, order[0])}" for i in deaf]
 
 
-def _narrowed(grounds: Grounds, order: Sequence[int], hostfile: Hostfile) -> Grounds:
-    """As if there were no other links and rails than those that it names, in its order."""
-    first = [next(iter(host.ips), "") for host in hostfile.hosts]
-    named = {(grounds.ids[number], address) for number, address in zip(order, first, strict=True)}
+def _narrowed(grounds: Grounds, order: Sequence[int], hostfile: Hostfile, backend: Backend) -> Grounds:
+    """As if there were no other links, or rails, than those that it names, in its order. NCCL finds its own links."""
     graph = grounds.situation.graph
-    rails = [
-        rail
-        for i, j in combinations(range(len(order)), 2)
-        if hostfile.hosts[i].rdma
-        for here in hostfile.hosts[i].rdma[j]
-        for rail in grounds.rails.between(*grounds.pair(order[i], order[j]))
-        if rdma.end_at(rail, grounds.ids[order[i]]).device == here
-    ]
-    links = tuple(link for link in graph.links if (link.to_node, link.address) in named)
-    situation = replace(grounds.situation, graph=replace(graph, links=links, rails=tuple(rails)))
-    return Grounds(situation, grounds.nodes, grounds.model, grounds.policy)
+    if backend is Backend.RING:
+        named = {(grounds.ids[number], host.ips[0]) for number, host in zip(order, hostfile.hosts, strict=True)}
+        graph = replace(graph, links=tuple(link for link in graph.links if (link.to_node, link.address) in named))
+    if backend is Backend.JACCL:
+        rails = [
+            rail
+            for i, j in combinations(range(len(order)), 2)
+            for here in hostfile.hosts[i].rdma[j]
+            for rail in grounds.rails.between(*grounds.pair(order[i], order[j]))
+            if rdma.end_at(rail, grounds.ids[order[i]]).device == here
+        ]
+        graph = replace(graph, rails=tuple(rails))
+    return Grounds(replace(grounds.situation, graph=graph), grounds.nodes, grounds.model, grounds.policy)
 
 
-def _refused(grounds: Grounds, order: Sequence[int], problems: Sequence[str], unfit: Sequence[Rejected]) -> Plan:
-    why = f"the hostfile does not do: {'; '.join(problems)}"
+def _refused(
+    grounds: Grounds,
+    order: Sequence[int],
+    problems: Sequence[str],
+    unfit: Sequence[Rejected],
+    wants: Policy | None = None,
+) -> Plan:
+    """`wants`: of its hosts, where all of them are known."""
+    told = tuple(dict.fromkeys(problems))
+    why = f"the hostfile does not do: {'; '.join(told)}"
     nodes = tuple(grounds.ids[i] for i in order)
-    rejected = (*unfit, *(Rejected(nodes, Reason.HOSTFILE, one) for one in problems))
+    rejected = (*unfit, *(Rejected(nodes, Reason.HOSTFILE, one) for one in told))
+    if wants is not None:
+        members = [grounds.nodes[i] for i in order]
+        if is_impossible(grounds.situation, members, grounds.model, replace(wants, nodes=frozenset(nodes))):
+            return Plan(Verdict.IMPOSSIBLE, why, rejected=rejected)
     return Plan(Verdict.WAITING, why, rejected=rejected, waits=(Wait(WaitFor.LINKS, (), why),))

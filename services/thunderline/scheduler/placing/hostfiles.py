@@ -12,12 +12,15 @@ from itertools import pairwise
 from typing import Any
 
 from thunderline.cluster import NodeId
+from thunderline.cluster.planning import NODE_COUNT_MAX
 from thunderline.scheduler.placing.rdma import MESH_RANKS_MAX, RING_RAILS_MAX
 from thunderline.scheduler.placing.values import Backend, Hostfile, HostfileHost, Matrix, Placement
 
 # By rank: "ip:port", one for each socket to each neighbour.
 RingHosts = tuple[tuple[str, ...], ...]
 
+# A host's name has 253 characters at most.
+TEXT_LENGTH_MAX = 256
 LAUNCH_BACKENDS = {"ring", "jaccl", "jaccl-ring", "nccl"}
 
 
@@ -145,8 +148,11 @@ def read_launch_hostfile(text: str) -> Hostfile:
     told, backend = (tree.get("hosts"), tree.get("backend", "")) if isinstance(tree, dict) else (tree, "")
     if not isinstance(told, list) or not told:
         raise BadHostfile("has no list of hosts")
-    if backend not in {"", "any", *LAUNCH_BACKENDS}:
-        raise BadHostfile(f"backend {backend!r} is none of {', '.join(sorted(LAUNCH_BACKENDS))}")
+    if len(told) > NODE_COUNT_MAX:
+        raise BadHostfile(f"has {len(told)} hosts; at most {NODE_COUNT_MAX}")
+    if not isinstance(backend, str) or backend not in {"", "any", *LAUNCH_BACKENDS}:
+        word = repr(backend)[:TEXT_LENGTH_MAX]
+        raise BadHostfile(f"backend {word} is none of {', '.join(sorted(LAUNCH_BACKENDS))}")
     hosts = tuple(_host(one, number) for number, one in enumerate(told))
     for (number, one), (_, other) in pairwise(enumerate(hosts)):
         if bool(one.rdma) != bool(other.rdma):
@@ -155,10 +161,10 @@ def read_launch_hostfile(text: str) -> Hostfile:
 
 
 def _host(tree: Any, number: int) -> HostfileHost:
-    if not isinstance(tree, dict) or not isinstance(tree.get("ssh"), str):
+    if not isinstance(tree, dict) or not _is_text(tree.get("ssh")):
         raise BadHostfile(f"host {number}: has no `ssh`")
     ips, rdma = tree.get("ips") or [], tree.get("rdma") or []
-    if not isinstance(ips, list) or not all(isinstance(one, str) for one in ips):
+    if not isinstance(ips, list) or not all(_is_text(one) for one in ips):
         raise BadHostfile(f"host {number}: `ips` is no list of addresses")
     cells = [_names(cell) for cell in rdma] if isinstance(rdma, list) else [None]
     if None in cells:
@@ -171,4 +177,9 @@ def _names(cell: Any) -> tuple[str, ...] | None:
     if cell is None:
         return ()
     names = cell if isinstance(cell, list) else [cell]
-    return tuple(names) if all(isinstance(one, str) and one for one in names) else None
+    return tuple(names) if all(one and _is_text(one) for one in names) else None
+
+
+def _is_text(value: Any) -> bool:
+    """What may be shown, and sent on."""
+    return isinstance(value, str) and len(value) <= TEXT_LENGTH_MAX and value.isprintable()

@@ -47,6 +47,8 @@ def plan(situation: Situation, model: Model, policy: Policy | None = None) -> Pl
         found = search.several_nodes(left, sizes)
         if found and (not waiting or found.backend is Backend.JACCL):
             return _placed(grounds, found, rejections, unfit, ruled_out)
+    if waiting and (settled_plan := _without_young(grounds, waiting, unfit)):
+        return settled_plan
     rejected = [*unfit, *ruled_out, *_missing(grounds, members), *rejections.all()]
     if waiting:
         return _waiting([one.wait for one in waiting], rejected)
@@ -54,6 +56,27 @@ def plan(situation: Situation, model: Model, policy: Policy | None = None) -> Pl
         why = verdict.why_impossible(members, model, policy, rejected)
         return Plan(Verdict.IMPOSSIBLE, why, rejected=tuple(rejected))
     return _waiting(verdict.waits(situation, members, policy, rejected, facts), rejected)
+
+
+def _without_young(grounds: Grounds, waiting: Sequence[settled.Unsettled], unfit: Sequence[Rejected]) -> Plan | None:
+    """Who comes, or comes and goes, keeps nobody from what the others can do well without it. None: they cannot."""
+    told = {node: one.wait.text for one in waiting for node in one.wait.nodes}
+    young = {one.id: told[one.id] for one in grounds.nodes if one.id in told and one.alive_for_s < settled.SETTLE_S}
+    if young.keys() & grounds.policy.nodes:
+        return None
+    others = [one for one in grounds.nodes if one.id not in young]
+    older = Grounds(grounds.situation, others, grounds.model, grounds.policy)
+    rejections = Rejections(older)
+    search = Search(older, rejections)
+    if methods.takes_one_node(grounds.policy):
+        # None of them has room, as none of all had.
+        search.one_node()
+    left, ruled_out, _ = methods.ruled(older)
+    found = search.several_nodes(left, _sizes(older, 2))
+    if found is None or found.slow:
+        return None
+    come = [Rejected((node,), Reason.LINK, text) for node, text in sorted(young.items())]
+    return _placed(older, found, rejections, [*unfit, *come], ruled_out)
 
 
 def _waiting(waits: Sequence[Wait], rejected: Sequence[Rejected]) -> Plan:

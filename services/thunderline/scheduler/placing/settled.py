@@ -33,7 +33,13 @@ def unsettled_pairs(situation: Situation, nodes: Collection[Node]) -> list[Unset
     words = {one.id: one.word for one in nodes}
     pairs = [pair for pair in combinations(sorted(words), 2) if young & set(pair)]
     parts = _by_pair(situation.graph, words.keys())
-    found = [(pair, parts.get(both, Graph())) for both in pairs for pair in unsettled(parts.get(both, Graph()), both)]
+    silent = young & set(situation.graph.incomplete)
+    found = []
+    for both in pairs:
+        part = parts.get(both, Graph())
+        # Whose topology has just been started knows some of its links, maybe the worst of them.
+        waits = [both, both[::-1]] if silent & set(both) else unsettled(part, both)
+        found += [(pair, part) for pair in waits]
     return [
         Unsettled(Wait(WaitFor.LINKS, pair, _why(part, pair, words)), _is_crossed(part) and not _open(part, pair))
         for pair, part in found
@@ -57,7 +63,9 @@ def _why(part: Graph, pair: tuple[NodeId, NodeId], words: dict[NodeId, str]) -> 
         return f"{who}: no address was tried yet"
     if left:
         return f"{who}: {', '.join(left)} has neither answered nor failed twice"
-    return f"{who}: there is a cable, and no probe has crossed it yet"
+    if pair in unsettled(part, pair):
+        return f"{who}: there is a cable, and no probe has crossed it yet"
+    return f"{who}: not all links have been told yet"
 
 
 def _sorted(one: NodeId, other: NodeId) -> tuple[NodeId, NodeId]:

@@ -41,8 +41,9 @@ class Node:
     """A member of the cluster, ALIVE or not, with what is known of it."""
 
     id: NodeId
-    # For people; "" where it is not known.
+    # For people; "" where it is not known. Machines of one make may have one name.
     name: str = ""
+    is_name_shared: bool = False
     # For ranks: the lesser of Metal's working set and 75% of RAM, or what the config says. None: not told yet.
     memory_bytes: int | None = None
     # What other epochs hold of it, older ones of the same deployment too.
@@ -69,7 +70,7 @@ class Node:
 
     @property
     def word(self) -> str:
-        return self.name or self.id[:8]
+        return f"{self.name} {self.id[:8]}".strip() if self.is_name_shared or not self.name else self.name
 
 
 @dataclass(frozen=True, slots=True)

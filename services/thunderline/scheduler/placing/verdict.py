@@ -43,11 +43,12 @@ def why_impossible(members: Sequence[Node], model: Model, policy: Policy, reject
     """With the figures of all members, where memory is what they lack; else why not the largest set."""
     if not members:
         return "there is no node"
-    needs = Needs(model, least_tokens(model, policy)).pipeline_bytes(len(members))
-    has = sum(one.memory_bytes or 0 for one in members if one.files is not Files.UNUSABLE)
+    able = [one for one in members if one.files is not Files.UNUSABLE]
+    needs = Needs(model, least_tokens(model, policy)).pipeline_bytes(len(able))
+    has = sum(one.memory_bytes or 0 for one in able)
     of_memory = [one.text for one in rejected if one.reason is Reason.MEMORY]
     if of_memory and needs > has:
-        who = f"{members[0].word} has" if len(members) == 1 else f"{counted(len(members), 'node')} together have"
+        who = f"{able[0].word} has" if len(able) == 1 else f"{counted(len(able), 'node')} together have"
         return f"needs {gib(needs)}, {who} {gib(has)}"
     of_sets = [one.text for one in rejected if one.nodes and one.reason is not Reason.NODE]
     # That nobody has a backend which nobody asked for says nothing.
@@ -69,7 +70,7 @@ def unknown(situation: Situation, members: Sequence[Node], policy: Policy) -> li
     several = members if wanted(policy) else []
     silent = [one for one in several if one.is_alive and one.id in situation.graph.incomplete]
     found += [Wait(WaitFor.NODES, (one.id,), f"{one.word} has not told of all its links") for one in silent]
-    untold = [one for one in members if one.memory_bytes is None]
+    untold = [one for one in members if one.memory_bytes is None and one.files is not Files.UNUSABLE]
     return found + [Wait(WaitFor.FACTS, (one.id,), f"{one.word} has not told its memory") for one in untold]
 
 
