@@ -146,10 +146,18 @@ def test_an_address_that_another_node_answers_is_no_longer_the_way() -> None:
     assert peers.answers_at == {A.node_id: "z:7401"}
 
 
-def test_a_dead_member_is_looked_for_where_others_have_seen_it_too() -> None:
-    roster = ticked(hearing(Z), 5.0)
-    peers = sighted(roster, Peers(), [Lead(Z.node_id, ("new:1", "z:7401"))])
-    assert calls(roster, peers)[0] == (Call(Z.node_id, ("z:7401", "new:1")),)
+# Seconds since z was heard -> where it is called, that others have seen at new:1 before.
+LOOKED_FOR: dict[str, tuple[float, tuple[str, ...]]] = {
+    "one that is heard: there may be its twin": (1.0, ("z:7401",)),
+    "one that is silent": (3.0, ("z:7401", "new:1")),
+    "one that is dead": (5.0, ("z:7401", "new:1")),
+}
+
+
+@pytest.mark.parametrize(("silent_s", "expected"), LOOKED_FOR.values(), ids=LOOKED_FOR.keys())
+def test_a_member_is_looked_for_where_others_have_seen_it(silent_s: float, expected: tuple[str, ...]) -> None:
+    peers = sighted(begun(), Peers(), [Lead(Z.node_id, ("new:1", "z:7401"))])
+    assert calls(ticked(hearing(Z), silent_s), peers)[0] == (Call(Z.node_id, expected),)
 
 
 def test_our_own_addresses_are_never_called() -> None:

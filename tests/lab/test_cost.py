@@ -69,8 +69,8 @@ def test_probing_costs_little(net: Lab, cluster: Cluster, evidence: dict[str, An
         for role, found in pids.items()
     }
     probed = [dialled(pid) - first for pid, first in zip(pids["topology"], dialled_before, strict=True)]
-    # A connection to each address in each period, at the least all but one.
-    assert min(probed) >= wanted * (taken_s / DEFAULTS.probe_period_s - 1), probed
+    # A connection to each address in each period, but for what comes late where 32 roles share two cores.
+    assert min(probed) >= 0.85 * wanted * taken_s / DEFAULTS.probe_period_s, probed
     figures = {
         "peers": NODES - 1,
         "addresses_of_each": 2,

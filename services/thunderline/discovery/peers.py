@@ -90,7 +90,12 @@ NOWHERE: Mapping[NodeId, str] = {}
 def calls(roster: Roster, peers: Peers, best: Mapping[NodeId, str] = NOWHERE) -> tuple[tuple[Call, ...], Peers]:
     """What is due, taken for done. `best`: the address of the best link to a node, where one has been measured."""
     now_s = roster.clock.awake_s
-    leads = {one: known for one, known in peers.leads.items() if now_s - known[1] < LEAD_KEPT_S}
+    # While its own card says where it is, a lead may be the way to its twin, whose answers would be taken for its own.
+    leads = {
+        one: known
+        for one, known in peers.leads.items()
+        if now_s - known[1] < LEAD_KEPT_S and not _is_heard(roster, one)
+    }
     peers = replace(peers, leads=leads)
     rest_s = _rests_s(roster, peers)
     due = {key for key, rest in rest_s.items() if now_s >= rest}
@@ -147,15 +152,11 @@ def greeted(roster: Roster, peers: Peers, greeting: Greeting, now_s: float) -> t
 def sighted(roster: Roster, peers: Peers, leads: Iterable[Lead]) -> Peers:
     """Kept of those who are not heard, and of one with our own id at another address: a twin."""
     now_s = roster.clock.awake_s
-    own, members, alive = set(roster.own.addresses), roster.members, S.ALIVE
-    departed = roster.departed
+    own, departed = set(roster.own.addresses), roster.departed
     news = {}
     for lead in leads:
-        known = members.get(lead.node_id)
         # Most are heard, and there are many.
-        if known is not None and known.state is alive and lead.node_id != roster.own_id:
-            continue
-        if lead.node_id in departed:
+        if _is_heard(roster, lead.node_id) or lead.node_id in departed:
             continue
         is_wanted = lead.node_id != roster.own_id or not own.issuperset(lead.addresses)
         if is_wanted and lead.addresses:
@@ -164,6 +165,11 @@ def sighted(roster: Roster, peers: Peers, leads: Iterable[Lead]) -> Peers:
         return peers
     kept = {one: known for one, known in peers.leads.items() if one not in news} | news
     return replace(peers, leads=dict(list(kept.items())[-LEAD_COUNT_MAX:]))
+
+
+def _is_heard(roster: Roster, node_id: NodeId) -> bool:
+    known = roster.members.get(node_id)
+    return known is not None and known.state is S.ALIVE and node_id != roster.own_id
 
 
 def greet(roster: Roster, peers: Peers, to: Card | None) -> tuple[Greeting, Peers]:
