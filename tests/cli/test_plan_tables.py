@@ -73,9 +73,6 @@ def test_a_link_below_its_minimum_says_so_and_what_nobody_knows_is_left_out() ->
     assert plan_tables.dial_text(told, A) == (
         "rank 2 at 10.0.0.2 (9.00 ms, DEGRADED), below its minimum: RTT 9 ms, at most 5 ms for THUNDERBOLT"
     )
-    bare.cable.CopyFrom(topology_pb2.LinkCable(local_receptacle="3", peer_receptacle="2", speed_gbps=80))
-    cabled = planning_pb2.PlannedDial(to_rank=2, link=bare)
-    assert "cable 3→2, 80 Gb/s direct" in plan_tables.dial_text(cabled, A)
 
 
 def test_what_stands_below_the_ranks() -> None:

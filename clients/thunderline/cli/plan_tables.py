@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 from thunderline.cli.links import called, medium_name, milliseconds, state_name
 from thunderline.cli.plan_words import way
-from thunderline.cli.rails import cable_text
 from thunderline.v1 import cluster_pb2, planning_pb2, topology_pb2
 
 REJECTED_COLUMNS = ("reason", "nodes", "way", "evidence")
@@ -99,8 +98,6 @@ def _of_link(link: topology_pb2.Link) -> Iterable[str]:
         yield medium_name(link.medium)
     if link.local_interface or link.peer_interface:
         yield " to ".join(name or "?" for name in (link.local_interface, link.peer_interface))
-    if link.HasField("cable"):
-        yield f"cable {cable_text(link.cable)}"
     yield milliseconds(link.rtt_us)
     if link.state != topology_pb2.LINK_STATE_UP:
         yield state_name(link.state)
