@@ -49,7 +49,7 @@ BESIDE_EACH_OTHER = {
     "unit": ("-n", "4", "--dist", "loadfile", "--no-loadscope-reorder"),
     "simulation": ("-n", "2", "--dist", "worksteal"),
     "lab": ("-n", "4", "--dist", "worksteal"),
-    "system": ("-n", "3", "--dist", "loadfile", "--no-loadscope-reorder"),
+    "system": ("-n", "2", "--dist", "loadfile", "--no-loadscope-reorder"),
 }
 WHOLE_SYSTEMS = ("simulation", "lab", "e2e", "faults", "evidence", "prove")
 
