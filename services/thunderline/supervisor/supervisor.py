@@ -21,8 +21,8 @@ from thunderline.process.entry import FAILED, USAGE, CannotStart, first
 from thunderline.supervisor.backoff import Backoff
 from thunderline.supervisor.role_process import RoleProcess
 
-# A role that refuses to start says why within this time.
-REFUSAL_S = 3.0
+# A role that refuses to start says why within this time; the first start of all at once takes longer on a busy machine.
+REFUSAL_S, FIRST_REFUSAL_S = 3.0, 15.0
 # From Ctrl-C: those that would start or send something new first, then the runner, which ends its ranks.
 FIRST_STOP_S = 1.5
 KILL_AFTER_S = 3.0
@@ -118,7 +118,7 @@ class Supervisor:
             code = await self._exited(role)
             lived_s = time.monotonic() - begun_s
             reason = role.last_line() if code > 0 else ""
-            if is_first and (code == USAGE or (code == FAILED and lived_s < REFUSAL_S)):
+            if is_first and (code == USAGE or (code == FAILED and lived_s < FIRST_REFUSAL_S)):
                 raise CannotStart(reason)
             is_first = False
             wait_s, backoff = backoff.died(lived_s)
