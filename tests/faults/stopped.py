@@ -8,13 +8,14 @@ from dataclasses import dataclass
 import psutil
 
 from installation import Installation, until
+from patience import PATIENCE
 from thunderline.cluster.rank_map import RankMark, Stand
 from thunderline.runner.hang import UNTAKEN_S
 from thunderline.runner.rank_process import read_mark
 
 # The runner looks every half second, and the scheduler writes the end down.
-FOUND_WITHIN_S = 2.0
-STOPPED_WITHIN_S = 2.0
+FOUND_WITHIN_S = 2.0 * PATIENCE
+STOPPED_WITHIN_S = 2.0 * PATIENCE
 
 
 @dataclass(frozen=True)

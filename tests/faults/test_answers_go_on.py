@@ -13,14 +13,15 @@ import pytest
 
 from faults.followers import Follower, first_differences, follow, p95, prefill_s, undisturbed_answers
 from installation import Installation
+from patience import PATIENCE
 from thunderline.client import SchedulerClient
 from thunderline.v1 import cluster_pb2
 
 # Of the rank, and of each role.
 ROUNDS = 20 if os.environ.get("PROVE") else 1
 CONTROL = ("discovery", "topology", "scheduler", "runner")
-PAUSE_MAX_S = 2.0
-RANK_MARGIN_S = 1.0
+PAUSE_MAX_S = 2.0 * PATIENCE
+RANK_MARGIN_S = 1.0 * PATIENCE
 READY_S = 60.0
 
 

@@ -18,14 +18,15 @@ from faults import hooked_rank
 from faults.hooked_rank import Held
 from faults.visitors import TOKENS, Leaves, Visitor, crowd, visits
 from installation import Installation, until
+from patience import PATIENCE
 from thunderline.process.metrics import PORT_OFFSET
 
 # All of them in `make prove`, a tenth in `make test`. `QUEUE_S`: about how long the last one waits for its turn.
 COUNT, SLOW_COUNT, QUEUE_S = (200, 10, 40.0) if os.environ.get("PROVE") else (20, 1, 2.0)
 SAMPLE_EVERY_S = 0.5
-OUTLIVES_MAX_S = 1.0
+OUTLIVES_MAX_S = 1.0 * PATIENCE
 # The step under way ends first; on a machine that others keep busy it may take longer than that by itself.
-AFTER_THE_STEP_MAX_S = 0.5
+AFTER_THE_STEP_MAX_S = 0.5 * PATIENCE
 IDLE_S = 30.0
 MIB = 2**20
 # What a crowd may cost a role at its peak, and what its second visit may leave more than the first.

@@ -13,11 +13,12 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from faults.followers import follow, undisturbed_answers
 from faults.stopped import FOUND_WITHIN_S, Stopped, stop
 from installation import Installation, installed, until
+from patience import PATIENCE
 from thunderline.runner.hang import UNTAKEN_S
 
 CANARY_EVERY_S = 3.0
 # Its epoch ends within a quarter of it; the next process follows.
-NEXT_WITHIN_S = 5.0
+NEXT_WITHIN_S = 5.0 * PATIENCE
 
 
 @pytest.fixture(scope="module")

@@ -11,10 +11,11 @@ from lab.network import Lab
 from lab.nodes import Cluster
 from lab.pairs import pair
 from lab.seen import THUNDERBOLT, UP, links
+from patience import PATIENCE
 from thunderline.cluster.limits import DEFAULTS
 
 ROUNDS = 50 if os.environ.get("PROVE") else 5
-WITHIN_S = 2 * DEFAULTS.probe_period_s
+WITHIN_S = 2 * DEFAULTS.probe_period_s * PATIENCE
 # Between the starts of two processes, at most.
 GAP_S = 1.0
 HELD_S = 1.0

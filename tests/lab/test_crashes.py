@@ -12,14 +12,15 @@ from lab.network import Lab
 from lab.nodes import ROLES, Cluster
 from lab.pairs import Pair, pair
 from lab.seen import Topology
+from patience import PATIENCE
 from thunderline.cluster.limits import DEFAULTS
 
 ROUNDS = 20 if os.environ.get("PROVE") else 2
 ROUNDS_WITHOUT_CABLE = 20 if os.environ.get("PROVE") else 1
-WITHIN_S = 5.0
+WITHIN_S = 5.0 * PATIENCE
 RETURNS_AFTER_S = 10.0
 # The card tells the address again, and the next probe crosses.
-BACK_WITHIN_S = 10.0
+BACK_WITHIN_S = 10.0 * PATIENCE
 SETTLED_S = 20.0
 # Whom they have known for so long they remember: no multicast crosses the VPN, and nobody has given them seeds.
 KNOWN_S = 3.0

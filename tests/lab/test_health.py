@@ -14,11 +14,12 @@ from lab.nodes import Cluster
 from lab.pairs import Pair, pair
 from lab.relay import Shape
 from lab.seen import DEGRADED, UP, WIFI, link
+from patience import PATIENCE
 
 SETTLED_S = 20.0
-DEGRADED_WITHIN_S = 8.0
+DEGRADED_WITHIN_S = 8.0 * PATIENCE
 # Five good probes, a period each; and one more, for a burst that was under way.
-UP_WITHIN_S = 14.0
+UP_WITHIN_S = 14.0 * PATIENCE
 SLOW_ONE_WAY_S, WIFI_ONE_WAY_S = 0.020, 0.015
 LIMIT_S = 0.005
 

@@ -11,10 +11,11 @@ from lab.network import Lab
 from lab.nodes import ROLES, Cluster
 from lab.pairs import Pair
 from lab.seen import UP
+from patience import PATIENCE
 from thunderline.cluster.limits import DEFAULTS
 
 SETTLED_S = 30.0
-WITHIN_S = 2 * DEFAULTS.probe_period_s
+WITHIN_S = 2 * DEFAULTS.probe_period_s * PATIENCE
 HELD_S = 4.0
 LOOK_EVERY_S = 0.1
 
