@@ -81,6 +81,8 @@ class Needs:
         # Layers that are all alike are the rule, and need no search for the lightest.
         self._is_uniform = len({*model.layer_bytes}) == 1 and len({*model.layer_kv_bytes}) <= 1
         self._lightest: dict[int, int] = {}
+        # Layers that fit, by the bytes of so many and what is free: sets of many sizes ask for the same nodes.
+        self._found: dict[tuple[Callable[[Needs, int], int], int], int] = {}
 
     @property
     def weight_bytes(self) -> int:
@@ -113,15 +115,15 @@ class Needs:
 
     def first_max(self, free_bytes: int) -> int:
         """Layers that fit, the embedding beside them."""
-        return self._most(lambda count: self.bytes(0, count), free_bytes)
+        return self._most(Needs._from_first, free_bytes)
 
     def last_max(self, free_bytes: int) -> int:
         """Layers that fit, norm and head beside them."""
-        return self._most(lambda count: self.bytes(self.layer_count - count, self.layer_count), free_bytes)
+        return self._most(Needs._to_last, free_bytes)
 
     def middle_max(self, free_bytes: int) -> int:
         """Layers that fit without an end; of unlike layers the lightest in a row."""
-        return self._most(self._lightest_bytes, free_bytes)
+        return self._most(Needs._lightest_bytes, free_bytes)
 
     def ends(self, free_bytes: int) -> list[int]:
         """By the first layer: how far the layers from there on fit, whatever the ends of the model bring."""
@@ -148,9 +150,20 @@ class Needs:
         slack = max(rank_count * ACTIVATION_BYTES_MIN, with_activations(weights) - weights - rank_count)
         return weights + slack + self.tokens * self._kv[-1]
 
-    def _most(self, bytes_of: Callable[[int], int], free_bytes: int) -> int:
+    def _most(self, bytes_of: "Callable[[Needs, int], int]", free_bytes: int) -> int:
         """The largest count that fits; none fits where one does not."""
-        return bisect_right(range(1, self.layer_count + 1), free_bytes, key=bytes_of)
+        key = (bytes_of, free_bytes)
+        if key not in self._found:
+            self._found[key] = bisect_right(
+                range(1, self.layer_count + 1), free_bytes, key=lambda count: bytes_of(self, count)
+            )
+        return self._found[key]
+
+    def _from_first(self, count: int) -> int:
+        return self.bytes(0, count)
+
+    def _to_last(self, count: int) -> int:
+        return self.bytes(self.layer_count - count, self.layer_count)
 
     def _lightest_bytes(self, count: int) -> int:
         """Of so many layers in a row without an end, one or more, at least."""
