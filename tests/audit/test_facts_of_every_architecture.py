@@ -22,12 +22,8 @@ CHUNK_TOKENS = 256
 UNUSABLE = NOT_BUILT | {name for name, verdict in NOT_BATCH.items() if verdict == REFUSED}
 # Asks for values on the way, so that a token cannot go through the real sizes.
 NOT_LAZY = {"dbrx"}
-# Dense, grouped, fused, experts, latent attention kept and not, windows, states, states beside attention, both in one
-# layer, shared layers.
-SOME = (
-    *("llama", "gpt2", "phi3", "qwen3_moe", "gpt_oss", "deepseek_v2", "deepseek_v3", "gemma3_text"),
-    *("mamba2", "jamba", "falcon_h1", "qwen3_next", "nemotron-nas"),
-)
+# Dense and grouped, fused, experts with latent attention that is kept, windows, states beside attention.
+SOME = ("llama", "gpt2", "deepseek_v2", "gemma3_text", "jamba")
 
 
 def told_by_mlx(folder: Path, *configs: Path) -> dict[str, Any]:

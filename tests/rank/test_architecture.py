@@ -1,12 +1,14 @@
 """The audit finds out by itself what an architecture may do in a batch; the engine then answers as alone."""
 
+import json
+from functools import cache
 from typing import Any
 
 import pytest
 
 from rank.test_engine import alone, prompt, story
 from thunderline.rank import architecture
-from thunderline.rank.architecture import ALONE, BATCH, BATCHINGS, ONE_PROMPT, build, judge
+from thunderline.rank.architecture import ALONE, BATCH, BATCHINGS, ONE_PROMPT, Batching, build, judge
 from thunderline.rank.prefill import BUDGET_ALONE_S, RATE_START_TOKENS_PER_S
 from thunderline.rank.sampler import Params
 from thunderline.rank.tiny import HEADS, INNER, KV_HEADS, WINDOW, tiny
@@ -74,6 +76,12 @@ GEMMA3 = {
 }
 
 
+@cache
+def judged(config: str) -> tuple[Batching, str]:
+    """As JSON."""
+    return judge(json.loads(config))
+
+
 @pytest.mark.parametrize(
     ("config", "verdict"),
     [
@@ -89,7 +97,7 @@ GEMMA3 = {
     ],
 )
 def test_verdict(config: dict[str, Any], verdict: architecture.Batching) -> None:
-    found, reason = judge(config)
+    found, reason = judged(json.dumps(config))
     assert found is verdict, reason
     assert bool(reason) is (verdict is not BATCH)
     assert "tiny copy cannot be made" not in reason
@@ -107,7 +115,7 @@ def test_uneven_prompts_in_a_batch_are_answered_as_alone(config: dict[str, Any])
     prompts = [tuple(one % 100 + 3 for one in prompt(seed, length)) for seed, length in enumerate((4, 11, 17, 9, 26))]
     params = [Params(), Params(0.8, seed=4), Params(), Params(0.9, top_p=0.9, seed=5), Params()]
     wanted = [alone(model, one, p) for one, p in zip(prompts, params, strict=True)]
-    allowed, _ = judge(config)
+    allowed, _ = judged(json.dumps(config))
     together = story(model, batch_size_max=allowed.batch_size_max, prompt_count_max=allowed.prompt_count_max)
     keys = [together.insert(one, p) for one, p in zip(prompts, params, strict=True)]
     together.run()
