@@ -13,13 +13,15 @@ import pytest
 from installation import until
 from lab.network import Lab
 from lab.nodes import Cluster, Node
-from lab.seen import UP
+from lab.seen import DEGRADED, UP
 from thunderline.cluster.limits import DEFAULTS
 
 NODES = 16 if os.environ.get("PROVE") else 4
 SHARE_MAX = 0.03
-MEASURED_S = 20.0 if os.environ.get("PROVE") else 10.0
+MEASURED_S = 40.0 if os.environ.get("PROVE") else 10.0
 SETTLED_S = 120.0
+# Until what has begun among so many is told to all.
+REST_S = 15.0 if os.environ.get("PROVE") else 0.0
 
 
 def dialled(pid: int) -> int:
@@ -39,7 +41,8 @@ def has_links(node: Node, wanted: int) -> bool:
     except grpc.RpcError:
         # Sixteen nodes start on two cores.
         return False
-    found = [link for link in topology.links if link.from_node_id == node.node_id and link.state == UP]
+    # Where all of them share two cores an echo may be late.
+    found = [link for link in topology.links if link.from_node_id == node.node_id and link.state in (UP, DEGRADED)]
     return len(found) == wanted
 
 
@@ -61,6 +64,7 @@ def test_probing_costs_little(net: Lab, cluster: Cluster, evidence: dict[str, An
             until(f"{wanted} links of {node.host.name}", partial(has_links, node, wanted), SETTLED_S, 1)
     for node in nodes:
         until(f"{wanted} links of {node.host.name}", partial(has_links, node, wanted), SETTLED_S, 1)
+    time.sleep(REST_S)
     pids = {role: [node.processes[role].pid for node in nodes] for role in ("topology", "discovery")}
     begun_s = time.monotonic()
     before = {role: [used_s(pid) for pid in found] for role, found in pids.items()}

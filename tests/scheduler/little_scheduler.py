@@ -121,7 +121,7 @@ class House:
     @contextlib.asynccontextmanager
     async def scheduler(self, limits: Limits = LIMITS) -> AsyncIterator[Life]:
         store = Store(self.folder, NODE)
-        ways = Ways(self.topology) if self.topology else None
+        ways = Ways(self.topology, hears_all=True) if self.topology else None
         control = Control(store, Runners(Moving.at(self.discovery), store.store_id, ways=ways), limits)
         admission = Admission(control.doors, limits.queue_size_max, limits.rank_request_count_max, limits.queue_wait_s)
         control.listen(admission.pump)

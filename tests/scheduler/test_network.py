@@ -12,7 +12,7 @@ from thunderline.scheduler.network import Network
 
 async def test_it_is_what_topology_says_and_stays_so_while_that_is_away(tmp_path: Path) -> None:
     address, topology = free_address(), LittleTopology()
-    ways = Ways(address)
+    ways = Ways(address, hears_all=True)
     network = Network(ways)
     assert network.graph == Graph()
     async with run(ways.run()):

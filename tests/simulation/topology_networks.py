@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from thunderline.cluster import NodeId
 from thunderline.cluster.graph import Cable, CableEnd, Outcome, cable
 from thunderline.cluster.links import RTT_LIMITS_US
-from thunderline.cluster.media import Medium
-from thunderline.cluster.paths import End, Path, worst
+from thunderline.cluster.media import ORDER, Medium
+from thunderline.cluster.paths import End, Path
 
 M = Medium
 # Round trips of an idle net, from the fastest to the slowest, in microseconds: all good for UP.
@@ -145,7 +145,7 @@ class Networks:
             return Outcome.TIMED_OUT
         own = out.addresses(host)
         path = Path(out.end(host), out.end(other), back.end(other))
-        medium = worst((out.medium, back.medium))
+        medium = max(out.medium, back.medium, key=ORDER.index)
         return Way(other, out, back, medium, own[-1] if ":" in address else own[0], path)
 
     def _carries(self, net: Net, host: int, other: int) -> bool:

@@ -92,7 +92,7 @@ def test_a_link_in_use_is_kept_until_another_is_clearly_better() -> None:
     held, faster = first.address, other.address
     for now_s, (rtt_us, expected) in enumerate([(1200, held), (750, held), (300, faster), (790, faster)]):
         rival = probes.answered(other, rtt_us, "192.168.1.1", straight(ETH))
-        known.tell(rows(first, rival), {}, (), 10.0 * now_s)
+        known.tell(rows(first, rival), {}, (), RTT_PERIOD_COUNT * PERIOD_S * now_s)
         known.renew(NOON_S)
         assert known.best(B) == expected, rtt_us
 

@@ -330,6 +330,19 @@ def test_a_report_is_told_when_it_decides_something(last: Report, now: Report, i
     assert found == (replace(now, version=Version(1, 2)) if is_news else last)
 
 
+def test_who_trades_places_with_its_like_hurries_nobody() -> None:
+    """Of two LANs now the one is chosen, then the other; a cable for a LAN is news at once."""
+
+    def chosen(number: int, *all_: Tried) -> Report:
+        return report(A, *(replace(one, is_chosen=place == number) for place, one in enumerate(all_)))
+
+    lans = tried(address="10.0.0.2", medium=ETH), tried(address="10.0.1.2", medium=ETH)
+    assert not is_urgent(chosen(0, *lans), chosen(1, *lans))
+    assert next_report(chosen(0, *lans), chosen(1, *lans)).tried == chosen(1, *lans).tried
+    of_two_kinds = tried(), tried(address="10.0.1.2", medium=ETH)
+    assert is_urgent(chosen(0, *of_two_kinds), chosen(1, *of_two_kinds))
+
+
 def test_nobody_waits_for_what_a_port_tells() -> None:
     assert is_urgent(report(A, tried()), report(A, tried(), ports=(A4,)))
 

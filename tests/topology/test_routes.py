@@ -10,7 +10,7 @@ import pytest
 from thunderline.cluster.media import Medium
 from thunderline.cluster.paths import End
 from thunderline.topology.ends import Ends, arrival_index
-from thunderline.topology.routes import Routes, answer, request
+from thunderline.topology.routes import Names, Routes, answer, request
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="asked over netlink")
 ERROR = struct.pack("=IHHIIi", 36, 2, 0, 5, 0, -101) + bytes(16)
@@ -18,7 +18,7 @@ ERROR = struct.pack("=IHHIIi", 36, 2, 0, 5, 0, -101) + bytes(16)
 
 @linux
 def test_loopback_leaves_by_loopback() -> None:
-    routes = Routes()
+    routes = Routes(Names())
     assert routes.interface("127.0.0.1", "127.0.0.1") == "lo"
     assert routes.interface("127.0.0.7", "127.0.0.1") == "lo"
     routes.close()
@@ -26,7 +26,7 @@ def test_loopback_leaves_by_loopback() -> None:
 
 @linux
 def test_an_own_address_is_reached_over_loopback_whatever_interface_owns_it() -> None:
-    routes = Routes()
+    routes = Routes(Names())
     owned = [
         one.address for name, all_ in psutil.net_if_addrs().items() for one in all_
         if one.family == socket.AF_INET and name != "lo"
@@ -37,7 +37,7 @@ def test_an_own_address_is_reached_over_loopback_whatever_interface_owns_it() ->
 
 @linux
 def test_what_cannot_be_asked_is_not_known() -> None:
-    routes = Routes()
+    routes = Routes(Names())
     # No address of this machine: the kernel refuses the question.
     assert routes.interface("127.0.0.1", "203.0.113.99") == ""
     assert routes.interface("127.0.0.1", "::1") == ""
@@ -47,7 +47,7 @@ def test_what_cannot_be_asked_is_not_known() -> None:
 
 @linux
 def test_what_is_closed_opens_nothing_again() -> None:
-    routes = Routes()
+    routes = Routes(Names())
     assert routes.interface("127.0.0.1", "127.0.0.1") == "lo"
     routes.close()
     assert routes.interface("127.0.0.1", "127.0.0.1") == ""

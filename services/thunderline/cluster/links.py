@@ -168,8 +168,9 @@ def believed(links: Iterable[Link], told: Collection[LinkId]) -> Link | None:
 
     Where it tells none, as an older version does, the first of the order.
     """
-    order = in_order(links)
-    return next((one for one in order if one.id in told), order[0] if order else None)
+    usable = [one for one in links if one.is_usable]
+    of_told = [one for one in usable if one.id in told]
+    return min(of_told or usable, key=link_key, default=None)
 
 
 def _slowed(link: Link, limits_us: Mapping[Medium, int]) -> Link:

@@ -36,6 +36,8 @@ class Path:
         return _differ(self.leaves, self.comes_back) or _differ(self.arrives, self.returns)
 
 
+# In ORDER, by a medium's number.
+_PLACES = {one.value: place for place, one in enumerate(ORDER)}
 # Of which nobody knows anything.
 UNKNOWN = Path()
 
@@ -44,15 +46,17 @@ def _differ(one: End | None, other: End | None) -> bool:
     return one is not None and other is not None and one.interface != other.interface
 
 
-def worst(media: tuple[Medium, ...]) -> Medium:
-    """OTHER of none: nothing is known."""
-    return max(media, key=ORDER.index, default=Medium.OTHER)
-
-
 def link_medium(path: Path, addresses: tuple[str, ...]) -> Medium:
     """The worst of the interfaces that packets pass, the way back included: its packets are in every RTT.
 
     `addresses`: those of both ends of the connection, "" where it is not known; one of a VPN's range decides.
     """
-    found = worst(tuple(end.medium for end in path.ends))
-    return worst((found, Medium.VPN)) if any(is_address(one) and is_vpn(one) for one in addresses) else found
+    for one in addresses:
+        if is_address(one) and is_vpn(one):
+            return Medium.VPN
+    place = -1
+    # Thirty a second, and more: no tuples are made for it, nor is an Enum hashed.
+    for end in (path.leaves, path.arrives, path.returns, path.comes_back):
+        if end is not None:
+            place = max(place, _PLACES[end.medium.value])
+    return ORDER[place] if place >= 0 else Medium.OTHER

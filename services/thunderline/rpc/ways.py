@@ -28,11 +28,14 @@ class Ways:
     A peer to which no link is known has no best address: those of its card are tried.
     """
 
-    def __init__(self, topology: str, wallet: "Wallet | None" = None, node: NodeId | None = None) -> None:
-        """`topology` is "host:port" of our own, `node` ourselves."""
+    def __init__(
+        self, topology: str, wallet: "Wallet | None" = None, node: NodeId | None = None, hears_all: bool = False
+    ) -> None:
+        """`topology` is "host:port" of our own, `node` ourselves. `hears_all`: also what does not say which is best."""
         self.best: dict[NodeId, str] = {}
-        # What it has said last, all of it; `changes` is of `best` only.
+        # What it has said last; `changes` is of `best` only.
         self.topology = topology_pb2.Topology()
+        self._request = topology_pb2.WatchTopologyRequest(chosen_only=not hears_all)
         self.changes = Changes()
         self._own = Moving.at(topology, wallet, node)
 
@@ -43,7 +46,7 @@ class Ways:
             tasks.create_task(self._own.run(), name="own topology")
             while True:
                 try:
-                    told = follow(self._own, lambda: stub.WatchTopology(topology_pb2.WatchTopologyRequest()))
+                    told = follow(self._own, lambda: stub.WatchTopology(self._request))
                     async with contextlib.aclosing(told):
                         async for response in told:
                             self._hear(response.topology)

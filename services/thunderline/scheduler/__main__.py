@@ -37,7 +37,7 @@ async def serve(settings: Settings) -> None:
     check_own(wallet)
     store = Store(settings.home, node)
     discovery = Moving.at(target(settings.host, settings.discovery.port), wallet, node)
-    ways = Ways(target(settings.host, settings.topology.port), wallet, node)
+    ways = Ways(target(settings.host, settings.topology.port), wallet, node, hears_all=True)
     control = Control(store, Runners(discovery, store.store_id, wallet, ways, limits), limits)
     admission = Admission(control.doors, limits.queue_size_max, limits.rank_request_count_max, limits.queue_wait_s)
     control.listen(admission.pump)

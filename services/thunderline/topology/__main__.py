@@ -28,7 +28,7 @@ from thunderline.topology.members import begun_again, members
 from thunderline.topology.permits import Permits
 from thunderline.topology.prober import Prober
 from thunderline.topology.service import TopologyService
-from thunderline.topology.telling import Teller
+from thunderline.topology.telling import Teller, chosen
 from thunderline.v1 import discovery_pb2, topology_pb2, topology_pb2_grpc
 
 SERVICE = "thunderline.v1.TopologyService"
@@ -57,7 +57,13 @@ class Role:
         self._teller = Teller()
         self.measuring = Measuring(self.knowledge, own, ends, timeout_s, wallet)
         self.service = TopologyService(
-            self.changes, self.topology, lambda: self.knowledge.version, self.exchange, self.measuring, permits
+            self.changes,
+            self.topology,
+            lambda: chosen(self.knowledge, self.keeper.complete),
+            lambda: self.knowledge.version,
+            self.exchange,
+            self.measuring,
+            permits,
         )
 
     def topology(self) -> topology_pb2.Topology:

@@ -37,7 +37,7 @@ from thunderline.topology.echo_messages import (
 from thunderline.topology.ends import Ends, tell_arrivals
 from thunderline.topology.permits import MEASUREMENT_S, Permits
 from thunderline.topology.probes import Echoed
-from thunderline.topology.sockets import left_s, limit, own_address, receive
+from thunderline.topology.sockets import left_s, own_address, receive, wait_in_kernel
 
 # Each has a thread. A burst over a slow VPN takes 0.3 s: 64 at a time are 200 probes a second.
 CONNECTION_COUNT_MAX = 64
@@ -182,6 +182,7 @@ class Echo:
         """Whatever it gets, it answers or gives up; `_ended` closes."""
         with contextlib.suppress(OSError, BadMessage):
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            wait_in_kernel(connection, self._timeout_s)
             asked = receive(connection, ASK_BYTES, time.monotonic() + self._timeout_s)
             first = unpack_ask(asked)
             own = str(parse(own_address(connection)))
@@ -207,7 +208,6 @@ class Echo:
                     rtts_us.append((time.perf_counter_ns() - sent_ns) // 1000)
                     if message != with_nonce(asked, nonce_of(message)):
                         raise BadMessage("another one speaks")
-                limit(connection, deadline_s)
                 connection.sendall(with_nonce(told, nonce_of(message)))
                 sent_ns = time.perf_counter_ns()
         except OSError:

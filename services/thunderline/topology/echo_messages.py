@@ -10,6 +10,7 @@ import struct
 import uuid
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import lru_cache
 from typing import Any
 
 from thunderline.cluster import NodeId
@@ -82,33 +83,28 @@ def speaker(node: NodeId, cluster_name: str) -> Speaker:
 
 
 def pack_ask(ask: Ask) -> bytes:
-    node = uuid.UUID(ask.speaker.node).bytes
+    node = _node_bytes(ask.speaker.node)
     return _ASK.pack(MAGIC, VERSION, ask.kind, ask.speaker.cluster, node, ask.nonce)
 
 
 def unpack_ask(data: bytes) -> Ask:
     """Raises BadMessage."""
     magic, version, kind, cluster, node, nonce = _unpacked(_ASK, data)
-    return Ask(_kind(magic, version, kind), Speaker(NodeId(str(uuid.UUID(bytes=node))), cluster), nonce)
+    return Ask(_kind(magic, version, kind), Speaker(_node(node), cluster), nonce)
 
 
 def pack_answer(answer: Answer) -> bytes:
     """The address is one of an IP socket."""
-    parsed = ipaddress.ip_address(answer.address)
-    packed = parsed.packed if parsed.version == 6 else b"\0" * 10 + b"\xff\xff" + parsed.packed
-    node = uuid.UUID(answer.speaker.node).bytes
-    head = (MAGIC, VERSION, answer.kind, answer.speaker.cluster, node, answer.nonce, packed)
+    node, address = _node_bytes(answer.speaker.node), _address_bytes(answer.address)
+    head = (MAGIC, VERSION, answer.kind, answer.speaker.cluster, node, answer.nonce, address)
     return _ANSWER.pack(*head, *_end_fields(answer.arrives), *_end_fields(answer.returns))
 
 
 def unpack_answer(data: bytes) -> Answer:
     """Raises BadMessage."""
     magic, version, kind, cluster, node, nonce, packed, *ends = _unpacked(_ANSWER, data)
-    found = ipaddress.IPv6Address(packed)
-    who = Speaker(NodeId(str(uuid.UUID(bytes=node))), cluster)
-    return Answer(
-        _kind(magic, version, kind), who, nonce, str(found.ipv4_mapped or found), _end(*ends[:2]), _end(*ends[2:])
-    )
+    who = Speaker(_node(node), cluster)
+    return Answer(_kind(magic, version, kind), who, nonce, _address(packed), _end(*ends[:2]), _end(*ends[2:]))
 
 
 def with_nonce(message: bytes, nonce: bytes) -> bytes:
@@ -127,6 +123,28 @@ def pack_tally(tally: Tally) -> bytes:
 def unpack_tally(data: bytes) -> Tally:
     """Raises BadMessage."""
     return Tally(*_unpacked(_TALLY, data))
+
+
+@lru_cache(maxsize=1024)
+def _node_bytes(node: NodeId) -> bytes:
+    return uuid.UUID(node).bytes
+
+
+@lru_cache(maxsize=1024)
+def _node(data: bytes) -> NodeId:
+    return NodeId(str(uuid.UUID(bytes=data)))
+
+
+@lru_cache(maxsize=1024)
+def _address_bytes(address: str) -> bytes:
+    parsed = ipaddress.ip_address(address)
+    return parsed.packed if parsed.version == 6 else b"\0" * 10 + b"\xff\xff" + parsed.packed
+
+
+@lru_cache(maxsize=1024)
+def _address(data: bytes) -> str:
+    found = ipaddress.IPv6Address(data)
+    return str(found.ipv4_mapped or found)
 
 
 def _unpacked(form: struct.Struct, data: bytes) -> tuple[Any, ...]:

@@ -15,7 +15,7 @@ from thunderline.cluster.paths import End
 from thunderline.process.interfaces import Interface, interfaces
 from thunderline.process.settings import DARWIN
 from thunderline.topology.mac_routes import MacRoutes
-from thunderline.topology.routes import Routes
+from thunderline.topology.routes import Names, Routes
 
 # A name that is not known yet is looked for at once, but not more often.
 LOOK_GAP_S = 0.25
@@ -37,7 +37,8 @@ class Ends:
     ) -> None:
         self._overrides = overrides
         self._read = read or functools.partial(interfaces, overrides=overrides, platform=platform)
-        self._routes: Routes | MacRoutes = MacRoutes() if platform == DARWIN else Routes()
+        self._names = Names()
+        self._routes: Routes | MacRoutes = MacRoutes() if platform == DARWIN else Routes(self._names)
         self._lock = threading.Lock()
         self._looked_s = 0.0
         # What this node's own card says, by name.
@@ -86,7 +87,7 @@ class Ends:
         name = ""
         if index := _arrival_index(connection):
             try:
-                name = socket.if_indextoname(index)
+                name = self._names.of(index)
             except OSError:
                 # It went meanwhile.
                 return None

@@ -84,7 +84,7 @@ class Exchange:
     @property
     def joined(self) -> frozenset[NodeId]:
         """Peers with which a stream stands."""
-        dialled = {node for node, one in self._peerings.items() if one.standing is not None}
+        dialled = {node for node, one in self._peerings.items() if one.stands}
         return frozenset(dialled | self._heard.keys())
 
     def address(self, peer: NodeId) -> str:

@@ -26,8 +26,8 @@ from thunderline.v1 import discovery_pb2, discovery_pb2_grpc
 
 # Changes that come together are told together.
 PACE_S = 0.2
-# A graph of many nodes takes its time: no more than a hundredth of a core, and never later than this.
-COST_FACTOR, PACE_MAX_S = 100.0, 2.0
+# A graph of many nodes takes its time: no more than half a hundredth of a core, and never later than this.
+COST_FACTOR, PACE_MAX_S = 200.0, 2.0
 # Of an RTT alone nobody is woken: it is looked for this often.
 LOOK_S = 1.0
 LOOK_AT_INTERFACES_S = 2.0

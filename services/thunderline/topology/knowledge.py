@@ -24,7 +24,7 @@ Pair = tuple[NodeId, NodeId]
 
 # A mere RTT is told once in so many periods: of 16 nodes on a busy network each has another one all the time, and
 # nobody decides anything by it within seconds.
-RTT_PERIOD_COUNT = 5
+RTT_PERIOD_COUNT = 10
 
 # Nodes that a peer tells of while our own discovery does not know them: over a stream that stands nothing comes twice.
 EARLY_COUNT_MAX = 64
@@ -68,6 +68,7 @@ class Knowledge:
         # What the graph was made from, and the cables in it that end here.
         self._made_from: tuple[Reports, Members] | None = None
         self._here: tuple[Cable, ...] = ()
+        self._made: reporting.Made = {}
         self._told_ports = NOTHING_TOLD
 
     def follow(self, members: Members) -> None:
@@ -167,7 +168,7 @@ class Knowledge:
 
     def graph_now(self) -> Graph:
         members, own = self.members, {self.node}
-        return reporting.graph(self.reports, members.present | own, members.alive | own, members.twins)
+        return reporting.graph(self.reports, members.present | own, members.alive | own, members.twins, self._made)
 
     def touch(self) -> None:
         """Something else that this node tells is another one."""

@@ -35,6 +35,10 @@ class Peering:
     dial_from_s: float = 0.0
 
     @property
+    def stands(self) -> bool:
+        return (self.stream is not None and self.stream.stands) or (self.next is not None and self.next.stands)
+
+    @property
     def standing(self) -> Dialled | None:
         """The peer ends the older one as soon as it hears the next."""
         return next((one for one in (self.stream, self.next) if one is not None and one.stands), None)

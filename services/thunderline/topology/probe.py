@@ -24,7 +24,15 @@ from thunderline.topology.echo_messages import (
     with_nonce,
 )
 from thunderline.topology.ends import Ends
-from thunderline.topology.sockets import dialled, end_at_once, errno_of, limit, own_address, receive
+from thunderline.topology.sockets import (
+    dialled,
+    end_at_once,
+    errno_of,
+    left_s,
+    own_address,
+    receive,
+    wait_in_kernel,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +60,14 @@ class Aim:
 
 
 def probe(speaker: Speaker, aim: Aim, ends: Ends, timeout_s: float) -> Crossed | NotCrossed:
-    """It has `timeout_s` for all: the first answer has to come in time, those after it only make it better."""
+    """It has `timeout_s` for all: the first answer has to come in time, those after it only make it better. For one
+    that comes byte by byte it waits as long again at most."""
     deadline_s = time.monotonic() + timeout_s
     best_us: int | None = None
     try:
         with dialled(aim.address, aim.echo_port, deadline_s) as connection:
             end_at_once(connection)
+            wait_in_kernel(connection, left_s(deadline_s))
             own = str(parse(own_address(connection)))
             seed = os.urandom(NONCE_BYTES - 1)
             answer: Answer | None = None
@@ -65,7 +75,6 @@ def probe(speaker: Speaker, aim: Aim, ends: Ends, timeout_s: float) -> Crossed |
             try:
                 for number in range(BURST_COUNT):
                     message = with_nonce(ask, seed + bytes([number]))
-                    limit(connection, deadline_s)
                     sent_ns = time.perf_counter_ns()
                     connection.sendall(message)
                     data = receive(connection, ANSWER_BYTES, deadline_s)

@@ -1,12 +1,12 @@
 """Probes every address of every peer at its time, by threads; what comes of it changes the rows on the event loop.
 
-The loop looks ten times a second, and no probe wakes it: with 15 peers most of what probing costs would be that.
+The loop looks four times a second, and no probe wakes it: with 15 peers most of what probing costs would be that.
 """
 
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 
@@ -24,7 +24,7 @@ from thunderline.topology.probes import Arrival, Arrivals, Echoed, Row, Rows
 
 # Addresses that swallow packets hold a thread for a whole time-out: half of 64 peers' two addresses, each period.
 THREAD_COUNT = 64
-TICK_S = 0.1
+TICK_S = 0.25
 # Of bursts between two looks; a flood of them is told no faster than echo.py says.
 ECHOED_COUNT_MAX = 4096
 # All at once the probes would measure each other's threads. A little faster than needed, so that none falls behind.
@@ -33,6 +33,7 @@ SPREAD, CATCH_UP_S = 1.25, 0.5
 LATE_S = 1.0
 
 PROBES = Counter("thunderline_probes_total", "Probes of addresses of peers, by how they ended.", ["outcome"])
+_ENDED: dict[Outcome, Counter] = {one: PROBES.labels(one.name) for one in Outcome if one is not Outcome.UNTRIED}
 
 
 class Prober:
@@ -49,8 +50,10 @@ class Prober:
         self._limits = limits
         self._changed = changed
         self._pool = ThreadPoolExecutor(THREAD_COUNT, thread_name_prefix="probe")
-        # With the moment at which each was begun.
-        self._under_way: list[tuple[Future[Crossed | NotCrossed], tuple[NodeId, str], float]] = []
+        self._under_way: list[Future[None]] = []
+        # By threads: what came of each probe, with the moment at which its work was begun.
+        self._found: deque[tuple[tuple[NodeId, str], Crossed | NotCrossed, float]] = deque()
+        self._is_over = False
         self._echoed: deque[Echoed] = deque(maxlen=ECHOED_COUNT_MAX)
         self._judges_from_s = 0.0
         # How many of the usual probes may begin now.
@@ -91,14 +94,22 @@ class Prober:
                     self._judges_from_s = now_s + self._limits.probe_period_s
                 self._gather()
                 self._forget_the_silent(now_s)
-                for row in self._turn(now_s, now_s - looked_s):
-                    aim = Aim(row.peer, row.address, self._members.peers[row.peer].echo_port)
-                    found = self._pool.submit(probe, self._speaker, aim, self._ends, self._limits.probe_timeout_s)
-                    self._under_way.append((found, row.key, now_s))
+                for work in works(self._turn(now_s, now_s - looked_s)):
+                    aims = [Aim(one.peer, one.address, self._members.peers[one.peer].echo_port) for one in work]
+                    self._under_way.append(self._pool.submit(self._probe, aims, now_s))
                 looked_s = now_s
                 await asyncio.sleep(TICK_S)
         finally:
+            self._is_over = True
             self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _probe(self, aims: Sequence[Aim], begun_s: float) -> None:
+        """One after the other. In a thread."""
+        for aim in aims:
+            if self._is_over:
+                return
+            found = probe(self._speaker, aim, self._ends, self._limits.probe_timeout_s)
+            self._found.append(((aim.peer, aim.address), found, begun_s))
 
     def _turn(self, now_s: float, elapsed_s: float) -> list[Row]:
         """Those that are due: at once what is new or was heard, the others spread over their period."""
@@ -119,17 +130,16 @@ class Prober:
         """What the threads have found since the last look."""
         while self._echoed:
             self._hear(self._echoed.popleft())
-        under_way, self._under_way = self._under_way, []
-        for one in under_way:
-            found, key, begun_s = one
-            if found.done():
-                self._absorb(key, found.result(), begun_s)
-            else:
-                self._under_way.append(one)
+        for work in self._under_way:
+            if work.done():
+                work.result()
+        self._under_way = [work for work in self._under_way if not work.done()]
+        while self._found:
+            self._absorb(*self._found.popleft())
 
     def _absorb(self, key: tuple[NodeId, str], found: Crossed | NotCrossed, begun_s: float) -> None:
         outcome = Outcome.ANSWERED if isinstance(found, Crossed) else found.outcome
-        PROBES.labels(outcome.name).inc()
+        _ENDED[outcome].inc()
         row = self.rows.get(key)
         if row is None:
             # The peer has left, or has another address now.
@@ -161,6 +171,13 @@ class Prober:
         if len(left) != len(self.arrivals):
             self.arrivals = left
             self._arrange()
+
+
+def works(rows: Sequence[Row]) -> list[Sequence[Row]]:
+    """What one thread does each. Addresses that always answer wait for each other: to wake a thread for every probe
+    costs as much as the probe. One that may swallow packets holds nobody else up."""
+    steady = [one for one in rows if one.is_steady]
+    return [*([steady] if steady else []), *([one] for one in rows if not one.is_steady)]
 
 
 def _gist(row: Row) -> tuple[object, ...]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from thunderline.cluster import NodeId
 from thunderline.cluster.addresses import is_address
 from thunderline.cluster.graph import Outcome
-from thunderline.cluster.links import RTT_LIMITS_US
+from thunderline.cluster.links import RTT_LIMITS_US, LinkState
 from thunderline.cluster.media import Medium
 from thunderline.cluster.paths import UNKNOWN, End, Path, link_medium
 from thunderline.topology import health as healths
@@ -50,6 +50,11 @@ class Row:
     def is_told(self) -> bool:
         """Whether it is told to others: a name that was said to the echo is no word of the peer's."""
         return self.is_advertised or self.health is not None
+
+    @property
+    def is_steady(self) -> bool:
+        """The last try was answered, and in good time."""
+        return self.outcome is Outcome.ANSWERED and self.health is not None and self.health.state is LinkState.UP
 
     @property
     def key(self) -> tuple[NodeId, str]:

@@ -4,6 +4,7 @@ A node's newest report replaces its older ones, so reports may come in any order
 heard the same has the same graph.
 """
 
+import operator
 from bisect import bisect_left
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
@@ -135,17 +136,20 @@ def next_report(last: Report, now: Report, limits_us: Mapping[Medium, int] = RTT
     probe would be news for everybody.
     """
     if not is_urgent(last, now, limits_us) and all(
-        _is_near(before.rtt_us, after.rtt_us) and _ended(before) == _ended(after) for before, after in _pairs(last, now)
+        _is_near(before.rtt_us, after.rtt_us) and _later(before) == _later(after) for before, after in _pairs(last, now)
     ):
         return last
     return replace(now, version=Version(last.version.start, last.version.number + 1))
 
 
 def is_urgent(before: Report, after: Report, limits_us: Mapping[Medium, int] = RTT_LIMITS_US) -> bool:
-    """Whether more than an RTT differs, or a lost burst of a link that stands: others should not have to wait."""
+    """Whether more than an RTT differs, a lost burst of a link that stands, or which of two links that differ in
+    nothing but their RTTs is chosen: others should not have to wait."""
     if replace(before, tried=(), heard=()) != replace(after, version=before.version, tried=(), heard=()):
         return True
     if (len(before.tried), len(before.heard)) != (len(after.tried), len(after.heard)):
+        return True
+    if _kinds_chosen(before) != _kinds_chosen(after):
         return True
     return any(_differ(one, other, limits_us) for one, other in _pairs(before, after))
 
@@ -167,8 +171,17 @@ def _gist(one: Tried | Heard) -> tuple[object, ...]:
     link = one.from_node, one.to_node, one.address, one.state
     if isinstance(one, Heard):
         return *link, one.from_address, one.arrives, one.returns, one.is_proven
-    told = one.local_address, one.path, one.is_advertised, one.is_chosen
+    told = one.local_address, one.path, one.is_advertised
     return *link, *told, None if one.stands else _ended(one)
+
+
+def _kinds_chosen(report: Report) -> set[tuple[NodeId, Medium, LinkState | None]]:
+    """By peer what its chosen link is. On a busy network two of one kind trade places by their RTTs all the time."""
+    return {
+        (one.to_node, link_medium(one.path, (one.address, one.local_address)), one.state)
+        for one in report.tried
+        if one.is_chosen
+    }
 
 
 def _missed(one: Tried | Heard, limits_us: Mapping[Medium, int]) -> int:
@@ -178,6 +191,11 @@ def _missed(one: Tried | Heard, limits_us: Mapping[Medium, int]) -> int:
 def _ended(one: Tried | Heard) -> tuple[Outcome, int, int] | None:
     """How the last try did."""
     return (one.outcome, one.errno, one.failure_count) if isinstance(one, Tried) else None
+
+
+def _later(one: Tried | Heard) -> tuple[object, ...]:
+    """What others are told beside its RTT when it is another, and need not hurry for."""
+    return _ended(one), isinstance(one, Tried) and one.is_chosen
 
 
 def _is_near(before_us: int, after_us: int) -> bool:
@@ -220,8 +238,16 @@ def _is_in(nodes: tuple[NodeId, ...], node: NodeId) -> bool:
     return nodes[found : found + 1] == (node,)
 
 
+# By link: what two nodes say of it, whether the one that is dialled has told all, and what follows.
+Made = dict[LinkId, tuple[Tried | None, tuple[Heard, ...], bool, Link | None]]
+
+
 def graph(
-    reports: Reports, present: Collection[NodeId], alive: Collection[NodeId], twins: Collection[NodeId] = ()
+    reports: Reports,
+    present: Collection[NodeId],
+    alive: Collection[NodeId],
+    twins: Collection[NodeId] = (),
+    made: Made | None = None,
 ) -> Graph:
     """`present`: ALIVE and SUSPECT members; what others have said, or is said of others, is over.
 
@@ -229,6 +255,9 @@ def graph(
 
     A node's own word on its probes counts before what its peers hear of them: if its topology is away its peers hear
     nothing, though the network is as it was.
+
+    `made`: what was made the last time, renewed here. Of the very same words nothing is made again: one report is
+    another one, and those of all others are what they were.
     """
     there = frozenset(present)
     known = {node: reports[node] for node in sorted(reports) if node in there}
@@ -245,11 +274,7 @@ def graph(
             if word.to_node == report.node and _counts(word, there):
                 heard.setdefault(LinkId(word.from_node, word.to_node, word.address), []).append(word)
     speaking = {node for node, report in known.items() if report.is_complete}
-    found = [
-        _link(each, tried.get(each), heard.get(each, []), each.to_node in speaking)
-        for each in sorted(tried.keys() | heard.keys())
-    ]
-    links = tuple(link for link in found if link is not None)
+    links = _links(tried, heard, speaking, {} if made is None else made)
     told_ports = tuple((node, report.ports) for node, report in known.items() if report.ports and node not in twins)
     ports = ports_of(told_ports)
     cables = distinct(
@@ -275,7 +300,26 @@ def _counts(one: Tried | Heard, present: Set[NodeId]) -> bool:
     return one.from_node != one.to_node and {one.from_node, one.to_node} <= present and is_address(one.address)
 
 
-def _link(link_id: LinkId, tried: Tried | None, heard: list[Heard], peer_speaks: bool) -> Link | None:
+def _links(
+    tried: Mapping[LinkId, Tried], heard: Mapping[LinkId, Sequence[Heard]], speaking: Set[NodeId], made: Made
+) -> tuple[Link, ...]:
+    before = dict(made)
+    made.clear()
+    for each in sorted(tried.keys() | heard.keys()):
+        word, others, speaks = tried.get(each), tuple(heard.get(each, ())), each.to_node in speaking
+        known = before.get(each)
+        if known is not None and known[0] is word and known[2] is speaks and _are_same(known[1], others):
+            made[each] = known
+        else:
+            made[each] = word, others, speaks, _link(each, word, others, speaks)
+    return tuple(link for *_, link in made.values() if link is not None)
+
+
+def _are_same(some: Sequence[Heard], others: Sequence[Heard]) -> bool:
+    return len(some) == len(others) and all(map(operator.is_, some, others))
+
+
+def _link(link_id: LinkId, tried: Tried | None, heard: Sequence[Heard], peer_speaks: bool) -> Link | None:
     """One direction by what its two nodes say: the one that dials, and the one that is dialled.
 
     `peer_speaks`: the latter has told all. It tells of no probe that it cannot prove.

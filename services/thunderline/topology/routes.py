@@ -6,6 +6,7 @@ import sys
 import threading
 
 from thunderline.cluster.addresses import is_ipv4
+from thunderline.topology.sockets import wait_in_kernel
 
 # linux/netlink.h and linux/rtnetlink.h.
 NETLINK_ROUTE = 0
@@ -18,10 +19,27 @@ ANSWER_S = 0.5
 ANSWER_BYTES_MAX = 8192
 
 
+class Names:
+    """Of interfaces by their index, until `forget`: a look-up costs three system calls. Asked from any thread."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, str] = {}
+
+    def of(self, index: int) -> str:
+        """Raises OSError when there is none."""
+        if (found := self._known.get(index)) is None:
+            found = self._known[index] = socket.if_indextoname(index)
+        return found
+
+    def forget(self) -> None:
+        self._known = {}
+
+
 class Routes:
     """Asked from any thread. Elsewhere than on Linux it knows nothing."""
 
-    def __init__(self) -> None:
+    def __init__(self, names: Names) -> None:
+        self._names = names
         self._lock = threading.Lock()
         self._socket: socket.socket | None = None
         self._is_closed = False
@@ -34,13 +52,14 @@ class Routes:
         try:
             with self._lock:
                 index = self._asked(address, source)
-            return socket.if_indextoname(index) if index else ""
+            return self._names.of(index) if index else ""
         except (OSError, ValueError):
             self._drop()
             return ""
 
     def forget(self) -> None:
-        """The interfaces are others; it remembers nothing."""
+        """The interfaces are others."""
+        self._names.forget()
 
     def close(self) -> None:
         """For good: a thread that still answers a probe learns nothing more."""
@@ -61,7 +80,7 @@ class Routes:
         if self._socket is None:
             # The numbers of linux/socket.h: other systems' modules do not have the names.
             self._socket = socket.socket(getattr(socket, "AF_NETLINK", 16), socket.SOCK_RAW, NETLINK_ROUTE)
-            self._socket.settimeout(ANSWER_S)
+            wait_in_kernel(self._socket, ANSWER_S)
         self._number = (self._number + 1) % 2**32
         self._socket.send(request(address, source, self._number))
         while True:

@@ -16,12 +16,14 @@ WATCH_PACE_S = 0.1
 
 
 class TopologyService(topology_pb2_grpc.TopologyServiceServicer):
-    """`now` makes the topology as it is; `version` is that of what it would make."""
+    """`now` makes the topology as it is, `chosen` what connections need of it; `version` is that of what `now` would
+    make."""
 
     def __init__(
         self,
         changes: Changes,
         now: Callable[[], topology_pb2.Topology],
+        chosen: Callable[[], topology_pb2.Topology],
         version: Callable[[], Version],
         exchange: Exchange,
         measuring: Measuring,
@@ -29,6 +31,7 @@ class TopologyService(topology_pb2_grpc.TopologyServiceServicer):
     ) -> None:
         self._changes = changes
         self._now = now
+        self._chosen = chosen
         self._version = version
         self._exchange = exchange
         self._measuring = measuring
@@ -43,8 +46,13 @@ class TopologyService(topology_pb2_grpc.TopologyServiceServicer):
     async def WatchTopology(
         self, request: topology_pb2.WatchTopologyRequest, context: Any
     ) -> AsyncIterator[topology_pb2.WatchTopologyResponse]:
-        async for topology in watch(self._changes, self._of_version, WATCH_PACE_S):
-            yield topology_pb2.WatchTopologyResponse(topology=topology)
+        told = None
+        async for topology in watch(
+            self._changes, self._chosen if request.chosen_only else self._of_version, WATCH_PACE_S
+        ):
+            if not request.chosen_only or topology != told:
+                told = topology
+                yield topology_pb2.WatchTopologyResponse(topology=topology)
 
     def _of_version(self) -> topology_pb2.Topology:
         """Made once for all who watch."""

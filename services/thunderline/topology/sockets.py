@@ -12,6 +12,8 @@ from collections.abc import Iterator
 SLACK_S = 0.1
 # Closed at once, with a reset: thousands of probes would else leave as many ports waiting for a minute.
 _NO_LINGER = struct.pack("ii", 1, 0)
+# struct timeval.
+_TIMEVAL = struct.Struct("@ll")
 
 
 class Sockets:
@@ -76,10 +78,24 @@ def receive(connection: socket.socket, count: int, deadline_s: float) -> bytes:
 
 
 def limit(connection: socket.socket, deadline_s: float) -> None:
-    """For the next calls, which last no longer than SLACK_S beyond it; a nearer one stays. Raises TimeoutError."""
+    """For the next calls, which last no longer than SLACK_S beyond it; a nearer one stays. Raises TimeoutError.
+
+    One that waits in the kernel keeps its limit.
+    """
     left, limit_s = left_s(deadline_s), connection.gettimeout()
-    if limit_s is None or limit_s > left + SLACK_S:
+    if limit_s is not None and limit_s > left + SLACK_S:
         connection.settimeout(left)
+
+
+def wait_in_kernel(connection: socket.socket, limit_s: float) -> None:
+    """From now on each `recv` waits so long at most. Python's own time-outs cost one more system call for every call.
+    What a burst sends is less than any buffer. Raises OSError."""
+    if connection.gettimeout() is not None:
+        connection.setblocking(True)
+    # Of 0 it would wait for ever.
+    limit_us = max(1, int(limit_s * 1e6))
+    data = _TIMEVAL.pack(limit_us // 10**6, limit_us % 10**6)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, data)
 
 
 def left_s(deadline_s: float) -> float:
@@ -96,5 +112,6 @@ def own_address(connection: socket.socket) -> str:
 
 
 def errno_of(error: OSError) -> int:
-    """A deadline of our own is ETIMEDOUT: Python gives it no number."""
-    return errnos.ETIMEDOUT if isinstance(error, TimeoutError) else error.errno or errnos.EIO
+    """A deadline of our own is ETIMEDOUT: Python gives it no number, and the kernel EAGAIN."""
+    is_ours = isinstance(error, TimeoutError | BlockingIOError)
+    return errnos.ETIMEDOUT if is_ours else error.errno or errnos.EIO

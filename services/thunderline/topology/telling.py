@@ -107,6 +107,18 @@ class Teller:
         ]
 
 
+def chosen(knowledge: Knowledge, complete: bool) -> topology_pb2.Topology:
+    """What connections from here need. Nothing in it changes with an RTT."""
+    node, own = knowledge.node, (one for one in knowledge.chosen.values() if one.from_node == knowledge.node)
+    links = [
+        topology_pb2.Link(from_node_id=node, to_node_id=one.to_node, peer_address=one.address, chosen=True)
+        for one in sorted(own)
+    ]
+    return topology_pb2.Topology(
+        node_id=node, links=links, complete=complete, incomplete_node_ids=knowledge.graph.incomplete
+    )
+
+
 def abridged(told: topology_pb2.Topology, bytes_max: int = TOPOLOGY_BYTES_MAX) -> topology_pb2.Topology:
     """Within what gRPC carries: links and tries grow by the square of the nodes. What its own node sees stays."""
     for part, stays in LEFT_OUT:

@@ -714,12 +714,19 @@ Global___GetTopologyResponse: _TypeAlias = GetTopologyResponse  # noqa: Y015
 class WatchTopologyRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    CHOSEN_ONLY_FIELD_NUMBER: _builtins.int
+    chosen_only: _builtins.bool
+    """Only the links that the node's own connections take, told by their addresses alone, and only when one of them is
+    another. `interfaces`, `attempts`, `cables`, `rails` and `version` are empty then.
+    """
     def __init__(
         self,
+        *,
+        chosen_only: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chosen_only", b"chosen_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
