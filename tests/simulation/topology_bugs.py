@@ -10,7 +10,7 @@ from thunderline.cluster.links import RTT_LIMITS_US, Link, LinkId, LinkState, in
 from thunderline.cluster.media import Medium
 from thunderline.cluster.paths import End, Path
 from thunderline.cluster.rails import Rail, RailEnd
-from thunderline.topology import probes, reports
+from thunderline.topology import graphs, probes, reports
 from thunderline.topology.cables import cables_of
 from thunderline.topology.health import Health
 from thunderline.topology.knowledge import News
@@ -109,7 +109,7 @@ class KeepsTheGone(Known):
     """Links of who is not there stay."""
 
     def graph_now(self) -> Graph:
-        return reports.graph(self.reports, self.reports.keys(), self.members.alive | {self.node})
+        return graphs.graph(self.reports, self.reports.keys(), self.members.alive | {self.node})
 
 
 class SeesItselfOnly(Known):
@@ -226,7 +226,7 @@ def takes_whatever_is_first(links: tuple[Link, ...], held: LinkId | None, best: 
 
 
 def _graph(known: Known, heard: Mapping[NodeId, Report]) -> Graph:
-    return reports.graph(heard, known.members.present | {known.node}, known.members.alive | {known.node})
+    return graphs.graph(heard, known.members.present | {known.node}, known.members.alive | {known.node})
 
 
 def never_asks_back(rows: Rows, peer: NodeId, peer_address: str) -> dict[Key, Row]:

@@ -17,7 +17,7 @@ from thunderline.cluster.paths import Path
 from thunderline.discovery import roster as rosters
 from thunderline.discovery.roster import Roster
 from thunderline.discovery.values import Card, Life
-from thunderline.topology import members, probes, reports
+from thunderline.topology import graphs, members, probes, reports
 from thunderline.topology.knowledge import Knowledge, Pair
 from thunderline.topology.members import Members, Peer
 from thunderline.topology.probes import Arrivals, Echoed, Row, Rows
@@ -60,11 +60,11 @@ class Graphs:
         self._count += 1
         if key not in self._made:
             # The reports are kept with it: no other can have their places in memory.
-            self._made[key] = (list(heard.values()), reports.graph(heard, present, alive))
+            self._made[key] = (list(heard.values()), graphs.graph(heard, present, alive))
             if len(self._made) > self.KEPT:
                 del self._made[next(iter(self._made))]
         elif self._count % self.TRIED_EVERY == 0:
-            again = reports.graph(dict(reversed(list(heard.items()))), sorted(present), sorted(alive, reverse=True))
+            again = graphs.graph(dict(reversed(list(heard.items()))), sorted(present), sorted(alive, reverse=True))
             if again != self._made[key][1]:
                 raise Broken("two graphs of the same reports differ")
         return self._made[key][1]

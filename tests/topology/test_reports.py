@@ -25,16 +25,15 @@ from thunderline.cluster.links import LinkState, Mark
 from thunderline.cluster.machine_facts import RdmaPortState, ThunderboltPort
 from thunderline.cluster.media import Medium
 from thunderline.cluster.paths import End, Path
+from thunderline.topology.graphs import graph
 from thunderline.topology.probes import Echoed, Row, answered, failed, heard, rows_for
 from thunderline.topology.reports import (
     Heard,
     Report,
     Reports,
-    graph,
     is_urgent,
     merge,
     next_report,
-    renewed,
     to_send,
     told,
 )
@@ -405,12 +404,6 @@ def test_who_says_a_members_name_to_the_echo_makes_no_news() -> None:
     assert [one.is_advertised for one in crossed.tried] == [False, True]
     assert [one.marks >= {Mark.UNADVERTISED} for one in seen(crossed, report(B)).between(A, B)] == [True, False]
     assert rows_for(rows, {B: [B_CABLE, "10.0.0.66"]}, arrivals)[named.key].is_advertised
-
-
-def test_versions_of_a_graph_grow_with_its_changes() -> None:
-    one, other = seen(report(A)), seen(report(A, tried()))
-    assert renewed(Version(3, 7), one, one) == Version(3, 7)
-    assert renewed(Version(3, 7), one, other) == Version(3, 8) < Version(4, 1)
 
 
 def test_a_graph_covers_another_when_it_knows_at_least_as_much_of_every_node() -> None:

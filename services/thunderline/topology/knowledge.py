@@ -11,8 +11,8 @@ from thunderline.cluster import NodeId
 from thunderline.cluster.graph import START_MAX, Cable, Graph, Version
 from thunderline.cluster.links import Link, LinkId, believed, choose
 from thunderline.cluster.machine_facts import ThunderboltPort
+from thunderline.topology import graphs, wire
 from thunderline.topology import reports as reporting
-from thunderline.topology import wire
 from thunderline.topology.cables import cables_of, remembered
 from thunderline.topology.members import Members
 from thunderline.topology.ports import NOTHING_TOLD, ports_of
@@ -68,7 +68,7 @@ class Knowledge:
         # What the graph was made from, and the cables in it that end here.
         self._made_from: tuple[Reports, Members] | None = None
         self._here: tuple[Cable, ...] = ()
-        self._made: reporting.Made = {}
+        self._made: graphs.Made = {}
         self._told_ports = NOTHING_TOLD
 
     def follow(self, members: Members) -> None:
@@ -168,7 +168,7 @@ class Knowledge:
 
     def graph_now(self) -> Graph:
         members, own = self.members, {self.node}
-        return reporting.graph(self.reports, members.present | own, members.alive | own, members.twins, self._made)
+        return graphs.graph(self.reports, members.present | own, members.alive | own, members.twins, self._made)
 
     def touch(self) -> None:
         """Something else that this node tells is another one."""
