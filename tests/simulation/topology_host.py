@@ -53,6 +53,8 @@ class Graphs:
 
     def __init__(self) -> None:
         self._made: dict[tuple[object, ...], tuple[list[Report], Graph]] = {}
+        # Of links, as a node keeps them: the graph that is tried again is made without.
+        self._links: graphs.Made = {}
         self._count = 0
 
     def of(self, heard: Mapping[NodeId, Report], present: frozenset[NodeId], alive: frozenset[NodeId]) -> Graph:
@@ -60,7 +62,7 @@ class Graphs:
         self._count += 1
         if key not in self._made:
             # The reports are kept with it: no other can have their places in memory.
-            self._made[key] = (list(heard.values()), graphs.graph(heard, present, alive))
+            self._made[key] = (list(heard.values()), graphs.graph(heard, present, alive, made=self._links))
             if len(self._made) > self.KEPT:
                 del self._made[next(iter(self._made))]
         elif self._count % self.TRIED_EVERY == 0:

@@ -5,6 +5,7 @@ import contextlib
 import socket
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import pytest
 
@@ -15,8 +16,9 @@ from thunderline.cluster.media import Medium
 from thunderline.cluster.members import MemberState
 from thunderline.cluster.paths import End
 from thunderline.topology.echo_messages import speaker
+from thunderline.topology.health import Health
 from thunderline.topology.members import Members, Peer
-from thunderline.topology.prober import Prober
+from thunderline.topology.prober import Prober, works
 from thunderline.topology.probes import Echoed, Row
 from topology.little_echo import HERE, OURS, A, B, C, LittleEcho, little_echo
 from topology.little_network import free_ports, until
@@ -55,6 +57,32 @@ async def probing(little: LittleEcho, limits: Limits = LIMITS) -> AsyncIterator[
 
 def row(prober: Prober, address: str = HERE) -> Row:
     return prober.rows[(B, address)]
+
+
+def test_only_what_always_answers_shares_a_thread() -> None:
+    health = Health(LinkState.UP, (50,))
+    steady = [Row(B, f"10.0.0.{number}", Outcome.ANSWERED, health=health) for number in (1, 2)]
+    slow = Row(B, "10.0.0.3", Outcome.ANSWERED, health=replace(health, state=LinkState.DEGRADED))
+    missed, new = Row(B, "10.0.0.4", Outcome.TIMED_OUT, health=health), Row(B, "10.0.0.5")
+    assert works([new, steady[0], slow, missed, steady[1]]) == [steady, [new], [slow], [missed]]
+    assert works([new]) == [[new]] and works([]) == []
+
+
+async def test_of_many_that_fall_silent_at_once_none_waits_for_the_others() -> None:
+    """Behind one switch, say."""
+    # In 192.0.2/24 (RFC 5737) nobody answers, and the kernel has a way there or says so.
+    addresses = [f"192.0.2.{number}" for number in range(1, 7)]
+    with little_echo() as little:
+        async with probing(little, Limits(probe_period_s=0.5, probe_timeout_s=0.5)) as prober:
+            prober.follow(roster(peer(little, *addresses)))
+            health = Health(LinkState.UP, (50,))
+            prober.rows = {
+                key: replace(one, outcome=Outcome.ANSWERED, health=health) for key, one in prober.rows.items()
+            }
+            begun_s = time.monotonic()
+            await until("all are found silent", lambda: all(one.failure_count for one in prober.rows.values()))
+            # One after the other they take three seconds.
+            assert time.monotonic() - begun_s < 2.5
 
 
 async def test_every_address_is_tried_at_once_and_again_each_period() -> None:

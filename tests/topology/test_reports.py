@@ -25,7 +25,7 @@ from thunderline.cluster.links import LinkState, Mark
 from thunderline.cluster.machine_facts import RdmaPortState, ThunderboltPort
 from thunderline.cluster.media import Medium
 from thunderline.cluster.paths import End, Path
-from thunderline.topology.graphs import graph
+from thunderline.topology.graphs import Made, graph
 from thunderline.topology.probes import Echoed, Row, answered, failed, heard, rows_for
 from thunderline.topology.reports import (
     Heard,
@@ -327,6 +327,17 @@ NEWS: dict[str, tuple[Report, Report, bool]] = {
 def test_a_report_is_told_when_it_decides_something(last: Report, now: Report, is_news: bool) -> None:
     found = next_report(last, now)
     assert found == (replace(now, version=Version(1, 2)) if is_news else last)
+
+
+def test_a_graph_made_from_what_was_made_before_is_the_same() -> None:
+    made: Made = {}
+    first = merge({}, [report(A, tried()), report(B, hears(A, B, B_LAN))])
+    heard_more = merge(first, [report(B, hears(A, B, B_CABLE), version=Version(1, 2))])
+    slower = merge(heard_more, [report(A, tried(rtt_us=900), version=Version(1, 2))])
+    for reports in (first, heard_more, slower, first):
+        for present in (BOTH, (A,), BOTH):
+            assert graph(reports, present, present, made=made) == graph(reports, present, present)
+    assert graph(slower, BOTH, BOTH).links != graph(first, BOTH, BOTH).links
 
 
 def test_who_trades_places_with_its_like_hurries_nobody() -> None:

@@ -1,7 +1,9 @@
 """The topology as callers get it: an order, a choice and a reason for each link; every try; lost cables; rails."""
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from prometheus_client import REGISTRY
@@ -12,12 +14,14 @@ from thunderline.cluster.links import Link, LinkState, Mark
 from thunderline.cluster.media import Medium
 from thunderline.cluster.paths import End, Path
 from thunderline.cluster.rails import rails_over
+from thunderline.process.changes import Changes
 from thunderline.process.interfaces import Interface
 from thunderline.topology import measures
 from thunderline.topology.knowledge import Knowledge
 from thunderline.topology.members import Members
 from thunderline.topology.ports import Told, ports_of
-from thunderline.topology.telling import Teller, abridged, cable_of
+from thunderline.topology.service import TopologyService
+from thunderline.topology.telling import Teller, abridged, cable_of, chosen
 from thunderline.v1 import cluster_pb2, topology_pb2
 from topology.scenes import ADDRESSES, NAMES, A, B, C, link, port, straight
 
@@ -56,6 +60,31 @@ def test_links_come_in_their_order_with_what_they_count_as_and_why() -> None:
     assert found[1].why.startswith("after 192.168.1.2: ETHERNET before THUNDERBOLT (as WIFI); DEGRADED: 40 ms")
     assert found[2].why.startswith("DOWN")
     assert (found[1].local_interface, found[1].peer_interface, found[1].rtt_us) == (NAMES[TB], NAMES[TB], 40_000)
+
+
+async def test_who_wants_the_chosen_links_only_hears_nothing_of_an_rtt() -> None:
+    lan, cable_link = link(ETH, 0.5), link(TB, 0.2)
+    known, changes = knowing(lan), Changes()
+    nothing: Any = None
+
+    def now() -> topology_pb2.Topology:
+        return chosen(known, complete=True)
+
+    service = TopologyService(changes, lambda: told(known), now, lambda: known.version, nothing, nothing, nothing)
+    watch = service.WatchTopology(topology_pb2.WatchTopologyRequest(chosen_only=True), None)
+    first = (await anext(watch)).topology
+    assert [(one.to_node_id, one.peer_address, one.chosen) for one in first.links] == [(B, ADDRESSES[ETH][0], True)]
+    assert (first.node_id, first.complete, list(first.incomplete_node_ids), first.attempts) == (A, True, [B], [])
+    waiting = asyncio.ensure_future(anext(watch))
+    known.graph, known.version = replace(known.graph, links=(link(ETH, 0.9),)), Version(3, 9)
+    changes.notify()
+    await asyncio.sleep(0.3)
+    assert not waiting.done()
+    known.chosen = {(A, B): cable_link.id}
+    changes.notify()
+    second = (await asyncio.wait_for(waiting, 5)).topology
+    assert [one.peer_address for one in second.links] == [ADDRESSES[TB][0]]
+    changes.stop()
 
 
 def test_marks_are_told_by_their_names() -> None:

@@ -72,6 +72,7 @@ class Ends:
         self.interfaces = found
         self._by_name = {one.name: End(one.name, one.medium) for one in found}
         self._owners = {address: one.name for one in found for address in one.addresses}
+        self._names.forget()
         self._routes.forget()
         return True
 

@@ -72,9 +72,9 @@ class Keeper:
                     await self._is_dirty.wait()
             is_urgent = self._is_dirty.is_set()
             self._is_dirty.clear()
-            begun_s = time.perf_counter()
+            begun_s = time.thread_time()
             self.renew(is_urgent)
-            cost_s = time.perf_counter() - begun_s
+            cost_s = time.thread_time() - begun_s
             await self._keep()
             await asyncio.sleep(min(max(PACE_S, cost_s * COST_FACTOR), PACE_MAX_S))
 

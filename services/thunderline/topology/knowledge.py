@@ -102,7 +102,8 @@ class Knowledge:
         after = reporting.next_report(self.report, self.told(rows, arrivals, tells))
         if after == self.report:
             return False
-        if now_s - self._told_s < self._rtt_pace_s and not reporting.is_urgent(self.report, after):
+        # In the very same moment a choice goes with the RTTs that it follows from.
+        if 0 < now_s - self._told_s < self._rtt_pace_s and not reporting.is_urgent(self.report, after):
             return False
         self._told_s = now_s
         self._put_own(after)

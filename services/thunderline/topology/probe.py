@@ -60,8 +60,8 @@ class Aim:
 
 
 def probe(speaker: Speaker, aim: Aim, ends: Ends, timeout_s: float) -> Crossed | NotCrossed:
-    """It has `timeout_s` for all: the first answer has to come in time, those after it only make it better. For one
-    that comes byte by byte it waits as long again at most."""
+    """The first answer has to come within `timeout_s`, those after it only make it better; all lasts no longer than
+    twice as long."""
     deadline_s = time.monotonic() + timeout_s
     best_us: int | None = None
     try:
@@ -78,6 +78,8 @@ def probe(speaker: Speaker, aim: Aim, ends: Ends, timeout_s: float) -> Crossed |
                     sent_ns = time.perf_counter_ns()
                     connection.sendall(message)
                     data = receive(connection, ANSWER_BYTES, deadline_s)
+                    if best_us is None:
+                        left_s(deadline_s)
                     rtt_us = max((time.perf_counter_ns() - sent_ns) // 1000, 1)
                     if answer is None:
                         told, answer = data, unpack_answer(data)

@@ -4,6 +4,7 @@ The loop looks four times a second, and no probe wakes it: with 15 peers most of
 """
 
 import asyncio
+import contextlib
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -53,6 +54,8 @@ class Prober:
         self._under_way: list[Future[None]] = []
         # By threads: what came of each probe, with the moment at which its work was begun.
         self._found: deque[tuple[tuple[NodeId, str], Crossed | NotCrossed, float]] = deque()
+        # What a thread has left to others.
+        self._further: deque[Future[None]] = deque()
         self._is_over = False
         self._echoed: deque[Echoed] = deque(maxlen=ECHOED_COUNT_MAX)
         self._judges_from_s = 0.0
@@ -105,16 +108,23 @@ class Prober:
 
     def _probe(self, aims: Sequence[Aim], begun_s: float) -> None:
         """One after the other. In a thread."""
-        for aim in aims:
+        for place, aim in enumerate(aims, start=1):
             if self._is_over:
                 return
             found = probe(self._speaker, aim, self._ends, self._limits.probe_timeout_s)
             self._found.append(((aim.peer, aim.address), found, begun_s))
+            if not isinstance(found, Crossed) and aims[place:]:
+                # A switch may have gone: each of the others waits in a thread of its own.
+                with contextlib.suppress(RuntimeError):
+                    self._further.extend(self._pool.submit(self._probe, [one], begun_s) for one in aims[place:])
+                return
 
     def _turn(self, now_s: float, elapsed_s: float) -> list[Row]:
         """Those that are due: at once what is new or was heard, the others spread over their period."""
         rate_per_s = SPREAD * len(self.rows) / self._limits.probe_period_s
-        self._allowed = min(self._allowed + rate_per_s * elapsed_s, max(1.0, rate_per_s * CATCH_UP_S))
+        self._allowed = min(
+            self._allowed + rate_per_s * elapsed_s, max(1.0 + rate_per_s * TICK_S, rate_per_s * CATCH_UP_S)
+        )
         found: list[Row] = []
         for row in probes.due(self.rows, now_s, self._limits.probe_period_s):
             is_usual = row.tried_s is not None and not row.is_asked
@@ -130,10 +140,12 @@ class Prober:
         """What the threads have found since the last look."""
         while self._echoed:
             self._hear(self._echoed.popleft())
-        for work in self._under_way:
-            if work.done():
-                work.result()
-        self._under_way = [work for work in self._under_way if not work.done()]
+        over = {work for work in self._under_way if work.done()}
+        self._under_way = [work for work in self._under_way if work not in over]
+        while self._further:
+            self._under_way.append(self._further.popleft())
+        for work in over:
+            work.result()
         while self._found:
             self._absorb(*self._found.popleft())
 
@@ -174,8 +186,8 @@ class Prober:
 
 
 def works(rows: Sequence[Row]) -> list[Sequence[Row]]:
-    """What one thread does each. Addresses that always answer wait for each other: to wake a thread for every probe
-    costs as much as the probe. One that may swallow packets holds nobody else up."""
+    """What one thread does each. Addresses that always answer wait for each other, up to the first that does not: to
+    wake a thread for every probe costs as much as the probe."""
     steady = [one for one in rows if one.is_steady]
     return [*([steady] if steady else []), *([one] for one in rows if not one.is_steady)]
 

@@ -135,8 +135,8 @@ def next_report(last: Report, now: Report, limits_us: Mapping[Medium, int] = RTT
 
 
 def is_urgent(before: Report, after: Report, limits_us: Mapping[Medium, int] = RTT_LIMITS_US) -> bool:
-    """Whether more than an RTT differs, a lost burst of a link that stands, or which of two links that differ in
-    nothing but their RTTs is chosen: others should not have to wait."""
+    """Whether more than an RTT differs, a lost burst of a link that stands, or which of two links of one medium and
+    state is chosen: others should not have to wait."""
     if replace(before, tried=(), heard=()) != replace(after, version=before.version, tried=(), heard=()):
         return True
     if (len(before.tried), len(before.heard)) != (len(after.tried), len(after.heard)):

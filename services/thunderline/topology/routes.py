@@ -27,9 +27,11 @@ class Names:
 
     def of(self, index: int) -> str:
         """Raises OSError when there is none."""
-        if (found := self._known.get(index)) is None:
-            found = self._known[index] = socket.if_indextoname(index)
-        return found
+        # One that is forgotten meanwhile takes what was asked before along.
+        known = self._known
+        if index not in known:
+            known[index] = socket.if_indextoname(index)
+        return known[index]
 
     def forget(self) -> None:
         self._known = {}
@@ -58,8 +60,7 @@ class Routes:
             return ""
 
     def forget(self) -> None:
-        """The interfaces are others."""
-        self._names.forget()
+        """The interfaces are others; it remembers nothing."""
 
     def close(self) -> None:
         """For good: a thread that still answers a probe learns nothing more."""

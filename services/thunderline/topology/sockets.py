@@ -4,6 +4,7 @@ import contextlib
 import errno as errnos
 import socket
 import struct
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -90,7 +91,8 @@ def limit(connection: socket.socket, deadline_s: float) -> None:
 def wait_in_kernel(connection: socket.socket, limit_s: float) -> None:
     """From now on each `recv` waits so long at most. Python's own time-outs cost one more system call for every call.
     What a burst sends is less than any buffer. Raises OSError."""
-    if connection.gettimeout() is not None:
+    # Elsewhere than on Linux an accepted socket is as its listener, whatever Python says of it.
+    if connection.gettimeout() is not None or sys.platform != "linux":
         connection.setblocking(True)
     # Of 0 it would wait for ever.
     limit_us = max(1, int(limit_s * 1e6))
