@@ -122,9 +122,9 @@ class Prober:
     def _turn(self, now_s: float, elapsed_s: float) -> list[Row]:
         """Those that are due: at once what is new or was heard, the others spread over their period."""
         rate_per_s = SPREAD * len(self.rows) / self._limits.probe_period_s
-        self._allowed = min(
-            self._allowed + rate_per_s * elapsed_s, max(1.0 + rate_per_s * TICK_S, rate_per_s * CATCH_UP_S)
-        )
+        # With less than that a few addresses fall behind, by what a look leaves over.
+        most = max(1.0 + rate_per_s * TICK_S, rate_per_s * CATCH_UP_S)
+        self._allowed = min(self._allowed + rate_per_s * elapsed_s, most)
         found: list[Row] = []
         for row in probes.due(self.rows, now_s, self._limits.probe_period_s):
             is_usual = row.tried_s is not None and not row.is_asked
