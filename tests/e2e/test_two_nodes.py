@@ -35,7 +35,9 @@ def two_nodes(folder: Path, **environment: str) -> tuple[Installation, Installat
 
 
 def test_a_member_waits_for_its_scheduler_node_and_then_serves_through_it(tmp_path: Path, shallow_folder: Path) -> None:
-    first, second = two_nodes(tmp_path, THUNDERLINE_RUNNER_MODEL_ROOTS=str(shallow_folder.parent))
+    # With less memory than the first has, so that the model is not placed there.
+    has = {"THUNDERLINE_RUNNER_MEMORY_BYTES": str(4 * 2**30)}
+    first, second = two_nodes(tmp_path, THUNDERLINE_RUNNER_MODEL_ROOTS=str(shallow_folder.parent), **has)
     try:
         second.start()
 
